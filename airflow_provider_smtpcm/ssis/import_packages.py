@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.findings import Findings
@@ -47,10 +47,15 @@ from airflow_provider_smtpcm.ssis.report.entries import (
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
 from airflow_provider_smtpcm.ssis.waiting_mails import WaitingMails
-from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, ConvertedConnection, known_properties
+from airflow_provider_smtpcm.ssis.writing.connections import (
+    ConnectionRegistry,
+    ConvertedConnection,
+    SmtpConverter,
+    known_properties,
+)
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
-from airflow_provider_smtpcm.ssis.writing.database_connections import ConvertedDatabase
+from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseSettings
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import PathMap
 
@@ -106,7 +111,7 @@ class PackageConverter:
         symbols = SymbolTable(package=package, project=project, findings=Findings(self._options.answers))
         self._remember(project.connection_managers)
         for manager in project.connection_managers:
-            self._registry.register(manager, symbols, symbols.root_scope())
+            self._registry.register(SmtpConverter(manager, symbols, symbols.root_scope(), self._options))
 
     def convert(self, package: Package, project: Project | None) -> ConvertedPackage:
         """Convert a package.
@@ -184,16 +189,13 @@ class PackageConverter:
 
         There is nothing to decide about one that no mail uses, unless no package was imported.
         """
-        registry = self._registry
-        connections: list[ConvertedConnection | ConvertedDatabase] = [*registry.connections]
-        connections += registry.databases.connections
         entries = [
             _connection_entry(
                 connection,
                 packages=self._packages_by_conn_id[connection.conn_id],
                 mails=self._mails_by_conn_id[connection.conn_id],
             )
-            for connection in connections
+            for connection in self._registry.connections
         ]
         return tuple(
             replace(entry, findings=tuple(map(_as_note, entry.findings)))
@@ -227,14 +229,12 @@ def _add_questions(
     )
 
 
-def _connection_entry(
-    connection: ConvertedConnection | ConvertedDatabase, *, packages: int, mails: int
-) -> ConnectionEntry:
-    if isinstance(connection, ConvertedDatabase):
-        host, summary = connection.settings.server, connection.settings.summary
+def _connection_entry(connection: ConvertedConnection[Any], *, packages: int, mails: int) -> ConnectionEntry:
+    settings = connection.settings
+    if isinstance(settings, DatabaseSettings):
+        host, summary = settings.server, settings.summary
     else:
-        manager = connection.manager
-        host, summary = manager.host, f"{manager.host}:{manager.port}, {manager.auth_mode}, SSL {manager.ssl_mode}"
+        host, summary = settings.host, f"{settings.host}:{settings.port}, {settings.auth_mode}, SSL {settings.ssl_mode}"
     return ConnectionEntry(
         conn_id=connection.conn_id,
         host=host,

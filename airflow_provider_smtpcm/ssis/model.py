@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PureWindowsPath
@@ -20,14 +20,17 @@ from airflow_provider_smtpcm.ssis.findings import Finding, Question, Severity
 
 __all__ = [
     "Configuration",
+    "ConnectionManager",
     "ConstraintValue",
     "Container",
     "ContainerKind",
     "DatabaseConnection",
     "DatabaseKind",
+    "DtsContainer",
     "EvalOp",
     "EventHandler",
     "Executable",
+    "ExecutableBase",
     "ExpressionTask",
     "FileConnection",
     "Finding",
@@ -166,46 +169,42 @@ class ProjectSetting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SmtpConnection:
-    """An SMTP connection manager, with its connection string unparsed.
+class ConnectionManager:
+    """What connection managers of all types have.
 
     Args:
-        connection_string: the connection string, with package configurations and project parameters applied. It may
-            contain credentials, although SSIS has no property for them.
-        expressions: by property name, such as `SmtpServer`; they take precedence over the connection string.
+        connection_string: unparsed, with package configurations and project parameters applied.
+        expressions: by property name, such as `ServerName`; they take precedence over the connection string.
         scope: `package` or `project`.
-        source: the file that defines it.
         set_by: the properties in `connection_string` that project parameters set.
-        configured: the properties that project configurations would set; they are not applied.
     """
 
     name: str
     id: str
-    description: str = ""
     connection_string: str = field(default="", repr=False)
     expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
     scope: str = "package"
+    set_by: tuple[ProjectSetting, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmtpConnection(ConnectionManager):
+    """An SMTP connection manager. Its connection string may have credentials, although SSIS has no property for them.
+
+    Args:
+        source: the file that defines it.
+        configured: the properties that project configurations would set; they are not applied.
+    """
+
+    description: str = ""
     source: str = ""
     delay_validation: bool = False
-    set_by: tuple[ProjectSetting, ...] = ()
     configured: tuple[ProjectSetting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileConnection:
-    """A File connection manager: the file with the text of a mail.
-
-    Args:
-        connection_string: the path of the file.
-        set_by: as in `SmtpConnection`.
-    """
-
-    name: str
-    id: str
-    connection_string: str = field(default="", repr=False)
-    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    scope: str = "package"
-    set_by: tuple[ProjectSetting, ...] = ()
+class FileConnection(ConnectionManager):
+    """A File connection manager: the file with the text of a mail. Its connection string is the path."""
 
 
 class DatabaseKind(StrEnum):
@@ -217,29 +216,21 @@ class DatabaseKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseConnection:
-    """An OLE DB, ADO.NET or ODBC connection manager. Passwords in its connection string are never written.
+class DatabaseConnection(ConnectionManager):
+    """An OLE DB, ADO.NET or ODBC connection manager.
+
+    Its connection string, such as `Data Source=db;Initial Catalog=sales;Provider=SQLNCLI11.1;`, has no password.
 
     Args:
-        connection_string: such as `Data Source=db;Initial Catalog=sales;Provider=SQLNCLI11.1;`, without a password.
-        expressions: by property name, such as `ServerName`; they take precedence over the connection string.
-        scope: `package` or `project`.
         source: the file that defines it.
         provider: what follows `ADO.NET:` in the CreationName, such as `System.Data.SqlClient.SqlConnection`.
         has_password: whether a password belongs to it, which is not kept.
-        set_by: as in `SmtpConnection`.
     """
 
-    name: str
-    id: str
     kind: DatabaseKind = DatabaseKind.OLE_DB
-    connection_string: str = field(default="", repr=False)
-    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    scope: str = "package"
     source: str = ""
     provider: str = ""
     has_password: bool = False
-    set_by: tuple[ProjectSetting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,30 +280,64 @@ class Configuration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SendMailTask:
-    """A Send Mail task.
+class DtsContainer:
+    """What tasks, containers and event handlers have; SSIS's base class of them has the same name.
 
-    A property with an expression has a value as well: the result of its last evaluation at design time.
+    Args:
+        variables: those that it declares.
+        expressions: by property. A property with an expression has a value as well: the result of its last evaluation
+            at design time.
+        disabled: whether it or an executable that contains it is disabled. An expression for `Disable` takes precedence
+            over the property, but is used only if it is a literal.
+        disabled_because: the path of the outermost disabled executable, if `disabled`.
+        force_result: the ForceExecutionResult: `success`, `failure` or `completion`; empty for None.
+        maximum_errors: the MaximumErrorCount; the executable fails at this number of errors, and never for 0.
+    """
+
+    variables: tuple[Variable, ...] = ()
+    event_handlers: tuple[EventHandler, ...] = ()
+    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    disabled: bool = False
+    disabled_because: str | None = None
+    force_result: str = ""
+    maximum_errors: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutableBase(DtsContainer):
+    """What tasks of all types have, and containers.
+
+    Args:
+        path: as SSIS shows it, such as `("Package", "Sequence", "Send Mail")`.
+        kind: the CreationName, such as `Microsoft.Pipeline`; of a container, its `ContainerKind`.
+    """
+
+    name: str
+    id: str
+    path: tuple[str, ...]
+    kind: str = ""
+    description: str = ""
+
+    @property
+    def where(self) -> str:
+        r"""The path as text, such as `Package\Sequence\Send Mail`."""
+        return "\\".join(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendMailTask(ExecutableBase):
+    """A Send Mail task.
 
     Args:
         connection: the connection manager that `connection_reference` names; None if it was not found.
         message_file: the File connection manager, if `message_source_type` is FileConnection and it was found.
         priority: `High`, `Normal`, `Low` or a number, as in the file.
         file_attachments: paths separated by `|`, as in the file.
-        expressions: the expression by property: FromLine, ToLine, CCLine, BCCLine, Subject, MessageSource, ...
-        disabled: whether the task or an executable that contains it is disabled. An expression for `Disable` takes
-            precedence over the property, but is used only if it is a literal.
-        disabled_because: the path of the outermost disabled executable, if `disabled`.
-        force_result: the ForceExecutionResult: `success`, `failure` or `completion`; empty for None.
-        maximum_errors: the MaximumErrorCount; the executable fails at this number of errors, and never for 0.
         has_unreadable_data: whether the task's own properties are missing or encrypted, and so empty here.
         is_unconfigured: whether nobody has ever set its properties.
     """
 
-    name: str
-    id: str
-    path: tuple[str, ...]
-    description: str = ""
+    kind: str = "Microsoft.SendMailTask"
     connection: SmtpConnection | None = None
     connection_reference: str = ""
     from_line: str = ""
@@ -325,13 +350,6 @@ class SendMailTask:
     message_file: FileConnection | None = None
     priority: str = "Normal"
     file_attachments: str = ""
-    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    disabled: bool = False
-    disabled_because: str | None = None
-    force_result: str = ""
-    maximum_errors: int = 1
-    event_handlers: tuple[EventHandler, ...] = ()
-    variables: tuple[Variable, ...] = ()
     has_unreadable_data: bool = False
     is_unconfigured: bool = False
 
@@ -386,7 +404,7 @@ class SqlParameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SqlTask:
+class SqlTask(ExecutableBase):
     """An Execute SQL task.
 
     Args:
@@ -398,11 +416,7 @@ class SqlTask:
         timeout: in seconds; 0: no limit.
     """
 
-    name: str
-    id: str
-    path: tuple[str, ...]
     kind: str = "Microsoft.ExecuteSQLTask"
-    description: str = ""
     connection: DatabaseConnection | None = None
     connection_reference: str = ""
     source_type: SqlSourceType = SqlSourceType.DIRECT_INPUT
@@ -413,44 +427,25 @@ class SqlTask:
     parameters: tuple[SqlParameter, ...] = ()
     is_stored_procedure: bool = False
     timeout: int = 0
-    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    disabled: bool = False
-    disabled_because: str | None = None
-    force_result: str = ""
-    maximum_errors: int = 1
-    event_handlers: tuple[EventHandler, ...] = ()
-    variables: tuple[Variable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpressionTask:
+class ExpressionTask(ExecutableBase):
     """An Expression task.
 
     Args:
         expression: an assignment, such as `@[User::Total] = @[User::A] + 1`.
     """
 
-    name: str
-    id: str
-    path: tuple[str, ...]
     kind: str = "Microsoft.ExpressionTask"
-    description: str = ""
     expression: str = field(default="", repr=False)
-    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    disabled: bool = False
-    disabled_because: str | None = None
-    force_result: str = ""
-    maximum_errors: int = 1
-    event_handlers: tuple[EventHandler, ...] = ()
-    variables: tuple[Variable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OtherTask:
+class OtherTask(ExecutableBase):
     """A task of any other type.
 
     Args:
-        kind: the CreationName, such as `Microsoft.Pipeline`.
         sets: the names of the variables that it may set, as the package has them: `User::Rows`, or `Rows` alone.
         reads: the names of the variables that it reads, besides those in its expressions.
         assignments: pairs of a variable and the expression of its value, if the task is a script that does nothing
@@ -460,23 +455,11 @@ class OtherTask:
         child_parameters: pairs of a parameter of `child_package`, and the variable or parameter that it gets.
     """
 
-    name: str
-    id: str
-    path: tuple[str, ...]
-    kind: str = ""
-    description: str = ""
     sets: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     assignments: tuple[tuple[str, str], ...] | None = field(default=None, repr=False)
     child_package: str = ""
     child_parameters: tuple[tuple[str, str], ...] = ()
-    disabled: bool = False
-    disabled_because: str | None = None
-    force_result: str = ""
-    maximum_errors: int = 1
-    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    event_handlers: tuple[EventHandler, ...] = ()
-    variables: tuple[Variable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -519,7 +502,7 @@ class ForeachLoop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
+class Container(ExecutableBase):
     """A package, a sequence or a loop, with its executables.
 
     Args:
@@ -527,20 +510,9 @@ class Container:
         foreach_loop: the enumerator, if it is a Foreach loop.
     """
 
-    name: str
-    id: str
-    path: tuple[str, ...]
     kind: ContainerKind = ContainerKind.SEQUENCE
-    description: str = ""
     executables: tuple[Executable, ...] = ()
     constraints: tuple[PrecedenceConstraint, ...] = ()
-    variables: tuple[Variable, ...] = ()
-    event_handlers: tuple[EventHandler, ...] = ()
-    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    disabled: bool = False
-    disabled_because: str | None = None
-    force_result: str = ""
-    maximum_errors: int = 1
     for_loop: ForLoop | None = None
     foreach_loop: ForeachLoop | None = None
 
@@ -549,7 +521,7 @@ Executable = SendMailTask | SqlTask | ExpressionTask | OtherTask | Container
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventHandler:
+class EventHandler(DtsContainer):
     """The executables that run on an event of the owner, or of an executable in it, since events bubble up.
 
     Args:
@@ -563,14 +535,12 @@ class EventHandler:
     id: str = ""
     executables: tuple[Executable, ...] = ()
     constraints: tuple[PrecedenceConstraint, ...] = ()
-    variables: tuple[Variable, ...] = ()
-    event_handlers: tuple[EventHandler, ...] = ()
-    expressions: Mapping[str, str] = field(default_factory=dict, repr=False)
-    disabled: bool = False
-    disabled_because: str | None = None
-    force_result: str = ""
-    maximum_errors: int = 1
     propagate: bool | None = None
+
+    @property
+    def where(self) -> str:
+        r"""The path as text, such as `Package\Load.EventHandlers[OnError]`."""
+        return "\\".join(self.owner) + f".EventHandlers[{self.event_name}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -676,6 +646,14 @@ class Project:
     unreadable: tuple[tuple[str, PackageError], ...] = ()
 
 
+def walk_executables(executables: Iterable[Executable]) -> Iterator[Executable]:
+    """Yield executables, each followed by those that it contains, but not those of event handlers."""
+    for executable in executables:
+        yield executable
+        if isinstance(executable, Container):
+            yield from walk_executables(executable.executables)
+
+
 def _walk(executable: Executable, handler: EventHandler | None) -> Iterator[tuple[Executable, EventHandler | None]]:
     yield executable, handler
     if isinstance(executable, Container):
@@ -696,8 +674,11 @@ def describe_kind(kind: str) -> str:
     """Return the name that the designer shows for a kind of task, such as `Execute SQL task`.
 
     Args:
-        kind: a CreationName: `Microsoft.ExecuteSQLTask`, `SSIS.Pipeline.3`, a GUID, or a .NET type name.
+        kind: a CreationName: `Microsoft.ExecuteSQLTask`, `SSIS.Pipeline.3`, a GUID, or a .NET type name. A
+            `ContainerKind` is returned as it is.
     """
+    if isinstance(kind, ContainerKind):
+        return kind
     name = re.split(r"[.:]", re.sub(r"\.\d+$", "", kind.partition(",")[0].strip()))[-1]
     if name.upper() in _DATA_FLOWS:
         return "Data Flow task"

@@ -58,7 +58,6 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
     error_summary,
     translate_condition,
 )
-from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
 # The callback arguments for each event. SSIS raises the first ones for tasks only.
@@ -103,7 +102,7 @@ class NotifierRegistry:
         """Define a notifier with the arguments of a mail; return its name."""
         event = slug(handler.event_name, "event").replace("on", "on_", 1)
         name = self._variable_names.allocate(variable_name(slug(f"{event}_{task.name}", event)))
-        call = FunctionCall(name="SendMailNotifier", arguments=mail.arguments)
+        call = FunctionCall("SendMailNotifier", mail.arguments)
         comment = f"{handler.event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}"
         self.notifiers.append(NotifierDefinition(name=name, call=call, comment=comment))
         self.events[name] = handler.event_name.lower()
@@ -143,7 +142,7 @@ class AlertWriter:
         self._context, self._findings = context, context.findings
         self._sources = SourceKnowledge(context.symbols)
         self._event = handler.event_name.lower()
-        self._where = "\\".join(mail.task.path)
+        self._where = mail.task.where
 
     def write(self) -> list[str]:
         """Define the notifiers of the mail; return their names. There is none if the mail is left out."""
@@ -180,7 +179,7 @@ class AlertWriter:
         for loop in self._mail.loops:
             self._findings.decision(
                 "loop-runs-once",
-                "\\".join(loop.path),
+                loop.where,
                 f"{loop.name!r} is a {loop.kind} in an event handler. A callback sends each mail in it once.",
                 "If the mail must be sent for each item, give the alert all recipients, or send the mails with a "
                 "MailMergeOperator in the DAG.",
@@ -253,7 +252,7 @@ class AlertWriter:
         inexact = _Inexact(
             self._context,
             _find_sources(self._owner, self._event),
-            ReadPoint(name=self._mail.task.name, where=self._where),
+            ReadPoint.inside(self._mail.task, is_callback=True),
         )
         try:
             if error is not None:
@@ -281,7 +280,7 @@ class AlertWriter:
                 self._findings.note(
                     "condition-in-handler", self._where, f"As in SSIS, the mail is sent only if {text} (only_if)."
                 )
-        converter.arguments.append(KeywordArgument(name="only_if", value=value, comments=tuple(comments)))
+        converter.arguments.append(KeywordArgument("only_if", value, comments=tuple(comments)))
         if "Disable" in self._mail.task.expressions:
             converter.records.append(
                 PropertyRecord(
@@ -301,7 +300,7 @@ class AlertWriter:
             return
         other = next((argument for argument in arguments if argument.name in {"cc", "bcc"}), None)
         if other is None:  # which `MailConverter` has reported
-            arguments.insert(1, KeywordArgument(name="to", value=f"{{{{ {COMPLETE_ME}.to }}}}"))
+            arguments.insert(1, KeywordArgument("to", f"{{{{ {COMPLETE_ME}.to }}}}"))
             return
         text = f"The mail has no To recipients, which an alert needs; those of {other.name!r} are in 'to'."
         arguments[arguments.index(other)] = replace(other, name="to")
@@ -388,13 +387,13 @@ class AlertWriter:
     def _report_unknown_value(self, variable: Variable, computed: set[str]) -> None:
         """Report a variable that tasks of event handlers set, other than those that the alert computes."""
         setters = self._context.symbols.live.setters.of(variable)
-        if any(setter.event_handler is not None and setter.executable_id not in computed for setter in setters):
+        if any(setter.event_handler is not None and setter.executable.id not in computed for setter in setters):
             question = ask_for_value(self._context.symbols, variable)
             self._ask_for_value(variable, question, "The alert has its other value.")
 
     def _ask_for_value(self, variable: Variable, question: Question, consequence: str) -> None:
         setters = self._context.symbols.live.setters.of(variable)
-        inside = [setter for setter in setters if setter.event_handler is not None]
+        inside = [setter.executable for setter in setters if setter.event_handler is not None]
         self._findings.decision(
             "set-in-event-handler",
             self._where,
@@ -439,7 +438,7 @@ class _Inexact:
         symbols = self._context.symbols
         symbol = symbols.lookup(name, scope)
         if isinstance(symbol, Variable):
-            setters = [one for one in symbols.live.setters.of(symbol) if one.event_handler is None]
+            setters = [one.executable for one in symbols.live.setters.of(symbol) if one.event_handler is None]
             if setters and not symbols.is_live(symbol, self._reader):
                 self._add(
                     f"In SSIS, {describe_tasks(setters)} sets {symbol.qualified_name}; the alert has its design-time "
@@ -490,11 +489,9 @@ def _stops(executable: Executable, event: str) -> bool:
     )
 
 
-def describe_tasks(tasks: Iterable[Executable | Setter]) -> str:
+def describe_tasks(tasks: Iterable[Executable]) -> str:
     """Return the names of tasks with their kinds: `'Log' (Execute SQL task)`."""
-    kinds = (
-        (task.name, "" if isinstance(task, Container | SendMailTask) else describe_kind(task.kind)) for task in tasks
-    )
+    kinds = ((task.name, "" if isinstance(task, SendMailTask) else describe_kind(task.kind)) for task in tasks)
     return ", ".join(f"{name!r} ({kind})" if kind else repr(name) for name, kind in dict.fromkeys(kinds))
 
 

@@ -1,7 +1,7 @@
-"""Converts SMTP connection managers to Airflow connections: one for each server and its settings.
+"""Converts connection managers to Airflow connections: one for equal settings, whatever its name in each package.
 
 The id of a connection depends on its settings alone (`smtp_mail_corp_example_windows`). So the same server in 400
-packages is one connection, whatever its name in each package and in whatever order they are read.
+packages is one connection, in whatever order they are read.
 
 An expression takes precedence over the connection string, which has what the developer's machine evaluated last. If the
 files do not contain the value of the expression, the connection has that until somebody answers the question.
@@ -12,17 +12,18 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.connection_manager.ssis_properties import describe_key, parse_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
 from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP, Findings, Question
-from airflow_provider_smtpcm.ssis.model import Finding, SmtpConnection
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
-from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseRegistry
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
@@ -30,7 +31,7 @@ from airflow_provider_smtpcm.ssis.writing.templates import display_expression
 
 UNKNOWN_HOST = "to-be-completed.invalid"
 _SMTP_PORT, _DEFAULT_TIMEOUT, _MAX_TIMEOUT = 25, 30, 3600
-_CONNECTION_STRING = "ConnectionString"
+CONNECTION_STRING = "ConnectionString"
 _PROPERTIES = ("SmtpServer", "UseWindowsAuthentication", "EnableSsl", "Timeout")
 _BY_LOWER_NAME = {name.lower(): name for name in _PROPERTIES}
 _CREDENTIAL_KEY = re.compile(r"user|uid|login|pass|pwd|secret|token", re.IGNORECASE)
@@ -40,17 +41,27 @@ _HOST_AND_PORT = re.compile(r"([^:\s]+):(\d{1,5})(?::.*)?")
 _MAX_FINDINGS_PER_CODE = 3
 
 
+class ConnectionSettings(Protocol):
+    """The settings of an Airflow connection."""
+
+    def to_airflow(self) -> dict[str, object]:
+        """Return the connection in Airflow's JSON form."""
+
+
+SettingsT = TypeVar("SettingsT", bound=ConnectionSettings)
+
+
 @dataclass(slots=True, kw_only=True)
-class ConvertedConnection:
+class ConvertedConnection(Generic[SettingsT]):
     """An Airflow connection, with the connection managers that were converted to it.
 
     Args:
         sources: the file and the name of each connection manager.
-        findings: at most three of each code; a dict as an ordered set.
+        findings: at most three of each code, besides those with another question; a dict as an ordered set.
     """
 
     conn_id: str
-    manager: SmtpConnectionManager
+    settings: SettingsT
     sources: list[str] = field(default_factory=list)
     findings: dict[Finding, None] = field(default_factory=dict)
 
@@ -60,42 +71,27 @@ class ConnectionRegistry:
 
     Args:
         options: the options of the import.
-
-    Attributes:
-        databases: the connections to databases, which are in the same file.
     """
 
     def __init__(self, options: ConversionOptions) -> None:
-        self.databases = DatabaseRegistry(options)
-        self._options = options
-        self._by_settings: dict[object, ConvertedConnection] = {}
+        self._by_settings: dict[object, ConvertedConnection[Any]] = {}
         self._conn_ids = UniqueNames()
-        self._windows_auth_by_name = {name.lower(): mode for name, mode in options.windows_auth_by_name.items()}
         #: The names in `--windows-auth` that no connection manager has had so far.
         self.unknown_names = {name.lower(): name for name in options.windows_auth_by_name}
 
-    def register(self, connection: SmtpConnection, symbols: SymbolTable, scope: Scope) -> str:
-        """Convert a connection manager; return the id of its Airflow connection.
-
-        Args:
-            symbols, scope: resolve the names in its expressions.
-        """
-        self.unknown_names.pop(connection.name.lower(), None)
-        windows_auth = self._windows_auth_by_name.get(connection.name.lower(), self._options.windows_auth)
-        converter = _ConnectionConverter(connection, symbols, scope, windows_auth, self._options.answers)
-        manager = converter.convert()
-        key: tuple[object, ...] = (manager.host, manager.port, manager.auth_mode, manager.ssl_mode, manager.timeout)
+    def register(self, converter: ManagerConverter[SettingsT]) -> str:
+        """Convert a connection manager; return the id of its Airflow connection."""
+        if isinstance(converter, SmtpConverter):
+            self.unknown_names.pop(converter.name.lower(), None)
+        settings = converter.convert()
         # Two managers whose server is only known at run time may have two servers, whatever is stored in them.
-        key = (*key, *converter.open_questions)
-        if manager.host == UNKNOWN_HOST:
-            key = (*key, connection.name.lower())
+        key = (*converter.make_key(settings), *converter.open_questions)
         if key not in self._by_settings:
-            conn_id = self._conn_ids.allocate(_make_conn_id(manager, connection.name))
-            self._by_settings[key] = ConvertedConnection(conn_id=conn_id, manager=manager)
+            conn_id = self._conn_ids.allocate(converter.make_conn_id(settings))
+            self._by_settings[key] = ConvertedConnection(conn_id=conn_id, settings=settings)
         converted = self._by_settings[key]
-        source = f"{connection.source}: {connection.name}" if connection.source else connection.name
-        if source not in converted.sources:
-            converted.sources.append(source)
+        if converter.source not in converted.sources:
+            converted.sources.append(converter.source)
         converter.report_became(converted)
         for finding in converter.findings.all():
             is_asked = finding.question in {existing.question for existing in converted.findings}
@@ -106,46 +102,145 @@ class ConnectionRegistry:
         return converted.conn_id
 
     @property
-    def connections(self) -> tuple[ConvertedConnection, ...]:
-        """The connections so far, sorted by id."""
-        return tuple(sorted(self._by_settings.values(), key=lambda connection: connection.conn_id))
+    def connections(self) -> tuple[ConvertedConnection[Any], ...]:
+        """The connections so far, sorted by id; those to mail servers come first."""
+
+        def rank(connection: ConvertedConnection[Any]) -> tuple[bool, str]:
+            return not isinstance(connection.settings, SmtpConnectionManager), connection.conn_id
+
+        return tuple(sorted(self._by_settings.values(), key=rank))
 
     def to_json(self) -> str:
         """Return the text of the file for `airflow connections import`; empty if there is no connection."""
-        by_id = {connection.conn_id: connection.manager.to_airflow() for connection in self.connections}
-        by_id |= {database.conn_id: database.settings.to_airflow() for database in self.databases.connections}
+        by_id = {connection.conn_id: connection.settings.to_airflow() for connection in self.connections}
         return json.dumps(by_id, indent=2, ensure_ascii=False) + "\n" if by_id else ""
 
 
-class _ConnectionConverter:
+class ManagerConverter(ABC, Generic[SettingsT]):
     """Converts one connection manager.
 
     Args:
         symbols, scope: resolve the names in its expressions.
-        windows_auth: what to do with UseWindowsAuthentication=True; None if the user has not decided.
         answers: the answers of `questions.csv`, by the key of the question.
 
     Attributes:
+        source: the file and the name of the connection manager.
         findings: the findings about the connection manager.
         open_questions: the keys of the questions about expressions whose value is not in the files, and not answered.
     """
 
     def __init__(
         self,
-        connection: SmtpConnection,
+        manager: SmtpConnection | DatabaseConnection,
         symbols: SymbolTable,
         scope: Scope,
-        windows_auth: WindowsAuth | None,
         answers: Mapping[str, str],
     ) -> None:
-        self._connection, self._symbols, self._scope = connection, symbols, scope
-        self._windows_auth = windows_auth
-        self._where = f"{CONNECTION_MANAGERS}{connection.name}"
+        self._symbols, self._scope, self._expressions = symbols, scope, manager.expressions
+        self._where = f"{CONNECTION_MANAGERS}{manager.name}"
+        self.name = manager.name
+        self.source = f"{manager.source}: {manager.name}" if manager.source else manager.name
         self.findings = Findings(answers)
         self.open_questions: list[str] = []
 
-    def convert(self) -> SmtpConnectionManager:
+    @abstractmethod
+    def convert(self) -> SettingsT:
         """Return the settings of the connection."""
+
+    @abstractmethod
+    def make_key(self, settings: SettingsT) -> tuple[object, ...]:
+        """Return what is equal for connection managers that become the same connection."""
+
+    @abstractmethod
+    def make_conn_id(self, settings: SettingsT) -> str:
+        """Return the id of the connection, unless it is taken."""
+
+    @abstractmethod
+    def report_became(self, converted: ConvertedConnection[SettingsT]) -> None:
+        """Add the findings about the resulting connection."""
+
+    @abstractmethod
+    def _has_server(self, connection_string: str) -> bool:
+        """Whether a connection string has a server."""
+
+    def _evaluate(self, name: str, noun: str, stored: str, *, is_server: bool) -> str | None:
+        """Return the value of a property's expression; None if it has none, or if the value in the package is used.
+
+        Args:
+            noun: what the property is, for the question.
+            stored: the value in the package.
+            is_server: whether the property is, or contains, the server.
+        """
+        if (expression := self._expressions.get(name)) is None:
+            return None
+        display = display_expression(expression)
+        reason = "something sets it in each run."
+        try:
+            value = self._symbols.evaluate(expression, self._scope)
+        except (ExpressionError, RecursionError) as error:
+            value, reason = "", sanitize(str(error)).splitlines()[0]
+        if not (self._has_server(value) if name == CONNECTION_STRING else value.strip()):
+            return self._ask(name, noun, display, reason, sanitize_line(stored), is_server=is_server)
+        self._note(
+            "connection-expression",
+            f"{name} comes from the expression {display}; the connection has its value from the files. The "
+            "environments of the SSIS catalog, which are not in the files, may set another one.",
+        )
+        for parameter in self._symbols.configured_parameters(expression, self._scope):
+            self._decision(
+                "project-configuration",
+                f"{name} comes from {parameter.qualified_name}, for which these configurations of the project set a "
+                f"value other than the one used here: {quoted_list(parameter.configured_in)}.",
+                "Look up which configuration is deployed, and check that the Airflow connection has its value.",
+            )
+        return value
+
+    def _ask(self, name: str, noun: str, display: str, reason: str, guess: str, *, is_server: bool) -> str | None:
+        """Ask for the value of a property's expression; return the answer, or None for the value in the package."""
+        question = Question(
+            key=f"{'server' if is_server else name} of {display}" + (f", stored as {guess}" if guess else ""),
+            text=f'Which {noun} does the expression {display} give in production? Answer with it, or "keep" for the '
+            "guess.",
+            guess=guess,
+        )
+        used = f"The connection has {guess!r}, which is stored in the package" if guess else "The package stores none"
+        self._decision(
+            "connection-expression",
+            f"{name} comes from the expression {display}, whose value is not in the files: {reason} {used}; it is what "
+            "the developer's machine had last.",
+            "Answer the question, or set it in the Airflow connection.",
+            question,
+        )
+        answer = self.findings.answer(question.key)
+        if answer is None:
+            self.open_questions.append(question.key)
+        return None if answer is None or answer.strip().lower() == KEEP else answer.strip()
+
+    def _note(self, code: str, text: str, remedy: str = "") -> None:
+        self.findings.note(code, self._where, text, remedy)
+
+    def _decision(self, code: str, text: str, remedy: str, question: Question | None = None) -> None:
+        self.findings.decision(code, self._where, text, remedy, question)
+
+
+class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
+    """Converts an SMTP connection manager.
+
+    Args:
+        symbols, scope: resolve the names in its expressions.
+        options: the options of the import.
+    """
+
+    def __init__(
+        self, connection: SmtpConnection, symbols: SymbolTable, scope: Scope, options: ConversionOptions
+    ) -> None:
+        super().__init__(connection, symbols, scope, options.answers)
+        self._connection = connection
+        by_name = {name.lower(): mode for name, mode in options.windows_auth_by_name.items()}
+        # None if the user has not decided what to do with UseWindowsAuthentication=True.
+        self._windows_auth = by_name.get(connection.name.lower(), options.windows_auth)
+
+    def convert(self) -> SmtpConnectionManager:
         values = self._read_values()
         self._report_project_settings()
         properties = parse_ssis_properties("".join(f"{name}={value};" for name, value in values.items()))
@@ -207,14 +302,28 @@ class _ConnectionConverter:
             shared_text=f"Does each of these mail servers sign in the accounts that run the packages? {how}",
         )
 
-    def report_became(self, converted: ConvertedConnection) -> None:
-        """Add the findings about the resulting connection."""
+    def make_key(self, settings: SmtpConnectionManager) -> tuple[object, ...]:
+        key = (settings.host, settings.port, settings.auth_mode, settings.ssl_mode, settings.timeout)
+        return (*key, self.name.lower()) if settings.host == UNKNOWN_HOST else key
+
+    def make_conn_id(self, settings: SmtpConnectionManager) -> str:
+        if settings.host == UNKNOWN_HOST:
+            words = slug(self.name, "mail")
+            return words if words.startswith("smtp") else f"smtp_{words}"
+        parts = [f"smtp_{slug(settings.host, 'server')}"]
+        parts += [f"port_{settings.port}"] if settings.port != _SMTP_PORT else []
+        parts += ["windows"] if settings.auth_mode is AuthMode.WINDOWS else []
+        parts += ["ssl"] if settings.ssl_mode is not SslMode.NONE else []
+        parts += [f"timeout_{settings.timeout:g}".replace(".", "_")] if settings.timeout != _DEFAULT_TIMEOUT else []
+        return "_".join(parts)
+
+    def report_became(self, converted: ConvertedConnection[SmtpConnectionManager]) -> None:
         name, conn_id = self._connection.name, converted.conn_id
         self._note(
             "connection-manager-became",
             f"The SMTP connection manager {name!r} became the Airflow connection {conn_id!r}.",
         )
-        if converted.manager.auth_mode is not AuthMode.WINDOWS:
+        if converted.settings.auth_mode is not AuthMode.WINDOWS:
             return
         text = (
             f"{name!r} has UseWindowsAuthentication=True, so {conn_id!r} signs in with Windows Authentication, or "
@@ -227,22 +336,22 @@ class _ConnectionConverter:
             "auth_mode to anonymous."
         )
         if self._windows_auth is None:
-            self._decision("windows-auth-kept", text, remedy, self._ask_for_windows_auth(converted.manager.host))
+            self._decision("windows-auth-kept", text, remedy, self._ask_for_windows_auth(converted.settings.host))
         else:
             self._note("windows-auth-kept", text, remedy)
 
     def _read_values(self) -> Mapping[str, str]:
         """Return the properties by name; an expression takes precedence over the connection string."""
-        expressions = dict(self._connection.expressions)
         text = self._connection.connection_string
         stored, _, _ = _split_properties(text)
-        if (expression := expressions.pop(_CONNECTION_STRING, None)) is not None:
-            text = self._evaluate(_CONNECTION_STRING, expression, stored) or text
+        server = stored.get("SmtpServer", "")
+        # Without "=", an answer is the server.
+        text = self._evaluate(CONNECTION_STRING, "mail server", server, is_server=True) or text
         values, has_credentials, others = _split_properties(text)
         for name in _PROPERTIES:
-            if (expression := expressions.get(name)) is None:
-                continue
-            if (value := self._evaluate(name, expression, stored)) is not None:
+            is_server = name == "SmtpServer"
+            noun = "mail server" if is_server else name
+            if (value := self._evaluate(name, noun, stored.get(name, ""), is_server=is_server)) is not None:
                 # SSIS takes the value of the expression as it is; it cannot add further properties.
                 values[name] = value.strip().partition(";")[0]
         if has_credentials:
@@ -258,60 +367,8 @@ class _ConnectionConverter:
             self._note("unknown-connection-property", f"Properties that SSIS does not define were left out: {keys}.")
         return values
 
-    def _evaluate(self, name: str, expression: str, stored: Mapping[str, str]) -> str | None:
-        """Return the value of a property's expression, or None if the value in the package has to be used.
-
-        Args:
-            stored: the properties in the connection string of the package.
-        """
-        display = display_expression(expression)
-        reason = "something sets it in each run."
-        try:
-            value = self._symbols.evaluate(expression, self._scope)
-        except (ExpressionError, RecursionError) as error:
-            value, reason = "", sanitize(str(error)).splitlines()[0]
-        servers = {_CONNECTION_STRING: _split_properties(value)[0].get("SmtpServer", ""), "SmtpServer": value}
-        if not servers.get(name, value).strip():
-            return self._ask(name, display, reason, stored)
-        self._note(
-            "connection-expression",
-            f"{name} comes from the expression {display}; the connection has its value from the files. The "
-            "environments of the SSIS catalog, which are not in the files, may set another one.",
-        )
-        for parameter in self._symbols.configured_parameters(expression, self._scope):
-            self._decision(
-                "project-configuration",
-                f"{name} comes from {parameter.qualified_name}, for which these configurations of the project set a "
-                f"value other than the one used here: {quoted_list(parameter.configured_in)}.",
-                "Look up which configuration is deployed, and check that the Airflow connection has its value.",
-            )
-        return value
-
-    def _ask(self, name: str, display: str, reason: str, stored: Mapping[str, str]) -> str | None:
-        """Ask for the value of a property's expression; return the answer, or None for the value in the package."""
-        is_server = name in (_CONNECTION_STRING, "SmtpServer")
-        guess = sanitize_line(stored.get("SmtpServer" if is_server else name, ""))
-        subject = "server" if is_server else name
-        question = Question(
-            key=f"{subject} of {display}" + (f", stored as {guess}" if guess else ""),
-            text=f"Which {'mail server' if is_server else name} does the expression {display} give in production? "
-            'Answer with it, or "keep" for the guess.',
-            guess=guess,
-        )
-        used = f"The connection has {guess!r}, which is stored in the package" if guess else "The package stores none"
-        self._decision(
-            "connection-expression",
-            f"{name} comes from the expression {display}, whose value is not in the files: {reason} {used}; it is what "
-            "the developer's machine had last.",
-            "Answer the question, or set it in the Airflow connection.",
-            question,
-        )
-        answer = self.findings.answer(question.key)
-        if answer is None:
-            self.open_questions.append(question.key)
-        if answer is None or answer.strip().lower() == KEEP:
-            return None
-        return f"SmtpServer={answer.strip()}" if name == _CONNECTION_STRING and "=" not in answer else answer.strip()
+    def _has_server(self, connection_string: str) -> bool:
+        return bool(_split_properties(connection_string)[0].get("SmtpServer", "").strip())
 
     def _read_host(self, server: str | None) -> tuple[str, int]:
         """Return the host and the port from the SmtpServer property; an unknown server becomes `UNKNOWN_HOST`."""
@@ -352,7 +409,7 @@ class _ConnectionConverter:
     def _report_project_settings(self) -> None:
         """Report the properties that the project overrides, unless an expression takes precedence."""
         connection = self._connection
-        if "ConnectionString" in connection.expressions:
+        if CONNECTION_STRING in connection.expressions:
             return
         for setting in connection.set_by:
             if setting.property in connection.expressions:
@@ -375,12 +432,6 @@ class _ConnectionConverter:
                     f"value other than the one used here: {setting.by}.",
                     "Look up which configuration is deployed, and check that the Airflow connection has its value.",
                 )
-
-    def _note(self, code: str, text: str, remedy: str = "") -> None:
-        self.findings.note(code, self._where, text, remedy)
-
-    def _decision(self, code: str, text: str, remedy: str, question: Question | None = None) -> None:
-        self.findings.decision(code, self._where, text, remedy, question)
 
 
 def known_properties(connection_string: str) -> str:
@@ -408,15 +459,3 @@ def _split_properties(text: str) -> tuple[dict[str, str], bool, set[str]]:
         elif not has_credentials:
             others.add(describe_key(key, position + 1))
     return values, has_credentials, others
-
-
-def _make_conn_id(manager: SmtpConnectionManager, name: str) -> str:
-    if manager.host == UNKNOWN_HOST:
-        words = slug(name, "mail")
-        return words if words.startswith("smtp") else f"smtp_{words}"
-    parts = [f"smtp_{slug(manager.host, 'server')}"]
-    parts += [f"port_{manager.port}"] if manager.port != _SMTP_PORT else []
-    parts += ["windows"] if manager.auth_mode is AuthMode.WINDOWS else []
-    parts += ["ssl"] if manager.ssl_mode is not SslMode.NONE else []
-    parts += [f"timeout_{manager.timeout:g}".replace(".", "_")] if manager.timeout != _DEFAULT_TIMEOUT else []
-    return "_".join(parts)

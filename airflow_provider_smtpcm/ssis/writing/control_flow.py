@@ -16,9 +16,8 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, ForeachLoop, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
-from airflow_provider_smtpcm.ssis.writing.flow import can_skip_inside
+from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
@@ -33,6 +32,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     KeywordArgument,
     Raw,
     UniqueNames,
+    keywords,
     variable_name,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
@@ -172,7 +172,7 @@ class _ContainerWriter(ContainerConditions):
             comment = f"SSIS: a {container.kind}. In the DAG, everything in it runs once."
             writer.context.findings.decision(
                 "loop-runs-once",
-                "\\".join(container.path),
+                container.where,
                 f"{container.name!r} is a {container.kind}. In the DAG, everything in it runs once, so each mail is "
                 "sent once.",
                 _LOOP_REMEDIES[container.kind],
@@ -182,13 +182,13 @@ class _ContainerWriter(ContainerConditions):
         if callbacks.own and children:
             self._report_group_callbacks(container, callbacks)
         task_id = self._task_ids[container.id]
-        arguments = [KeywordArgument(name="group_id", value=task_id)]
+        arguments = keywords(group_id=task_id)
         if container.name != task_id:
-            arguments.append(KeywordArgument(name="group_display_name", value=sanitize(container.name)))
+            arguments += keywords(group_display_name=sanitize(container.name))
         inherited = callbacks.as_default_args() if callbacks.inherited != self._callbacks.inherited else []
         node = DagNode(
             variable=self._variables[container.id],
-            call=FunctionCall(name="TaskGroup", arguments=arguments + inherited),
+            call=FunctionCall("TaskGroup", arguments + inherited),
             comment=comment,
             upstream=list(condition.upstream),
             children=children,
@@ -206,16 +206,12 @@ class _ContainerWriter(ContainerConditions):
         # One iteration after the other; callbacks are those of the group, or else of the groups around it.
         defaults: dict[str, object] = {"max_active_tis_per_dagrun": 1}
         defaults |= {name: [Raw(one) for one in names] for name, names in callbacks.inherited.items()}
-        node.call = FunctionCall(
-            name="task_group", arguments=[*arguments, KeywordArgument(name="default_args", value=defaults)]
-        )
+        node.call = FunctionCall("task_group", [*arguments, *keywords(default_args=defaults)])
         parameters = {variable.qualified_name: Raw(name) for variable, name in loop.fields}
         task_id = flow.row_task(loop.loop)
         row = DagNode(
             variable=writer.variable_names.allocate(task_id),
-            call=writer.create_task(
-                "ExpressionOperator", task_id, task_id, [KeywordArgument(name="variables", value=parameters)]
-            ),
+            call=writer.create_task("ExpressionOperator", task_id, task_id, keywords(variables=parameters)),
             comment="The variables of the iteration.",
         )
         for child in children:
@@ -223,10 +219,9 @@ class _ContainerWriter(ContainerConditions):
                 child.upstream.append(row.variable)
         executables = [variable for child in children for variable in child.executable_variables()]
         end_id = flow.free_ids[loop.loop.id].allocate("iteration_end")
-        rule = KeywordArgument(name="trigger_rule", value=END_RULE)
         end = DagNode(
             variable=writer.variable_names.allocate(variable_name(end_id)),
-            call=writer.create_task("EmptyOperator", end_id, end_id, [rule]),
+            call=writer.create_task("EmptyOperator", end_id, end_id, keywords(trigger_rule=END_RULE)),
             upstream=[row.variable, *executables],
             comment="Fails the iteration if a task in it failed, even if later tasks succeeded.",
         )
@@ -241,19 +236,19 @@ class _ContainerWriter(ContainerConditions):
     def _add_listing(self, loop: MappedLoop, files: ForeachLoop, condition: TriggerCondition) -> TriggerCondition:
         """Add the task that lists the files of a loop; return the condition that it succeeded."""
         container, context = loop.loop, self._writer.context
-        where = "\\".join(container.path)
+        where = container.where
         translator = TemplateTranslator(
             context=context,
             scope=open_scope(container.variables, self._scope),
             template_context=TemplateContext.TASK,
-            reader=ReadPoint(id=container.id, name=container.name, where=where),
+            reader=ReadPoint.inside(container),
         )
 
         def convert(name: str, argument: str, value: str, *, is_path: bool) -> KeywordArgument:
             expression = files.expressions.get(name)
             if expression is None:
                 text = escape_template(translator.map_path(value) if is_path else value)
-                return KeywordArgument(name=argument, value=text)
+                return KeywordArgument(argument, text)
             comments: tuple[str, ...] = (f"SSIS: {display_expression(expression)}",)
             try:
                 text = translator.translate(expression, is_path=is_path).text
@@ -265,18 +260,18 @@ class _ContainerWriter(ContainerConditions):
                     f"{name} comes from an expression that cannot be translated to a template: {reason}",
                     f"Write {argument!r} in the DAG; until then, the task fails.",
                 )
-            return KeywordArgument(name=argument, value=text, comments=comments)
+            return KeywordArgument(argument, text, comments=comments)
 
         arguments = [
             convert("Directory", "folder", files.folder, is_path=True),
             convert("FileSpec", "file_spec", files.file_spec or "*", is_path=False),
         ]
         if files.recurse:
-            arguments.append(KeywordArgument(name="recurse", value=True))
-        arguments.append(KeywordArgument(name="field", value=loop.fields[0][1]))
+            arguments += keywords(recurse=True)
+        arguments += keywords(field=loop.fields[0][1])
         if files.file_name_retrieval:
             retrieve = ("path", "name", "stem")[files.file_name_retrieval]
-            arguments.append(KeywordArgument(name="retrieve", value=retrieve))
+            arguments += keywords(retrieve=retrieve)
         task_id = self._free_task_ids.allocate(f"{self._task_ids[container.id]}_files")
         call = self._writer.create_task("ListFilesOperator", task_id, task_id, arguments)
         condition = self._add_task(task_id, call, condition, f"The files of {container.name!r}.")
@@ -302,7 +297,7 @@ class _ContainerWriter(ContainerConditions):
         writer.mails.append(converted.to_record(f"task {writer.context.symbols.flow.task_ids[container.id]}"))
         rows, uses = self._find_rows(loop)
         callbacks = writer.handlers.convert_callbacks(container, scope, self._callbacks)
-        arguments = [KeywordArgument(name="rows", value=rows), *converted.arguments]
+        arguments = [*keywords(rows=rows), *converted.arguments]
         arguments += callbacks.for_single_task(self._callbacks).as_arguments()
         return DagNode(
             variable=self._variables[container.id],
@@ -332,7 +327,7 @@ class _ContainerWriter(ContainerConditions):
             if query is not None or loop.files is not None:
                 text += " Airflow maps at most 1,024 rows (max_map_length)."
         self._writer.context.findings.note(
-            "loop-became-group" if loop.mail is None else "loop-became-merge", "\\".join(container.path), text
+            "loop-became-group" if loop.mail is None else "loop-became-merge", container.where, text
         )
 
     def _report_group_callbacks(self, container: Container, callbacks: Callbacks) -> None:
@@ -340,7 +335,7 @@ class _ContainerWriter(ContainerConditions):
             for name in names:
                 self._writer.context.findings.decision(
                     "callback-without-place",
-                    "\\".join(container.path),
+                    container.where,
                     f"An Airflow task group has no callbacks of its own, so {name} is not called for it.",
                     f"Set it as {argument} of a task in the group.",
                 )
@@ -348,9 +343,7 @@ class _ContainerWriter(ContainerConditions):
     def _create_task(self, executable: Executable, condition: TriggerCondition) -> DagNode:
         writer, task_id = self._writer, self._task_ids[executable.id]
         scope = open_scope(executable.variables, self._scope)
-        arguments: list[KeywordArgument] = []
-        if condition.rule != ALL_SUCCESS:
-            arguments.append(KeywordArgument(name="trigger_rule", value=condition.rule))
+        arguments = condition.as_arguments()
         comment, operator = "", "EmptyOperator"
         if executable.disabled:
             comment = f"{executable.name!r} is disabled: as in SSIS, it does nothing, and what follows it runs."

@@ -7,22 +7,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
 from airflow_provider_smtpcm.ssis.findings import Findings
-from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Package, Project, Severity
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Package, Project, Severity, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.alerts import ON_EXECUTE
-from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, SmtpConverter
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
+from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseConverter
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, report_mails_left_out
 from airflow_provider_smtpcm.ssis.writing.flow import sends_mail
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode, MappedGroup
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
-    KeywordArgument,
     Raw,
     Source,
     UniqueNames,
     WithItem,
     docstring_lines,
+    keywords,
     make_dag_id,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
@@ -100,8 +101,10 @@ def write_package(
     scope = symbols.root_scope()
     databases: dict[str, None] = {}
 
-    def get_database_id(connection: DatabaseConnection) -> str:
-        conn_id = connections.databases.register(connection, symbols, scope)
+    def get_conn_id(connection: SmtpConnection | DatabaseConnection) -> str:
+        if isinstance(connection, SmtpConnection):
+            return connections.register(SmtpConverter(connection, symbols, scope, options))
+        conn_id = connections.register(DatabaseConverter(connection, symbols, scope, options))
         databases[conn_id] = None
         return conn_id
 
@@ -110,8 +113,7 @@ def write_package(
         findings=findings,
         paths=paths or PathMap(options.path_map),
         placeholders_pass=options.placeholders_pass,
-        get_database_id=get_database_id,
-        get_conn_id=lambda connection: connections.register(connection, symbols, scope),
+        get_conn_id=get_conn_id,
     )
     for connection in package.connection_managers:
         context.get_conn_id(connection)
@@ -194,9 +196,8 @@ def _end_of_package(writer: ControlFlowWriter, nodes: Sequence[DagNode]) -> DagN
 
     Airflow derives the state of a run from its leaf tasks: a failure mail that is sent would make the run a success.
     """
-    rule = KeywordArgument(name="trigger_rule", value="none_failed")
     return DagNode(
-        call=writer.create_task("EmptyOperator", "package_end", "package_end", (rule,)),
+        call=writer.create_task("EmptyOperator", "package_end", "package_end", keywords(trigger_rule="none_failed")),
         upstream=[variable for node in nodes for variable in node.executable_variables()],
         comment="Fails the run if a task failed, even if later tasks succeeded, as in SSIS.",
         variable=writer.variable_names.allocate("package_end"),
@@ -261,22 +262,22 @@ def _write_imports(
 
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:
-    arguments = [KeywordArgument(name="dag_id", value=dag_id)]
+    arguments = keywords(dag_id=dag_id)
     if package.file_stem != dag_id:
-        arguments.append(KeywordArgument(name="dag_display_name", value=sanitize_line(package.file_stem)))
+        arguments += keywords(dag_display_name=sanitize_line(package.file_stem))
     if package.root.description.strip():
-        arguments.append(KeywordArgument(name="description", value=sanitize(package.root.description)))
-    arguments += [KeywordArgument(name="schedule", value=None), KeywordArgument(name="catchup", value=False)]
+        arguments += keywords(description=sanitize(package.root.description))
+    arguments += keywords(schedule=None, catchup=False)
     if context.symbols.params.defaults:
-        arguments.append(KeywordArgument(name="params", value=context.symbols.params.defaults))
+        arguments += keywords(params=context.symbols.params.defaults)
     arguments += callbacks.as_default_args()
     arguments += Callbacks(own=callbacks.own).as_arguments()
     if context.macros:
         values = {"ssis": Raw("macros"), "read_message_file": Raw("read_message_file")}
         used = {name: values[name] for name in sorted(context.macros)}
-        arguments.append(KeywordArgument(name="user_defined_macros", value=used))
-    arguments.append(KeywordArgument(name="tags", value=["ssis"]))
-    return FunctionCall(name="DAG", arguments=arguments)
+        arguments += keywords(user_defined_macros=used)
+    arguments += keywords(tags=["ssis"])
+    return FunctionCall("DAG", arguments)
 
 
 def _used_variables(nodes: Sequence[DagNode]) -> Iterable[str]:
@@ -324,7 +325,7 @@ def _write_group(source: Source, node: DagNode, used: set[str], depth: int) -> N
         chain += children
     items = [
         WithItem(
-            call=group.call or FunctionCall(name="TaskGroup"),
+            call=group.call or FunctionCall("TaskGroup"),
             name=group.variable if group.variable in used else "",
             comment=group.comment,
         )
@@ -349,8 +350,9 @@ def _write_mapped_group(source: Source, node: DagNode, mapped: MappedGroup, used
     _write_nodes(source, node.children or [], used, depth + 1)
     source.blank()
     assigned = f"{node.variable} = " if node.variable in used else ""
-    rows = [KeywordArgument(name="kwargs", value=mapped.rows)]
-    source.statement(assigned, FunctionCall(name=f"{mapped.function}.expand_kwargs", arguments=rows), depth=depth)
+    source.statement(
+        assigned, FunctionCall(f"{mapped.function}.expand_kwargs", keywords(kwargs=mapped.rows)), depth=depth
+    )
 
 
 def _in_package_order(mails: Sequence[MailRecord], package: Package) -> tuple[MailRecord, ...]:
@@ -358,7 +360,7 @@ def _in_package_order(mails: Sequence[MailRecord], package: Package) -> tuple[Ma
     known = {(mail.where, mail.event): mail for mail in mails}
     ordered = []
     for task, handler in package.walk_mail_tasks():
-        where, event = "\\".join(task.path), "" if handler is None else handler.event_name
+        where, event = task.where, "" if handler is None else handler.event_name
         disabled_because = task.disabled_because or (where if task.disabled else "")
         ordered.append(
             known.get((where, event)) or MailRecord(where=where, event=event, disabled_because=disabled_because)

@@ -12,14 +12,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError
-from airflow_provider_smtpcm.ssis.findings import KEEP, Findings
-from airflow_provider_smtpcm.ssis.model import DatabaseConnection, DatabaseKind, Finding, Question
+from airflow_provider_smtpcm.ssis.model import DatabaseConnection, DatabaseKind
+from airflow_provider_smtpcm.ssis.writing.connections import CONNECTION_STRING, ConvertedConnection, ManagerConverter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
-from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
+from airflow_provider_smtpcm.ssis.writing.python_source import slug
+from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import display_expression
 
 SQL_SERVER_DRIVER = "ODBC Driver 18 for SQL Server"
 # The driver on a worker, by a word in the OLE DB provider, the .NET class or the Windows driver's name, in this order.
@@ -57,7 +55,12 @@ _PART = re.compile(
         |(?P<plain>[^;]*))\s*(?:;|\Z)""",
     re.VERBOSE,
 )
-_MAX_FINDINGS_PER_CODE = 3
+# The other properties that may come from an expression, and what each is.
+_PROPERTIES = {
+    "ServerName": ("server", "database server"),
+    "InitialCatalog": ("database", "database"),
+    "UserName": ("user", "login"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,63 +101,6 @@ class DatabaseSettings:
         return {"conn_type": "odbc", **{key: value for key, value in parts.items() if value}, "extra": dict(self.extra)}
 
 
-@dataclass(slots=True, kw_only=True)
-class ConvertedDatabase:
-    """An Airflow connection, with the connection managers that were converted to it.
-
-    Args:
-        sources: the file and the name of each connection manager.
-        findings: at most three of each code; a dict as an ordered set.
-    """
-
-    conn_id: str
-    settings: DatabaseSettings
-    sources: list[str] = field(default_factory=list)
-    findings: dict[Finding, None] = field(default_factory=dict)
-
-
-class DatabaseRegistry:
-    """The connections to databases of one import.
-
-    Args:
-        options: the options of the import.
-    """
-
-    def __init__(self, options: ConversionOptions) -> None:
-        self._options = options
-        self._by_settings: dict[object, ConvertedDatabase] = {}
-        self._conn_ids = UniqueNames()
-
-    def register(self, connection: DatabaseConnection, symbols: SymbolTable, scope: Scope) -> str:
-        """Convert a connection manager; return the id of its Airflow connection.
-
-        Args:
-            symbols, scope: resolve the names in its expressions.
-        """
-        converter = _DatabaseConverter(connection, symbols, scope, self._options.answers)
-        settings = converter.convert()
-        key: tuple[object, ...] = (*settings.key, *converter.open_questions)
-        if not settings.server and "dsn" not in settings.extra:
-            key = (*key, connection.name.lower())
-        if key not in self._by_settings:
-            conn_id = self._conn_ids.allocate(_make_conn_id(settings, connection.name))
-            self._by_settings[key] = ConvertedDatabase(conn_id=conn_id, settings=settings)
-        converted = self._by_settings[key]
-        source = f"{connection.source}: {connection.name}" if connection.source else connection.name
-        if source not in converted.sources:
-            converted.sources.append(source)
-        converter.report_became(converted)
-        for finding in converter.findings.all():
-            if sum(existing.code == finding.code for existing in converted.findings) < _MAX_FINDINGS_PER_CODE:
-                converted.findings[finding] = None
-        return converted.conn_id
-
-    @property
-    def connections(self) -> tuple[ConvertedDatabase, ...]:
-        """The connections so far, sorted by id."""
-        return tuple(sorted(self._by_settings.values(), key=lambda connection: connection.conn_id))
-
-
 def is_sql_server(connection: DatabaseConnection | None) -> bool:
     """Whether a connection manager is for SQL Server, by its provider; True if it was not found."""
     if connection is None:
@@ -163,25 +109,22 @@ def is_sql_server(connection: DatabaseConnection | None) -> bool:
     return _find_driver(connection, values) == SQL_SERVER_DRIVER
 
 
-class _DatabaseConverter:
-    """Converts one connection manager.
+class DatabaseConverter(ManagerConverter[DatabaseSettings]):
+    """Converts an OLE DB, ADO.NET or ODBC connection manager.
 
-    Attributes:
-        findings: the findings about the connection manager.
-        open_questions: the keys of the questions about expressions whose value is not in the files, and not answered.
+    Args:
+        symbols, scope: resolve the names in its expressions.
+        options: the options of the import.
     """
 
     def __init__(
-        self, connection: DatabaseConnection, symbols: SymbolTable, scope: Scope, answers: Mapping[str, str]
+        self, connection: DatabaseConnection, symbols: SymbolTable, scope: Scope, options: ConversionOptions
     ) -> None:
-        self._connection, self._symbols, self._scope = connection, symbols, scope
-        self._where = f"Connection managers\\{connection.name}"
+        super().__init__(connection, symbols, scope, options.answers)
+        self._connection = connection
         self._has_password = connection.has_password
-        self.findings = Findings(answers)
-        self.open_questions: list[str] = []
 
     def convert(self) -> DatabaseSettings:
-        """Return the settings of the connection."""
         values = self._read_values()
         driver = _find_driver(self._connection, values)
         extra: dict[str, str] = {}
@@ -190,7 +133,7 @@ class _DatabaseConverter:
             extra["dsn"] = dsn
             self._note(
                 "database-dsn",
-                f"{self._connection.name!r} names the data source {sanitize_line(dsn)}, which ODBC on the worker looks "
+                f"{self.name!r} names the data source {sanitize_line(dsn)}, which ODBC on the worker looks "
                 "up in odbc.ini.",
                 "Define it there, or replace dsn in the Airflow connection by driver, host and schema.",
             )
@@ -219,9 +162,20 @@ class _DatabaseConverter:
         )
         return DatabaseSettings(server=server, database=database, login=login, extra=extra)
 
-    def report_became(self, converted: ConvertedDatabase) -> None:
-        """Add the findings about the resulting connection."""
-        name, conn_id, settings = self._connection.name, converted.conn_id, converted.settings
+    def make_key(self, settings: DatabaseSettings) -> tuple[object, ...]:
+        has_server = settings.server or "dsn" in settings.extra
+        return settings.key if has_server else (*settings.key, self.name.lower())
+
+    def make_conn_id(self, settings: DatabaseSettings) -> str:
+        if "dsn" in settings.extra:
+            parts = [settings.extra["dsn"], settings.database]
+        else:
+            parts = [_LOCAL.sub("localhost", settings.server) or self.name, settings.database]
+        words = [slug(part, "") for part in (*parts, settings.login)]
+        return "_".join(["db", *(word for word in words if word)])
+
+    def report_became(self, converted: ConvertedConnection[DatabaseSettings]) -> None:
+        name, conn_id, settings = self.name, converted.conn_id, converted.settings
         self._note(
             "database-connection-became",
             f"The {self._connection.kind} connection manager {name!r} became the Airflow connection {conn_id!r} of "
@@ -268,84 +222,29 @@ class _DatabaseConverter:
 
     def _read_values(self) -> dict[str, str]:
         """Return the properties by name; an expression takes precedence over the connection string."""
-        expressions = self._connection.expressions
         stored = _read_string(self._connection.connection_string)
         values = dict(stored)
-        if (expression := expressions.get("ConnectionString")) is not None:
-            evaluated = self._evaluate("ConnectionString", "server", expression, stored)
-            if evaluated is not None:
-                given = _read_string(evaluated) if "=" in evaluated else {**stored, "server": evaluated}
-                values = given
-        for name, key in (("ServerName", "server"), ("InitialCatalog", "database"), ("UserName", "user")):
-            if (expression := expressions.get(name)) is None:
-                continue
-            if (value := self._evaluate(name, key, expression, stored)) is not None:
+        server = stored.get("server", "")
+        if (given := self._evaluate(CONNECTION_STRING, "database server", server, is_server=True)) is not None:
+            values = _read_string(given) if "=" in given else {**stored, "server": given}
+        for name, (key, noun) in _PROPERTIES.items():
+            value = self._evaluate(name, noun, stored.get(key, ""), is_server=key == "server")
+            if value is not None:
                 values[key] = value.strip().partition(";")[0]
         if values.pop("password", ""):
             self._has_password = True
         for setting in self._connection.set_by:
-            if setting.property not in expressions:
+            if setting.property not in self._expressions:
                 self._note(
                     "connection-parameter",
                     f"The parameter {setting.by} in {setting.source} sets {setting.property} of "
-                    f"{self._connection.name!r}; the connection has that value, not the one in the connection manager.",
+                    f"{self.name!r}; the connection has that value, not the one in the connection manager.",
                 )
         return values
 
-    def _evaluate(self, name: str, key: str, expression: str, stored: Mapping[str, str]) -> str | None:
-        """Return the value of a property's expression, or None if the stored value has to be used."""
-        display = display_expression(expression)
-        reason = "something sets it in each run."
-        try:
-            value = self._symbols.evaluate(expression, self._scope)
-        except (ExpressionError, RecursionError) as error:
-            value, reason = "", sanitize(str(error)).splitlines()[0]
-        found = _read_string(value).get("server", "") if name == "ConnectionString" else value
-        if not found.strip() and not (name == "ConnectionString" and "dsn" in _read_string(value)):
-            return self._ask(name, key, display, reason, stored)
-        self._note(
-            "connection-expression",
-            f"{name} comes from the expression {display}; the connection has its value from the files. The "
-            "environments of the SSIS catalog, which are not in the files, may set another one.",
-        )
-        for parameter in self._symbols.configured_parameters(expression, self._scope):
-            self._decision(
-                "project-configuration",
-                f"{name} comes from {parameter.qualified_name}, for which these configurations of the project set a "
-                f"value other than the one used here: {quoted_list(parameter.configured_in)}.",
-                "Look up which configuration is deployed, and check that the Airflow connection has its value.",
-            )
-        return value
-
-    def _ask(self, name: str, key: str, display: str, reason: str, stored: Mapping[str, str]) -> str | None:
-        """Ask for the value of a property's expression; return the answer, or None for the value in the package."""
-        guess = sanitize_line(stored.get(key, ""))
-        subject = "server" if key == "server" else name
-        noun = {"server": "database server", "database": "database", "user": "login"}[key]
-        question = Question(
-            key=f"{subject} of {display}" + (f", stored as {guess}" if guess else ""),
-            text=f'Which {noun} does the expression {display} give in production? Answer with it, or "keep" for the '
-            "guess.",
-            guess=guess,
-        )
-        used = f"The connection has {guess!r}, which is stored in the package" if guess else "The package stores none"
-        self._decision(
-            "connection-expression",
-            f"{name} comes from the expression {display}, whose value is not in the files: {reason} {used}; it is what "
-            "the developer's machine had last.",
-            "Answer the question, or set it in the Airflow connection.",
-            question,
-        )
-        answer = self.findings.answer(question.key)
-        if answer is None:
-            self.open_questions.append(question.key)
-        return None if answer is None or answer.strip().lower() == KEEP else answer.strip()
-
-    def _note(self, code: str, text: str, remedy: str = "") -> None:
-        self.findings.note(code, self._where, text, remedy)
-
-    def _decision(self, code: str, text: str, remedy: str, question: Question | None = None) -> None:
-        self.findings.decision(code, self._where, text, remedy, question)
+    def _has_server(self, connection_string: str) -> bool:
+        values = _read_string(connection_string)
+        return bool(values.get("server", "").strip()) or "dsn" in values
 
 
 def _read_string(text: str) -> dict[str, str]:
@@ -380,12 +279,3 @@ def _is_encrypted(values: Mapping[str, str]) -> bool:
     # MSOLEDBSQL19 encrypts by default, every provider before it only if told to.
     default = "yes" if "msoledbsql19" in values.get("provider", "").lower() else "no"
     return values.get("encrypt", default).lower() in _TRUE
-
-
-def _make_conn_id(settings: DatabaseSettings, name: str) -> str:
-    if "dsn" in settings.extra:
-        parts = [settings.extra["dsn"], settings.database]
-    else:
-        parts = [_LOCAL.sub("localhost", settings.server) if settings.server else name, settings.database]
-    words = [slug(part, "") for part in (*parts, settings.login)]
-    return "_".join(["db", *(word for word in words if word)])

@@ -8,7 +8,7 @@ those executables for which SSIS sends them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_smtpcm.ssis.findings import Findings
@@ -20,6 +20,7 @@ from airflow_provider_smtpcm.ssis.model import (
     OtherTask,
     Package,
     SqlTask,
+    walk_executables,
 )
 from airflow_provider_smtpcm.ssis.writing.alerts import (
     EVENTS_OF_EXECUTABLES,
@@ -30,10 +31,10 @@ from airflow_provider_smtpcm.ssis.writing.alerts import (
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.handler_flow import find_handler_mails, find_other_tasks
-from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, Raw, UniqueNames, quoted_list
+from airflow_provider_smtpcm.ssis.writing.live_variables import find_assigned_names
+from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, Raw, UniqueNames, keywords, quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
-from airflow_provider_smtpcm.ssis.writing.variable_setters import find_assigned_names
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Callbacks:
     def as_default_args(self) -> list[KeywordArgument]:
         """Return `default_args` for a DAG or a task group; an empty list if no callback is inherited."""
         callbacks = {name: _raw(notifiers) for name, notifiers in self.inherited.items()}
-        return [KeywordArgument(name="default_args", value=callbacks)] if callbacks else []
+        return keywords(default_args=callbacks) if callbacks else []
 
     def as_arguments(self) -> list[KeywordArgument]:
         """Return the callback arguments of a task.
@@ -66,11 +67,8 @@ class Callbacks:
         merged = {name: list(notifiers) for name, notifiers in inherited.items()}
         for name, notifiers in self.own.items():
             merged[name] = [*notifiers, *merged.get(name, [])]
-        return [
-            KeywordArgument(name=name, value=_raw(notifiers))
-            for name, notifiers in merged.items()
-            if notifiers or self.blocked
-        ]
+        kept = {name: _raw(notifiers) for name, notifiers in merged.items() if notifiers or self.blocked}
+        return keywords(**kept)
 
     def for_single_task(self, outer: Callbacks) -> Callbacks:
         """Return the callbacks of the single task that a container became.
@@ -143,7 +141,7 @@ class EventHandlerWriter:
             what = f"what {quoted_list(task.name for task in setters)} in it does" if setters else "its Disable"
             self._findings.decision(
                 "propagate-at-run-time",
-                _place(handler),
+                handler.where,
                 f"In SSIS, whether the event reaches the event handlers further out depends on {what}. In the DAG, "
                 + ("it does not." if handler.propagate is False else "it does."),
                 "Check the callbacks of the tasks in the DAG.",
@@ -156,7 +154,7 @@ class EventHandlerWriter:
 
     def _report_propagate_inside(self, container: Container, callbacks: Callbacks) -> None:
         """Report that System::Propagate is False inside a container that becomes a single task."""
-        for executable in _walk(container.executables):
+        for executable in walk_executables(container.executables):
             for handler in executable.event_handlers:
                 if (
                     handler.event_name.lower() in callbacks.events
@@ -165,7 +163,7 @@ class EventHandlerWriter:
                 ):
                     self._findings.decision(
                         "propagate-at-run-time",
-                        "\\".join(container.path),
+                        container.where,
                         f"In SSIS, {handler.event_name} of {executable.name!r} does not reach the event handlers "
                         f"outside of {container.name!r}, since System::Propagate is False. In the DAG, that is one "
                         "task, which has their alerts.",
@@ -182,7 +180,7 @@ class EventHandlerWriter:
         explained: set[tuple[str, ...]] = set()
         for mail in find_handler_mails(handler, open_scope(handler.variables, scope), self._context.symbols):
             task = mail.task
-            where = "\\".join(task.path)
+            where = task.where
             if task.disabled:
                 because = task.disabled_because or where
                 self.mails.append(MailRecord(where=where, event=handler.event_name, disabled_because=because))
@@ -210,7 +208,7 @@ class EventHandlerWriter:
             for argument, names in callbacks.items():
                 self._findings.decision(
                     "callback-without-place",
-                    "\\".join(executable.path),
+                    executable.where,
                     f"{executable.name!r} is not a task of its own in the DAG, so {quoted_list(names)} is not called "
                     "for it.",
                     f"Set it as {argument} of the task that does its work.",
@@ -222,13 +220,13 @@ class EventHandlerWriter:
         if others:
             self._findings.note(
                 "handler-task-not-run",
-                _place(handler),
+                handler.where,
                 f"The DAG does not run {describe_tasks(others)} of the event handler: a callback only sends its mails.",
             )
 
     def _report_frequency(self, handler: EventHandler, owner: Executable) -> None:
         """Report that SSIS may raise the event more often than Airflow calls the callback."""
-        where = "\\".join(owner.path)
+        where = owner.where
         event = handler.event_name.lower()
         if event == "onerror":
             self._findings.note(
@@ -252,12 +250,6 @@ class EventHandlerWriter:
             )
 
 
-def _place(handler: EventHandler) -> str:
-    """Return the SSIS path of a handler."""
-    owner = "\\".join(handler.owner)
-    return f"{owner}.EventHandlers[{handler.event_name}]"
-
-
 def _sets_propagate(executable: Executable) -> bool:
     """Whether a task in an event handler sets System::Propagate, a variable that only event handlers have."""
     names: tuple[str, ...] = ()
@@ -270,14 +262,6 @@ def _sets_propagate(executable: Executable) -> bool:
     return any(name.removeprefix("System::") == "Propagate" for name in names)
 
 
-def _walk(executables: Iterable[Executable]) -> Iterator[Executable]:
-    """Yield executables and those inside them, except in event handlers."""
-    for executable in executables:
-        yield executable
-        if isinstance(executable, Container):
-            yield from _walk(executable.executables)
-
-
 def report_mails_left_out(package: Package, findings: Findings, mails: Iterable[MailRecord]) -> None:
     """Report the mails of event handlers that no other finding is about.
 
@@ -287,7 +271,7 @@ def report_mails_left_out(package: Package, findings: Findings, mails: Iterable[
     """
     known = {(mail.where, mail.event) for mail in mails}
     for task, handler in package.walk_mail_tasks():
-        where = "\\".join(task.path)
+        where = task.where
         if handler is None or task.disabled or (where, handler.event_name) in known:
             continue
         if where.count(".EventHandlers[") > 1:

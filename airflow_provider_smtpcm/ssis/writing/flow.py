@@ -5,8 +5,10 @@ It is known before the first task is written, since a task reads variables that 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from airflow_provider_smtpcm.ssis.expressions import quote_string
 from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
@@ -14,11 +16,44 @@ from airflow_provider_smtpcm.ssis.model import (
     EvalOp,
     EventHandler,
     Executable,
+    ForeachLoop,
     Package,
     PrecedenceConstraint,
     SendMailTask,
+    SqlTask,
+    Variable,
+    walk_executables,
 )
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
+
+
+def find_incoming(
+    constraints: Iterable[PrecedenceConstraint], ids: Collection[str]
+) -> dict[str, list[PrecedenceConstraint]]:
+    """Return the constraints on each of these executables by another one of them, by its id."""
+    incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in ids}
+    for constraint in constraints:
+        before, after = constraint.before, constraint.after
+        if before in incoming and after in incoming and before != after:
+            incoming[after].append(constraint)
+    return incoming
+
+
+def find_upstream(incoming: Mapping[str, Sequence[PrecedenceConstraint]], key: str) -> set[str]:
+    """Return the ids of all executables before one in the same container."""
+    found: set[str] = set()
+    pending = [key]
+    while pending:
+        for constraint in incoming.get(pending.pop(), ()):
+            if constraint.before not in found:
+                found.add(constraint.before)
+                pending.append(constraint.before)
+    return found
+
+
+def find_fork(chain: Sequence[str], other: Sequence[str]) -> int | None:
+    """Return the index at which two chains of containers part; None if one contains the other."""
+    return next((index for index, pair in enumerate(zip(chain, other, strict=False)) if pair[0] != pair[1]), None)
 
 
 def sends_mail(executable: Executable) -> bool:
@@ -32,13 +67,7 @@ def sends_mail(executable: Executable) -> bool:
 
 def handler_sends_mail(handler: EventHandler) -> bool:
     """Whether an event handler contains a Send Mail task that is not disabled, except in handlers of its own."""
-    return any(map(_contains_enabled_mail, handler.executables))
-
-
-def _contains_enabled_mail(executable: Executable) -> bool:
-    if isinstance(executable, Container):
-        return any(map(_contains_enabled_mail, executable.executables))
-    return isinstance(executable, SendMailTask) and not executable.disabled
+    return any(isinstance(each, SendMailTask) and not each.disabled for each in walk_executables(handler.executables))
 
 
 def can_skip_inside(container: Container) -> bool:
@@ -60,6 +89,47 @@ def select_included(container: Container) -> dict[str, Executable]:
     """Return the executables of a container that are in the DAG, by id: a disabled one only if another follows it."""
     followed = {constraint.before for constraint in container.constraints}
     return {child.id: child for child in container.executables if not child.disabled or child.id in followed}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedLoop:
+    """A loop with known iterations.
+
+    Args:
+        loop: the container.
+        mail: its only executable, if it becomes a mail merge; None for a mapped task group.
+        query: the Execute SQL task with the rows; None if there is none.
+        files: the enumerator of files; None if there is none.
+        columns: the number of the column for each field of a row, if there is a query.
+        rows: the values of each iteration by field, if neither a query nor an enumerator yields them.
+        fields: the field of each variable that the loop sets.
+    """
+
+    loop: Container
+    mail: SendMailTask | None
+    query: SqlTask | None = None
+    files: ForeachLoop | None = None
+    columns: Mapping[str, int] = field(default_factory=dict)
+    rows: tuple[Mapping[str, object], ...] = ()
+    fields: tuple[tuple[Variable, str], ...] = ()
+
+    def find_field(self, variable: Variable) -> str | None:
+        """Return the field of a row with the value of a variable; None if the loop does not set it."""
+        return next((name for known, name in self.fields if known == variable), None)
+
+
+def find_queries(loops: Mapping[str, MappedLoop]) -> dict[str, dict[str, int]]:
+    """Return the columns that loops need of each Execute SQL task, by the task's id and the field of a row."""
+    found: dict[str, dict[str, int]] = {}
+    for mapped in loops.values():
+        if mapped.query is not None:
+            found.setdefault(mapped.query.id, {}).update(mapped.columns)
+    return found
+
+
+def row_field(name: str) -> str:
+    """Return the Jinja expression for a field of the row of a merge."""
+    return f"row.{name}" if name.isascii() and name.isidentifier() else f"row[{quote_string(name)}]"
 
 
 # The results that executables need to come to, by their ids; None stands for an expression.
@@ -86,12 +156,10 @@ class Flow:
         self.free_ids: dict[str, UniqueNames] = {}
         # The ids of the containers around each executable, from the outside, and its own.
         self._chains: dict[str, tuple[str, ...]] = {}
-        # The ids of the executables that directly follow one, by its id.
-        self._followers: dict[str, set[str]] = {}
         self._executables: dict[str, Executable] = {}
-        self._downstream: dict[str, frozenset[str]] = {}
         # The constraints on each executable, by its id.
         self._incoming: dict[str, list[PrecedenceConstraint]] = {}
+        self._upstream: dict[str, set[str]] = {}
         self._needs: dict[str, _Needs] = {}
         # The ids of the first tasks of mapped task groups, by the id of the loop.
         self._row_tasks: dict[str, str] = {}
@@ -120,7 +188,6 @@ class Flow:
             self.local_ids[key] = names.allocate(slug(child.name, "task"))
             self._enter(child, f"{prefix}{self.local_ids[key]}", (*chain, key))
         for constraint in container.constraints:
-            self._followers.setdefault(constraint.before, set()).add(constraint.after)
             self._incoming.setdefault(constraint.after, []).append(constraint)
 
     def _enter(self, executable: Executable, task_id: str, chain: tuple[str, ...]) -> None:
@@ -148,17 +215,17 @@ class Flow:
         left, right = self._chains.get(after, ()), self._chains.get(before, ())
         if not left or not right:
             return False
-        pair = next(((one, other) for one, other in zip(left, right, strict=False) if one != other), None)
-        if pair is None:
+        level = find_fork(left, right)
+        if level is None:
             return None
-        if pair[0] in self._reach(pair[1]):
+        if right[level] in self._find_upstream(left[level]):
             return True
-        return False if pair[1] in self._reach(pair[0]) else None
+        return False if left[level] in self._find_upstream(right[level]) else None
 
     def requires(self, after: str, before: str) -> bool:
         """Whether an executable never runs unless another one has run before it."""
         left, right = self._chains.get(after, ()), self._chains.get(before, ())
-        level = next((level for level, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), None)
+        level = find_fork(left, right)
         if level is None:
             return False
         for key in right[level:]:
@@ -185,12 +252,11 @@ class Flow:
         False also if the expression of a constraint decides which of them runs.
         """
         left, right = self._chains.get(one, ()), self._chains.get(other, ())
-        pair = next(((first, second) for first, second in zip(left, right, strict=False) if first != second), None)
-        if pair is None or self.may_follow(one, other) is not None:
+        level = find_fork(left, right)
+        if level is None or self.may_follow(one, other) is not None:
             return False
-        needs = [self._find_needs(key) for key in pair]
         values: dict[str, set[ConstraintValue | None]] = {}
-        for before, value in needs[0] | needs[1]:
+        for before, value in self._find_needs(left[level]) | self._find_needs(right[level]):
             values.setdefault(before, set()).add(value)
         return not any(
             {ConstraintValue.SUCCESS, ConstraintValue.FAILURE} <= found or None in found for found in values.values()
@@ -219,15 +285,7 @@ class Flow:
             done.insert(index, key)
         return done
 
-    def _reach(self, key: str) -> frozenset[str]:
-        """Return the ids of all executables that come after one in the same container."""
-        if key not in self._downstream:
-            found: set[str] = set()
-            remaining = list(self._followers.get(key, ()))
-            while remaining:
-                follower = remaining.pop()
-                if follower not in found:
-                    found.add(follower)
-                    remaining += self._followers.get(follower, ())
-            self._downstream[key] = frozenset(found)
-        return self._downstream[key]
+    def _find_upstream(self, key: str) -> set[str]:
+        if key not in self._upstream:
+            self._upstream[key] = find_upstream(self._incoming, key)
+        return self._upstream[key]

@@ -19,8 +19,10 @@ from airflow_provider_smtpcm.ssis.model import (
     Executable,
     PrecedenceConstraint,
     SendMailTask,
+    walk_executables,
 )
 from airflow_provider_smtpcm.ssis.writing.conditions import Condition, Test, combine, make_test
+from airflow_provider_smtpcm.ssis.writing.flow import find_incoming
 from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValues
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable, open_scope
 
@@ -79,10 +81,8 @@ def find_handler_mails(handler: EventHandler, scope: Scope, symbols: SymbolTable
 
 def find_other_tasks(executables: Iterable[Executable]) -> Iterator[Executable]:
     """Yield the enabled tasks among these executables, and inside them, that are not Send Mail tasks."""
-    for executable in executables:
-        if isinstance(executable, Container):
-            yield from find_other_tasks(executable.executables)
-        elif not executable.disabled and not isinstance(executable, SendMailTask):
+    for executable in walk_executables(executables):
+        if not executable.disabled and not isinstance(executable, Container | SendMailTask):
             yield executable
 
 
@@ -109,11 +109,7 @@ class _Flow:
         self._container, self._entered, self._loops = container, entered, loops
         self._scope, self._symbols, self._values = scope, symbols, values
         self._members = {executable.id: executable for executable in container.executables}
-        self._incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in self._members}
-        for constraint in container.constraints:
-            before, after = constraint.before, constraint.after
-            if before in self._members and after in self._members and before != after:
-                self._incoming[after].append(constraint)
+        self._incoming = find_incoming(container.constraints, self._members)
         # None while it is computed: SSIS allows no cycle, but a file may contain one.
         self._runs: dict[str, Run | NotTranslatable | None] = {}
 

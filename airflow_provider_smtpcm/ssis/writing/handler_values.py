@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal as OneOf
 
 from airflow_provider_smtpcm.ssis.expressions import (
@@ -37,10 +37,11 @@ from airflow_provider_smtpcm.ssis.model import (
     PrecedenceConstraint,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.assignments import find_assignments
+from airflow_provider_smtpcm.ssis.writing.flow import find_fork, find_incoming, find_upstream
+from airflow_provider_smtpcm.ssis.writing.live_variables import VariableUse
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope, SymbolTable, is_secret
-from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter
+from airflow_provider_smtpcm.ssis.writing.tasks import find_assignments
 
 # A value may contain others, twice each.
 _MAX_NODES = 1000
@@ -106,32 +107,6 @@ class _Point:
 _END = _Point((), is_after=True)
 
 
-@dataclass(slots=True)
-class _Members:
-    """The executables of an event handler, or of a container in it, and their order."""
-
-    incoming: dict[str, list[PrecedenceConstraint]] = field(default_factory=dict)
-
-    def find_upstream(self, key: str) -> set[str]:
-        """Return the ids of all executables before one."""
-        found: set[str] = set()
-        pending = [key]
-        while pending:
-            for constraint in self.incoming.get(pending.pop(), ()):
-                if constraint.before not in found:
-                    found.add(constraint.before)
-                    pending.append(constraint.before)
-        return found
-
-    def find_required(self, key: str, depth: int = 0) -> set[str]:
-        """Return the ids of the executables that SSIS has certainly reached before one."""
-        constraints = self.incoming.get(key, [])
-        if not constraints or depth > len(self.incoming):
-            return set()
-        found = [{one.before, *self.find_required(one.before, depth + 1)} for one in constraints]
-        return set.union(*found) if all(one.logical_and for one in constraints) else set.intersection(*found)
-
-
 class HandlerValues:
     """The values of variables at each point of an event handler.
 
@@ -143,7 +118,9 @@ class HandlerValues:
     def __init__(self, handler: EventHandler, symbols: SymbolTable) -> None:
         self._symbols = symbols
         self._is_idle = not any(map(self._find_handler_setters, symbols.package.variables))
-        self._members: dict[str, _Members] = {}
+        # The constraints on each executable, by its id.
+        self._incoming: dict[str, list[PrecedenceConstraint]] = {}
+        self._required: dict[str, set[str]] = {}
         self._executables: dict[str, Executable] = {}
         self._chains: dict[str, tuple[str, ...]] = {}
         # The ids of the executables that set a variable, by its identity.
@@ -158,11 +135,7 @@ class HandlerValues:
         self._definitions: dict[int, HandlerValue] = {}
 
     def _enter(self, owner: EventHandler | Container, chain: tuple[str, ...]) -> None:
-        ids = {child.id for child in owner.executables}
-        members = self._members[chain[-1] if chain else ""] = _Members()
-        for constraint in owner.constraints:
-            if {constraint.before, constraint.after} <= ids and constraint.before != constraint.after:
-                members.incoming.setdefault(constraint.after, []).append(constraint)
+        self._incoming |= find_incoming(owner.constraints, {child.id for child in owner.executables})
         for child in owner.executables:
             self._executables[child.id], self._chains[child.id] = child, (*chain, child.id)
             if not child.disabled:
@@ -303,7 +276,7 @@ class HandlerValues:
         found = {key: self._compare(key, point) for key in self._setters.get(_identify(variable), ())}
         earlier = [key for key, when in found.items() if when != "not before"]
         if not earlier:
-            others = {one.executable_id for one in self._find_handler_setters(variable)} - {*chain}
+            others = {one.executable.id for one in self._find_handler_setters(variable)} - {*chain}
             if not others:
                 return None
             if self._preceding is None:
@@ -361,15 +334,14 @@ class HandlerValues:
             if not point.is_after:
                 return "not before"
             inside = chain[max(len(target) - 1, 0) :]
-            is_certain = self._is_certain(inside) and (target or not self._members[""].incoming.get(chain[0]))
+            is_certain = self._is_certain(inside) and (target or not self._incoming[chain[0]])
             return "certainly before" if is_certain else "perhaps before"
-        depth = next((i for i, pair in enumerate(zip(chain, target, strict=False)) if pair[0] != pair[1]), None)
+        depth = find_fork(chain, target)
         if depth is None:  # a loop around the point, which sets a variable for each item
             return "perhaps before"
-        members = self._members[chain[depth - 1] if depth else ""]
-        if target[depth] in members.find_upstream(chain[depth]):
+        if target[depth] in find_upstream(self._incoming, chain[depth]):
             return "not before"
-        is_certain = chain[depth] in members.find_required(target[depth]) and self._is_certain(chain[depth:])
+        is_certain = chain[depth] in self._find_required(target[depth]) and self._is_certain(chain[depth:])
         return "certainly before" if is_certain else "perhaps before"
 
     def _is_certain(self, chain: Sequence[str]) -> bool:
@@ -378,7 +350,7 @@ class HandlerValues:
             executable = self._executables[key]
             if executable.disabled or "Disable" in executable.expressions:
                 return False
-            if index and self._members[chain[index - 1]].incoming.get(key):
+            if index and self._incoming[key]:
                 return False
             if index < len(chain) - 1 and not (
                 isinstance(executable, Container) and executable.kind is ContainerKind.SEQUENCE
@@ -392,20 +364,28 @@ class HandlerValues:
 
     def _runs_after(self, key: str, other: str) -> bool:
         mine, its = self._chains[key], self._chains[other]
-        depth = next((i for i, pair in enumerate(zip(mine, its, strict=False)) if pair[0] != pair[1]), None)
-        if depth is None:
-            return False
-        return its[depth] in self._members[mine[depth - 1] if depth else ""].find_upstream(mine[depth])
+        depth = find_fork(mine, its)
+        return depth is not None and its[depth] in find_upstream(self._incoming, mine[depth])
+
+    def _find_required(self, key: str) -> set[str]:
+        """Return the ids of the executables that SSIS has certainly reached before one in the same container."""
+        if key not in self._required:
+            self._required[key] = set()  # for a cycle
+            constraints = self._incoming[key]
+            if found := [{one.before, *self._find_required(one.before)} for one in constraints]:
+                all_of = all(one.logical_and for one in constraints)
+                self._required[key] = set.union(*found) if all_of else set.intersection(*found)
+        return self._required[key]
 
     # What a person is asked.
 
-    def _find_handler_setters(self, variable: Variable) -> list[Setter]:
+    def _find_handler_setters(self, variable: Variable) -> list[VariableUse]:
         """Return the executables of all event handlers that set a variable."""
         return [one for one in self._symbols.live.setters.of(variable) if one.event_handler is not None]
 
     def _is_set_in_nested_handler(self, variable: Variable) -> bool:
         """Whether an event handler of an executable in this handler sets a variable."""
-        return any(one.executable_id in self._nested for one in self._find_handler_setters(variable))
+        return any(one.executable.id in self._nested for one in self._find_handler_setters(variable))
 
     def _ask(self, variable: Variable) -> _Value | None:
         """Return the answer of a person, or a guess."""
@@ -420,7 +400,7 @@ class HandlerValues:
 def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     """Return the question for the value of a variable that executables in event handlers set."""
     setters = [one for one in symbols.live.setters.of(variable) if one.event_handler is not None]
-    names = quoted_list(sorted({one.name for one in setters}))
+    names = quoted_list(sorted({one.executable.name for one in setters}))
     how = (
         "Answer with an SSIS expression such as @[System::ErrorDescription], with a text, or with "
         f"{KEEP} for its design-time value."
@@ -436,13 +416,13 @@ def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     )
 
 
-def _guess(symbols: SymbolTable, variable: Variable, setters: Sequence[Setter]) -> str:
+def _guess(symbols: SymbolTable, variable: Variable, setters: Sequence[VariableUse]) -> str:
     if variable.data_type != _STRING:
         return KEEP
     for pattern, name in _GUESSES:
         if pattern.search(variable.name):
             return f"@[System::Error{name}]"
-    ids = {setter.executable_id for setter in setters}
+    ids = {setter.executable.id for setter in setters}
     names = {variable.qualified_name, variable.name}
     for executable, _ in symbols.package.walk_executables():
         # A script that reads the description of the error, and sets nothing but this variable.

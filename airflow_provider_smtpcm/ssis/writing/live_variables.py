@@ -1,19 +1,276 @@
-"""Variables that tasks set while a package runs: each task pushes an XCom for what it sets, and readers pull it."""
+"""Variables that tasks set while a package runs: what sets and reads each of them, and how the DAG reads it.
+
+Each task pushes an XCom for what it sets, and readers pull it. A name is resolved from where it is used, as SSIS does:
+to the variable of the nearest scope, case-sensitively; without a namespace it is a user variable, or else one of any
+other namespace. What is disabled neither sets nor reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
-from airflow_provider_smtpcm.ssis.model import ContainerKind, OtherTask, Package, Variable, describe_kind
-from airflow_provider_smtpcm.ssis.writing.flow import Flow
-from airflow_provider_smtpcm.ssis.writing.loops import MappedLoop, find_queries, row_field
+from airflow_provider_smtpcm.ssis.model import (
+    ConnectionManager,
+    Container,
+    EventHandler,
+    Executable,
+    ExpressionTask,
+    MessageSourceType,
+    OtherTask,
+    Package,
+    PrecedenceConstraint,
+    SendMailTask,
+    SqlSourceType,
+    SqlTask,
+    Variable,
+    describe_kind,
+)
+from airflow_provider_smtpcm.ssis.writing.flow import Flow, MappedLoop, find_queries, row_field
 from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
-from airflow_provider_smtpcm.ssis.writing.variable_setters import Setter, SetterKind, VariableSetters
 
-_TRANSLATED = {SetterKind.RESULT, SetterKind.OUTPUT_PARAMETER, SetterKind.EXPRESSION}
+# A string literal, or the name of a variable; `=` or `:=` after a name assigns to it, unlike `==`.
+_NAMES = re.compile(
+    r"""
+    "(?:[^"\\]|\\.)*"
+    | @ (?: \[ \s* (?P<quoted>[^\]]+?) \s* \] | (?P<bare>\w+(?:::\w+)?) ) (?P<assigned>\s*:?=(?!=))?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+_Identity = tuple[str, tuple[str, ...]]
+_Scope = Mapping[str, Variable]  # by qualified name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VariableUse:
+    """An executable that sets a variable, or that reads it directly or in the definition of another one.
+
+    Args:
+        event_handler: the innermost event handler that contains it; None in the control flow.
+    """
+
+    executable: Executable
+    event_handler: EventHandler | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An executable, with the variables that are visible to it."""
+
+    executable: Executable
+    scope: _Scope
+    handler: EventHandler | None
+    # The precedence constraints that lead to it, with the scope of the container that has them.
+    constraints: tuple[PrecedenceConstraint, ...]
+    outer_scope: _Scope
+
+
+class VariableSetters:
+    """The setters and readers of a package's variables.
+
+    Args:
+        package: the package.
+    """
+
+    def __init__(self, package: Package) -> None:
+        self._package = package
+
+    def of(self, variable: Variable) -> Sequence[VariableUse]:
+        """Return what sets a variable, in the order of `Package.walk_executables`."""
+        return self._setters.get(_identify(variable), ())
+
+    def reads(self, variable: Variable) -> Sequence[VariableUse]:
+        """Return what reads a variable: mails, conditions, statements, expressions and tasks, in the same order."""
+        return self._readers.get(_identify(variable), ())
+
+    def set_by(self, executable: Executable) -> tuple[Variable, ...]:
+        """Return the variables that an executable sets itself, even if it is disabled; not those that it contains."""
+        place = self._places.get(executable.id)
+        if place is None:
+            return ()
+        found = (_resolve(name, place.scope) for name in _find_outputs(executable))
+        return tuple(dict.fromkeys(variable for variable in found if variable is not None))
+
+    def resolve(self, name: str, executable: Executable) -> Variable | None:
+        """Return the variable that a name means in an executable."""
+        place = self._places.get(executable.id)
+        return None if place is None else _resolve(name, place.scope)
+
+    def is_constant(self, variable: Variable) -> bool:
+        """Whether a variable keeps its design-time value in each run; one that has an expression does not."""
+        is_configured = any(each.may_set(variable) for each in self._package.unread_configurations)
+        return variable.expression is None and not self.of(variable) and not is_configured
+
+    @cached_property
+    def _places(self) -> dict[str, _Place]:
+        return {place.executable.id: place for place in _walk(self._package.root)}
+
+    @cached_property
+    def _setters(self) -> dict[_Identity, list[VariableUse]]:
+        found: dict[_Identity, list[VariableUse]] = {}
+        for place in self._places.values():
+            names = () if place.executable.disabled else _find_outputs(place.executable)
+            variables = (_resolve(name, place.scope) for name in names)
+            for identity in dict.fromkeys(_identify(each) for each in variables if each is not None):
+                found.setdefault(identity, []).append(VariableUse(place.executable, place.handler))
+        return found
+
+    @cached_property
+    def _readers(self) -> dict[_Identity, list[VariableUse]]:
+        found: dict[_Identity, list[VariableUse]] = {}
+        for place in self._places.values():
+            names = () if place.executable.disabled else _find_inputs(place)
+            for identity in dict.fromkeys(each for name, scope in names for each in self._find_definition(name, scope)):
+                found.setdefault(identity, []).append(VariableUse(place.executable, place.handler))
+        return found
+
+    def _find_definition(self, name: str, scope: _Scope) -> Iterable[_Identity]:
+        """Return the variable with this name, and those that its expression needs."""
+        found: dict[_Identity, None] = {}
+        remaining = [_resolve(name, scope)]
+        while remaining:
+            variable = remaining.pop()
+            if variable is None or _identify(variable) in found:
+                continue
+            found[_identify(variable)] = None
+            if variable.expression is not None:
+                declaring_scope = self._scopes.get(variable.scope, scope)
+                remaining += [_resolve(each, declaring_scope) for each in find_names(variable.expression)]
+        return found
+
+    @cached_property
+    def _scopes(self) -> dict[tuple[str, ...], _Scope]:
+        """The variables that are visible to each declared variable, by the scope that declares it."""
+        return {place.executable.path: place.scope for place in self._places.values() if place.executable.variables}
+
+
+def find_names(expression: str) -> tuple[str, ...]:
+    """Return the names of the variables in an expression, also in one that cannot be parsed."""
+    return tuple(dict.fromkeys(_name(match) for match in _NAMES.finditer(expression) if _name(match)))
+
+
+def find_assigned_names(expression: str) -> tuple[str, ...]:
+    """Return the names of the variables to which an expression assigns."""
+    return tuple(dict.fromkeys(_name(match) for match in _NAMES.finditer(expression) if match["assigned"]))
+
+
+def _name(match: re.Match[str]) -> str:
+    return match["quoted"] or match["bare"] or ""
+
+
+def _identify(variable: Variable) -> _Identity:
+    return variable.qualified_name, variable.scope
+
+
+def _resolve(name: str, scope: _Scope) -> Variable | None:
+    """Return the variable that a name means in a scope."""
+    if "::" in name:
+        return scope.get(name)
+    return scope.get(f"User::{name}") or next((each for each in scope.values() if each.name == name), None)
+
+
+def _open_scope(variables: Iterable[Variable], outer: _Scope) -> _Scope:
+    added = {variable.qualified_name: variable for variable in variables}
+    return {**outer, **added} if added else outer
+
+
+def _walk(root: Container) -> Iterator[_Place]:
+    """Yield every executable, in the order of `Package.walk_executables`."""
+    scope = _open_scope(root.variables, {})
+    yield _Place(root, scope, None, (), {})
+    yield from _walk_members(root, scope, None)
+    for handler in root.event_handlers:
+        yield from _walk_handler(handler, scope)
+
+
+def _walk_members(owner: Container | EventHandler, outer: _Scope, handler: EventHandler | None) -> Iterator[_Place]:
+    constraints: dict[str, tuple[PrecedenceConstraint, ...]] = {}
+    for constraint in owner.constraints:
+        constraints[constraint.after] = (*constraints.get(constraint.after, ()), constraint)
+    for executable in owner.executables:
+        scope = _open_scope(executable.variables, outer)
+        yield _Place(executable, scope, handler, constraints.get(executable.id, ()), outer)
+        if isinstance(executable, Container):
+            yield from _walk_members(executable, scope, handler)
+        for nested in executable.event_handlers:
+            yield from _walk_handler(nested, scope)
+
+
+def _walk_handler(handler: EventHandler, outer: _Scope) -> Iterator[_Place]:
+    scope = _open_scope(handler.variables, outer)
+    yield from _walk_members(handler, scope, handler)
+    for nested in handler.event_handlers:
+        yield from _walk_handler(nested, scope)
+
+
+def _find_outputs(executable: Executable) -> Iterator[str]:
+    """Yield the names of the variables that an executable sets."""
+    if isinstance(executable, SqlTask):
+        yield from (result.variable for result in executable.results)
+        yield from (parameter.variable for parameter in executable.parameters if parameter.direction != "Input")
+    elif isinstance(executable, ExpressionTask):
+        yield from find_assigned_names(executable.expression)
+    elif isinstance(executable, OtherTask):
+        yield from executable.sets
+    elif isinstance(executable, Container):
+        yield from (name for each in _loop_expressions(executable) for name in find_assigned_names(each))
+        if executable.foreach_loop is not None:
+            yield from (name for _, name in executable.foreach_loop.mappings)
+
+
+def _loop_expressions(container: Container) -> tuple[str, ...]:
+    loop = container.for_loop
+    return () if loop is None else (loop.initialize, loop.condition, loop.assign)
+
+
+def _find_inputs(place: _Place) -> Iterator[tuple[str, _Scope]]:
+    """Yield the names of the variables that an executable reads, each with the scope that it is resolved in."""
+    for constraint in place.constraints:
+        yield from ((name, place.outer_scope) for name in find_names(constraint.expression or ""))
+    executable = place.executable
+    yield from ((name, place.scope) for each in executable.expressions.values() for name in find_names(each))
+    yield from ((name, place.scope) for name in _find_own_inputs(executable))
+
+
+def _find_own_inputs(executable: Executable) -> Iterator[str]:
+    """Yield the names of the variables that an executable reads other than in property expressions."""
+    if isinstance(executable, SendMailTask):
+        is_variable = executable.message_source_type is MessageSourceType.VARIABLE
+        if is_variable and "MessageSource" not in executable.expressions:
+            yield executable.message_source
+        yield from _find_connection_inputs(executable.connection, executable.message_file)
+    elif isinstance(executable, SqlTask):
+        if executable.source_type is SqlSourceType.VARIABLE:
+            yield executable.statement
+        yield from (parameter.variable for parameter in executable.parameters if parameter.direction == "Input")
+        yield from _find_connection_inputs(executable.connection, executable.statement_file)
+    elif isinstance(executable, ExpressionTask):
+        yield from _find_read_names(executable.expression)
+    elif isinstance(executable, OtherTask):
+        yield from executable.reads
+    else:
+        yield from (name for each in _loop_expressions(executable) for name in _find_read_names(each))
+        if executable.foreach_loop is not None:
+            yield executable.foreach_loop.variable
+            yield from (name for each in executable.foreach_loop.expressions.values() for name in find_names(each))
+
+
+def _find_connection_inputs(*managers: ConnectionManager | None) -> Iterator[str]:
+    for manager in managers:
+        if manager is not None:
+            yield from (name for each in manager.expressions.values() for name in find_names(each))
+
+
+def _find_read_names(assignment: str) -> Iterator[str]:
+    """Yield the names on the right of an assignment, or in an expression without one."""
+    for match in _NAMES.finditer(assignment):
+        if _name(match) and not match["assigned"]:
+            yield _name(match)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +287,11 @@ class ReadPoint:
     name: str = ""
     where: str = ""
 
+    @classmethod
+    def inside(cls, executable: Executable, *, is_callback: bool = False) -> ReadPoint:
+        """Return the point in an executable of the control flow, or in one that becomes a callback."""
+        return cls(id="" if is_callback else executable.id, name=executable.name, where=executable.where)
+
 
 @dataclass(slots=True, kw_only=True)
 class LiveVariables:
@@ -37,24 +299,23 @@ class LiveVariables:
 
     Args:
         package: the package.
+        setters: what sets each variable.
         flow: the order and the ids of the tasks.
         findings: a finding is added for each variable that is read.
         loops: the loops with known iterations, by their ids.
 
     Attributes:
-        setters: what sets each variable.
         queries: the columns that loops need of Execute SQL tasks, by the task's id and the field of a row.
     """
 
     package: Package
+    setters: VariableSetters
     flow: Flow
     findings: Findings
     loops: Mapping[str, MappedLoop] = field(default_factory=dict)
-    setters: VariableSetters = field(init=False)
     queries: Mapping[str, Mapping[str, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.setters = VariableSetters(self.package)
         self.queries = find_queries(self.loops)
 
     def is_live(self, variable: Variable, reader: ReadPoint) -> bool:
@@ -93,19 +354,8 @@ class LiveVariables:
 
     def is_translated(self, variable: Variable, reader: ReadPoint) -> bool:
         """Whether a task that is not a placeholder may have set the variable, not only emptied it, when it is read."""
-        setters = [setter for setter in self._before(variable, reader) if setter.how in _TRANSLATED]
-        ids = {setter.executable_id for setter in setters} - self._find_emptying(variable)
-        return bool(ids)
-
-    def _find_emptying(self, variable: Variable) -> set[str]:
-        """Return the ids of the scripts that only empty a variable, as some do before a loop fills it."""
         names = {variable.qualified_name, variable.name}
-        return {
-            executable.id
-            for executable, _ in self.package.walk_executables()
-            if isinstance(executable, OtherTask)
-            and any(name in names and value == '""' for name, value in executable.assignments or ())
-        }
+        return any(_computes(setter.executable, names) for setter in self._before(variable, reader))
 
     def describe_setters(self, variable: Variable) -> str:
         """Return what sets a variable, such as `'Count' (Execute SQL task) sets User::Rows`; empty if nothing does."""
@@ -114,7 +364,7 @@ class LiveVariables:
 
     def _find_tasks(self, variable: Variable, reader: ReadPoint) -> list[str]:
         """Return the ids of the tasks that may have set a variable, in the order in which they run."""
-        ids = dict.fromkeys(setter.executable_id for setter in self._before(variable, reader))
+        ids = dict.fromkeys(setter.executable.id for setter in self._before(variable, reader))
         return list(dict.fromkeys(map(self._task_id, self.flow.sort(list(ids)))))
 
     def _task_id(self, executable_id: str) -> str:
@@ -130,35 +380,35 @@ class LiveVariables:
                 return None if name is None else row_field(name)
         return None
 
-    def _before(self, variable: Variable, reader: ReadPoint) -> Iterator[Setter]:
+    def _before(self, variable: Variable, reader: ReadPoint) -> Iterator[VariableUse]:
         for setter in self.setters.of(variable):
-            if setter.event_handler is not None or setter.executable_id not in self.flow.task_ids:
+            if setter.event_handler is not None or setter.executable.id not in self.flow.task_ids:
                 continue
-            mapped = self.loops.get(setter.executable_id)
+            mapped = self.loops.get(setter.executable.id)
             if mapped is not None and mapped.mail is not None:
                 continue  # only its own mail reads what it sets
             if not reader.id or self._is_iteration(setter, reader):
                 yield setter
-            elif setter.executable_id != reader.id and not self.flow.contains(setter.executable_id, reader.id):
-                order = self.flow.may_follow(reader.id, setter.executable_id)
-                if order is not False or self.flow.contains(reader.id, setter.executable_id):
+            elif setter.executable.id != reader.id and not self.flow.contains(setter.executable.id, reader.id):
+                order = self.flow.may_follow(reader.id, setter.executable.id)
+                if order is not False or self.flow.contains(reader.id, setter.executable.id):
                     yield setter
 
-    def _is_iteration(self, setter: Setter, reader: ReadPoint) -> bool:
+    def _is_iteration(self, setter: VariableUse, reader: ReadPoint) -> bool:
         """Whether a setter is the mapped task group around the reader."""
-        is_mapped = setter.executable_id in self.loops and setter.executable_id != reader.id
-        return is_mapped and self.flow.contains(setter.executable_id, reader.id)
+        is_mapped = setter.executable.id in self.loops and setter.executable.id != reader.id
+        return is_mapped and self.flow.contains(setter.executable.id, reader.id)
 
     def _report(self, variable: Variable, reader: ReadPoint) -> None:
         setters = list(self._before(variable, reader))
         text = f"{_describe(variable, setters)} in each run; the DAG reads the value from there, and has the "
         text += "design-time value if none of them has run."
         unordered = [
-            setter.name
+            setter.executable.name
             for setter in setters
             if reader.id
             and not self._is_iteration(setter, reader)
-            and self.flow.may_follow(reader.id, setter.executable_id) is None
+            and self.flow.may_follow(reader.id, setter.executable.id) is None
         ]
         if unordered:
             text += f" The package does not say whether {reader.name!r} runs before or after {quoted_list(unordered)}: "
@@ -169,9 +419,9 @@ class LiveVariables:
 
     def _report_race(self, variable: Variable, reader: ReadPoint) -> None:
         """Report setters of which the last to end counts in SSIS, and the last of the list in the DAG."""
-        ids = list(dict.fromkeys(setter.executable_id for setter in self._before(variable, reader)))
+        ids = list(dict.fromkeys(setter.executable.id for setter in self._before(variable, reader)))
         last = self.flow.sort(ids)[-1]
-        names = {setter.executable_id: setter.name for setter in self._before(variable, reader)}
+        names = {setter.executable.id: setter.executable.name for setter in self._before(variable, reader)}
         rivals = [names[key] for key in ids if key != last and self.flow.may_run_together(key, last)]
         if rivals:
             self.findings.decision(
@@ -187,8 +437,8 @@ class LiveVariables:
     def _report_handlers(self, variable: Variable, reader: ReadPoint) -> None:
         inside = [setter for setter in self.setters.of(variable) if setter.event_handler is not None]
         if inside and reader.id:
-            names = dict.fromkeys(f"{setter.name!r}" for setter in inside)
-            setters = quoted_list(sorted({setter.name for setter in inside}))
+            names = dict.fromkeys(f"{setter.executable.name!r}" for setter in inside)
+            setters = quoted_list(sorted({setter.executable.name for setter in inside}))
             self.findings.decision(
                 "set-in-event-handler",
                 reader.where,
@@ -208,13 +458,21 @@ class LiveVariables:
             )
 
 
-def _describe(variable: Variable, setters: Iterable[Setter]) -> str:
-    names = dict.fromkeys(f"{setter.name!r} ({_describe_kind(setter)})" for setter in setters)
+def _computes(executable: Executable, names: set[str]) -> bool:
+    """Whether a task of the DAG computes a variable; some scripts only empty it before a loop fills it.
+
+    Args:
+        names: the names of the variable.
+    """
+    if isinstance(executable, OtherTask):
+        assignments = executable.assignments
+        return assignments is not None and not any(name in names and value == '""' for name, value in assignments)
+    return isinstance(executable, SqlTask | ExpressionTask)
+
+
+def _describe(variable: Variable, setters: Iterable[VariableUse]) -> str:
+    names = dict.fromkeys(f"{setter.executable.name!r} ({describe_kind(setter.executable.kind)})" for setter in setters)
     return f"{', '.join(names)} {'sets' if len(names) == 1 else 'set'} {variable.qualified_name}"
-
-
-def _describe_kind(setter: Setter) -> str:
-    return setter.kind if setter.kind in set(ContainerKind) else describe_kind(setter.kind)
 
 
 def _jinja_literal(value: object) -> str:

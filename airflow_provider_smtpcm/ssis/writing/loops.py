@@ -6,10 +6,10 @@ group, whose first task pushes an XCom for each variable that the loop sets, for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError, evaluate, parse_assignment, quote_string
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, evaluate, parse_assignment
 from airflow_provider_smtpcm.ssis.model import (
     Container,
     ContainerKind,
@@ -22,9 +22,9 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.flow import Flow, handler_sends_mail, sends_mail
+from airflow_provider_smtpcm.ssis.writing.flow import Flow, MappedLoop, handler_sends_mail, sends_mail
+from airflow_provider_smtpcm.ssis.writing.live_variables import VariableSetters
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
-from airflow_provider_smtpcm.ssis.writing.variable_setters import SetterKind, VariableSetters
 
 #: Airflow's default for `max_map_length`: a mapped task group with more instances fails.
 MAX_ITERATIONS = 1000
@@ -35,47 +35,6 @@ _ROW_ENUMERATIONS = {"", "EnumerateRowsInFirstTable", "EnumerateAllRows"}
 FILE_PROPERTIES = {"Directory", "FileSpec"}
 
 DesignValue = Callable[[Variable], object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MappedLoop:
-    """A loop with known iterations.
-
-    Args:
-        loop: the container.
-        mail: its only executable, if it becomes a mail merge; None for a mapped task group.
-        query: the Execute SQL task with the rows; None if there is none.
-        files: the enumerator of files; None if there is none.
-        columns: the number of the column for each field of a row, if there is a query.
-        rows: the values of each iteration by field, if neither a query nor an enumerator yields them.
-        fields: the field of each variable that the loop sets.
-    """
-
-    loop: Container
-    mail: SendMailTask | None
-    query: SqlTask | None = None
-    files: ForeachLoop | None = None
-    columns: Mapping[str, int] = field(default_factory=dict)
-    rows: tuple[Mapping[str, object], ...] = ()
-    fields: tuple[tuple[Variable, str], ...] = ()
-
-    def find_field(self, variable: Variable) -> str | None:
-        """Return the field of a row with the value of a variable; None if the loop does not set it."""
-        return next((name for known, name in self.fields if known == variable), None)
-
-
-def find_queries(loops: Mapping[str, MappedLoop]) -> dict[str, dict[str, int]]:
-    """Return the columns that loops need of each Execute SQL task, by the task's id and the field of a row."""
-    found: dict[str, dict[str, int]] = {}
-    for mapped in loops.values():
-        if mapped.query is not None:
-            found.setdefault(mapped.query.id, {}).update(mapped.columns)
-    return found
-
-
-def row_field(name: str) -> str:
-    """Return the Jinja expression for a field of the row of a merge."""
-    return f"row.{name}" if name.isascii() and name.isidentifier() else f"row[{quote_string(name)}]"
 
 
 def find_mapped_loops(
@@ -184,7 +143,7 @@ class _LoopReader:
         if len(setters) != 1 or foreach.enumeration not in _ROW_ENUMERATIONS:
             return None
         (setter,) = setters
-        query = next((each for each, _ in self._package.walk_executables() if each.id == setter.executable_id), None)
+        query = next((each for each, _ in self._package.walk_executables() if each.id == setter.executable.id), None)
         is_result = isinstance(query, SqlTask) and query.result_set is ResultSetType.FULL and len(query.results) == 1
         if not isinstance(query, SqlTask) or not is_result or setter.event_handler is not None:
             return None
@@ -207,7 +166,7 @@ class _LoopReader:
             variable = self._setters.resolve(names[0], self._loop)
             if len(names) != 1 or variable is None or next_names != names or variable.expression is not None:
                 return None
-            if any(setter.executable_id != self._loop.id for setter in self._setters.of(variable)):
+            if any(setter.executable.id != self._loop.id for setter in self._setters.of(variable)):
                 return None
             known = self._constants(variable)
             rows: list[list[object]] = []
@@ -252,22 +211,20 @@ class _LoopReader:
     def _find_readers(self, variable: Variable, mail: SendMailTask) -> Iterator[str]:
         """Yield the ids of what reads a variable as this loop has set it, besides its mail."""
         others = {
-            setter.executable_id
-            for setter in self._setters.of(variable)
-            if setter.how in {SetterKind.FOREACH_MAPPING, SetterKind.FOR_EXPRESSION}
+            setter.executable.id for setter in self._setters.of(variable) if isinstance(setter.executable, Container)
         } - {self._loop.id}
         for reader in self._setters.reads(variable):
-            is_own = reader.event_handler is None and reader.executable_id in {mail.id, self._loop.id}
-            is_reset = any(self._flow.contains(other, reader.executable_id) for other in others)
+            is_own = reader.event_handler is None and reader.executable.id in {mail.id, self._loop.id}
+            is_reset = any(self._flow.contains(other, reader.executable.id) for other in others)
             if not is_own and not is_reset:
-                yield reader.executable_id
+                yield reader.executable.id
 
     def _is_each_iteration_independent(self, variables: list[Variable]) -> bool:
         """Whether no iteration reads what an earlier one has set."""
         for executable, _ in self._package.walk_executables():
             is_inside = executable.id != self._loop.id and self._flow.contains(self._loop.id, executable.id)
             for variable in self._setters.set_by(executable) if is_inside and not executable.disabled else ():
-                readers = [reader.executable_id for reader in self._setters.reads(variable)]
+                readers = [reader.executable.id for reader in self._setters.reads(variable)]
                 if variable in variables or any(self._may_read_earlier(reader, executable) for reader in readers):
                     return False
         return True

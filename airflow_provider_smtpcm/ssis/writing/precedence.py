@@ -22,12 +22,13 @@ from airflow_provider_smtpcm.ssis.model import (
     Executable,
     PrecedenceConstraint,
 )
-from airflow_provider_smtpcm.ssis.writing.flow import select_included
+from airflow_provider_smtpcm.ssis.writing.flow import find_incoming, select_included
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
     KeywordArgument,
     UniqueNames,
+    keywords,
     variable_name,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
@@ -112,6 +113,10 @@ class TriggerCondition:
     upstream: tuple[str, ...]
     rule: str
 
+    def as_arguments(self) -> list[KeywordArgument]:
+        """Return the argument for the rule, unless it is Airflow's default."""
+        return [] if self.rule == ALL_SUCCESS else keywords(trigger_rule=self.rule)
+
 
 class PrecedenceGraph:
     """The precedence constraints between the executables of one container.
@@ -130,13 +135,8 @@ class PrecedenceGraph:
     """
 
     def __init__(self, container: Container, included: Mapping[str, Executable], *, may_be_skipped: bool) -> None:
-        self.incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in included}
-        self.with_downstream: set[str] = set()
-        for constraint in container.constraints:
-            before, after = constraint.before, constraint.after
-            if before in included and after in included and before != after:
-                self.incoming[after].append(constraint)
-                self.with_downstream.add(before)
+        self.incoming = find_incoming(container.constraints, included)
+        self.with_downstream = {each.before for constraints in self.incoming.values() for each in constraints}
         self._may_be_skipped = may_be_skipped
         self.followed_on_failure = {
             constraint.before
@@ -218,7 +218,7 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
         if before is None or not forced or constraint.value is ConstraintValue.COMPLETION:
             constraints.append(constraint)
             continue
-        where = "\\".join(before.path)
+        where = before.where
         if forced == constraint.value:
             constraints.append(replace(constraint, value=ConstraintValue.COMPLETION))
             findings.note(
@@ -242,7 +242,7 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
             if (forced := _get_forced_result(child)) and not child.disabled:
                 findings.decision(
                     "forced-result",
-                    "\\".join(child.path),
+                    child.where,
                     f"SSIS counts {child.name!r} as a {forced} whatever its tasks come to, and its errors among those "
                     f"of {container.name!r}. In the DAG, what {container.name!r} counts as depends on its tasks alone.",
                     f"Check what runs after {container.name!r}.",
@@ -285,9 +285,8 @@ class TaskFactory:
             arguments: all other arguments.
         """
         self.operators.add(operator)
-        display = () if name == task_id else (KeywordArgument(name="task_display_name", value=sanitize(name)),)
-        identity = KeywordArgument(name="task_id", value=task_id)
-        return FunctionCall(name=operator, arguments=(identity, *display, *arguments))
+        display = [] if name == task_id else keywords(task_display_name=sanitize(name))
+        return FunctionCall(operator, [*keywords(task_id=task_id), *display, *arguments])
 
 
 class ContainerConditions:
@@ -382,8 +381,7 @@ class ContainerConditions:
     def _add_empty(self, name: str, condition: TriggerCondition, comment: str) -> TriggerCondition:
         """Add an empty task; return the condition that it succeeded."""
         task_id = self._free_task_ids.allocate(name)
-        rule = [] if condition.rule == ALL_SUCCESS else [KeywordArgument(name="trigger_rule", value=condition.rule)]
-        call = self._factory.create_task("EmptyOperator", task_id, task_id, rule)
+        call = self._factory.create_task("EmptyOperator", task_id, task_id, condition.as_arguments())
         return self._add_task(task_id, call, condition, comment)
 
     def _add_only_if(
@@ -398,11 +396,11 @@ class ContainerConditions:
             condition: when the task runs.
         """
         findings = self._factory.context.findings
-        where = "\\".join(executable.path)
+        where = executable.where
         original = display_expression(original)
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
-            reader = ReadPoint(id=executable.id, name=executable.name, where=where)
+            reader = ReadPoint.inside(executable)
             template = translate_condition(self._factory.context, expression, self._scope, reader)
         except (ExpressionError, NotTranslatable) as error:
             template = f"{COMPLETE_ME}.condition"
@@ -420,9 +418,10 @@ class ContainerConditions:
                 f"As in SSIS, whether {executable.name!r} runs depends on the expression {original}; a task of the DAG "
                 "checks it.",
             )
-        arguments = [KeywordArgument(name="condition", value=f"{{{{ {template} }}}}", comments=comments)]
-        if condition.rule != ALL_SUCCESS:
-            arguments.insert(0, KeywordArgument(name="trigger_rule", value=condition.rule))
+        arguments = [
+            *condition.as_arguments(),
+            KeywordArgument("condition", f"{{{{ {template} }}}}", comments=comments),
+        ]
         task_id = self._free_task_ids.allocate(f"{self._task_ids[executable.id]}_{suffix}")
         call = self._factory.create_task("OnlyIfOperator", task_id, task_id, arguments)
         return self._add_task(task_id, call, condition, "")

@@ -119,7 +119,7 @@ class Raw:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class KeywordArgument:
     """A keyword argument; each of its comments is written above it."""
 
@@ -128,12 +128,17 @@ class KeywordArgument:
     comments: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FunctionCall:
     """A call with keyword arguments only."""
 
     name: str
     arguments: Sequence[KeywordArgument] = ()
+
+
+def keywords(**values: object) -> list[KeywordArgument]:
+    """Return keyword arguments without comments."""
+    return [KeywordArgument(name, value) for name, value in values.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

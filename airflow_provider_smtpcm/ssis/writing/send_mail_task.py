@@ -80,10 +80,9 @@ class MailConverter:
     ) -> None:
         self._context, self._task, self._scope, self._template_context = context, task, scope, template_context
         self._findings = context.findings
-        self._where = "\\".join(task.path)
+        self._where = task.where
         # The alert of an event handler reads variables whenever its event occurs.
-        reader_id = task.id if template_context is TemplateContext.TASK else ""
-        reader = ReadPoint(id=reader_id, name=task.name, where=self._where)
+        reader = ReadPoint.inside(task, is_callback=template_context is TemplateContext.CALLBACK)
         self._translator = TemplateTranslator(
             context=context, scope=scope, template_context=template_context, reader=reader
         )
@@ -452,7 +451,7 @@ class MailConverter:
         comments: tuple[str, ...] = (),
         note: str = "",
     ) -> None:
-        self.arguments.append(KeywordArgument(name=argument, value=value, comments=comments))
+        self.arguments.append(KeywordArgument(argument, value, comments=comments))
         became = f"{argument}={' '.join(line.strip() for line in expression_lines(value))}"
         self._add_record(name, original, became, status, is_expression=is_expression, note=note)
 

@@ -1,22 +1,33 @@
-"""Converts an Execute SQL task to a `SQLExecuteQueryOperator` over ODBC."""
+"""Converts an Execute SQL task to a `SQLExecuteQueryOperator` over ODBC.
+
+An ODBC statement has `?` for each input. What SSIS does beyond that, T-SQL can do: named parameters become variables of
+the batch (`DECLARE @day datetime2 = ?`), output parameters and return values too, and a SELECT at its end returns them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
-    DataType,
     NotTranslatable,
     TemplateContext,
     escape_template,
     quote_string,
 )
-from airflow_provider_smtpcm.ssis.model import DatabaseKind, ResultSetType, SqlSourceType, SqlTask, Variable
+from airflow_provider_smtpcm.ssis.model import (
+    DatabaseKind,
+    ResultSetType,
+    SqlParameter,
+    SqlSourceType,
+    SqlTask,
+    Variable,
+)
 from airflow_provider_smtpcm.ssis.writing.database_connections import is_sql_server
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, Raw, slug
+from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, Raw, keywords, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials_in_statement, sanitize
-from airflow_provider_smtpcm.ssis.writing.sql_statements import SqlStatement, translate_statement
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope
 from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, WritingContext
 
@@ -24,6 +35,41 @@ OPERATOR = "SQLExecuteQueryOperator"
 _OBJECTS = {12, 13}  # the VARENUMs of Object
 # Property expressions that are converted, or that change nothing in the DAG.
 _CONVERTED = {"SqlStatementSource", "Disable", "Description", "Name"}
+# What may contain a `?` or an `@` that is not a parameter: strings, quoted names and comments; then the parameters.
+_TOKEN = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \[(?:[^\]]|\]\])*\] | --[^\r\n]* | /\*.*?\*/
+        | (?P<marker>\?) | @@\w+ | (?P<name>@[\w@$\#]+)""",
+    re.VERBOSE | re.DOTALL,
+)
+# SQL Server's tools, and so SSIS, split a script at these lines; no server knows them.
+_BATCH_SEPARATOR = re.compile(r"^[ \t]*GO(?:[ \t]+(?P<count>\d+))?[ \t]*;?[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_CALL_ESCAPE = re.compile(r"\s*\{.*\}\s*", re.DOTALL)
+_TEXT = "nvarchar(max)"
+# The numbers of each T-SQL type in packages: OLE DB's DBTYPE, .NET's DbType, ODBC's SQL data types.
+_TYPE_NUMBERS = {
+    "bigint": ((19, 20), (12, 19), (-5,)),
+    "bit": ((11,), (3,), (-7,)),
+    "date": ((133,), (5,), (9, 91)),
+    "datetime2": ((7, 64, 135), (6, 26), (11, 93)),
+    "datetimeoffset": ((146,), (27,), ()),
+    "decimal(20, 0)": ((21,), (20,), ()),
+    "decimal(38, 10)": ((14, 131), (7, 21), (2, 3)),
+    "float": ((5,), (8,), (6, 8)),
+    "int": ((3, 18), (11, 18), (4,)),
+    "money": ((6,), (4,), ()),
+    "real": ((4,), (15,), (7,)),
+    "smallint": ((2, 16), (10, 14), (5,)),
+    "sql_variant": ((), (13,), ()),
+    "time": ((134, 145), (17,), (10, 92)),
+    "tinyint": ((17,), (2,), (-6,)),
+    "uniqueidentifier": ((72,), (9,), (-11,)),
+    "varbinary(max)": ((128,), (1,), (-4, -3, -2)),
+    "xml": ((), (25,), ()),
+}
+_TYPES = {
+    kind: {number: type_ for type_, numbers in _TYPE_NUMBERS.items() for number in numbers[column]}
+    for column, kind in enumerate((DatabaseKind.OLE_DB, DatabaseKind.ADO_NET, DatabaseKind.ODBC))
+}
 
 
 class SqlTaskConverter:
@@ -37,12 +83,12 @@ class SqlTaskConverter:
 
     def __init__(self, context: WritingContext, task: SqlTask, scope: Scope) -> None:
         self._context, self._task, self._scope = context, task, scope
-        self._where = "\\".join(task.path)
+        self._where = task.where
         self._translator = TemplateTranslator(
             context=context,
             scope=scope,
             template_context=TemplateContext.TASK,
-            reader=ReadPoint(id=task.id, name=task.name, where=self._where),
+            reader=ReadPoint.inside(task),
         )
 
     def convert(self) -> list[KeywordArgument]:
@@ -60,23 +106,17 @@ class SqlTaskConverter:
         sql, statement, comments = self._convert_statement()
         parameters = [self._convert_parameter(variable) for variable in statement.inputs]
         processor = self._make_processor(statement)
-        arguments = [
-            KeywordArgument(name="conn_id", value=self._find_connection()),
-            KeywordArgument(name="sql", value=sql, comments=comments),
-        ]
+        arguments = keywords(conn_id=self._find_connection())
+        arguments.append(KeywordArgument("sql", sql, comments))
         if parameters:
-            arguments.append(KeywordArgument(name="parameters", value=parameters))
+            arguments += keywords(parameters=parameters)
         if task.timeout:
             self._context.imports.add("timedelta")
-            arguments.append(KeywordArgument(name="execution_timeout", value=Raw(f"timedelta(seconds={task.timeout})")))
+            arguments += keywords(execution_timeout=Raw(f"timedelta(seconds={task.timeout})"))
         self._context.imports |= {"fetch_results", processor.name}
-        arguments += [
-            KeywordArgument(name="autocommit", value=True),
-            KeywordArgument(name="handler", value=Raw("fetch_results")),
-            KeywordArgument(name="output_processor", value=processor),
-        ]
+        arguments += keywords(autocommit=True, handler=Raw("fetch_results"), output_processor=processor)
         if processor.arguments and processor.name != "result_rows":
-            arguments.append(KeywordArgument(name="multiple_outputs", value=True))
+            arguments += keywords(multiple_outputs=True)
         return arguments
 
     def _convert_statement(self) -> tuple[str | list[str], SqlStatement, tuple[str, ...]]:
@@ -98,10 +138,7 @@ class SqlTaskConverter:
             raise NotTranslatable("Its statement is only known at run time, and has output parameters.")
         if task.parameters and self._kind is DatabaseKind.ADO_NET:
             raise NotTranslatable("Its statement is only known at run time, and has named parameters.")
-        inputs = tuple(
-            parameter.variable
-            for parameter in sorted(task.parameters, key=lambda one: int(one.name) if one.name.isdecimal() else 0)
-        )
+        inputs = tuple(parameter.variable for parameter in _order_parameters(task.parameters))
         if task.source_type is SqlSourceType.FILE_CONNECTION:
             return self._read_file(), SqlStatement(batches=(), inputs=inputs), ()
         original = expression if expression is not None else f"@[{task.statement.strip()}]"
@@ -137,13 +174,7 @@ class SqlTaskConverter:
     def _convert_parameter(self, name: str) -> FunctionCall:
         """Return the value of a parameter with the type of its variable."""
         symbol = self._context.symbols.lookup(name, self._scope)
-        data_type = DataType.WSTR if symbol is None else TYPES.get(symbol.data_type, DataType.WSTR)
-        template = self._translator.translate(f"@[{name}]").text
-        self._context.imports.add("TypedTemplate")
-        arguments = [KeywordArgument(name="template", value=template)]
-        if data_type is not DataType.WSTR:
-            arguments.append(KeywordArgument(name="data_type", value=str(data_type)))
-        return FunctionCall(name="TypedTemplate", arguments=arguments)
+        return self._translator.typed(f"@[{name}]", None if symbol is None else TYPES.get(symbol.data_type))
 
     def _make_processor(self, statement: SqlStatement) -> FunctionCall:
         """Return the call that makes the variables from the result."""
@@ -154,22 +185,22 @@ class SqlTaskConverter:
         if task.result_set is ResultSetType.SINGLE_ROW and bound:
             name = "single_row"
             columns = {variable.qualified_name: int(key) if key.isdecimal() else key for key, variable in bound}
-            arguments.append(KeywordArgument(name="columns", value=columns))
+            arguments += keywords(columns=columns)
         elif task.result_set is ResultSetType.FULL and bound:
             if len(bound) > 1:
                 raise NotTranslatable("It has several result sets.")
             if (fields := self._context.symbols.live.queries.get(task.id)) is not None:
-                return FunctionCall(name="result_rows", arguments=[KeywordArgument(name="columns", value=dict(fields))])
+                return FunctionCall("result_rows", keywords(columns=dict(fields)))
             name = "full_result_set"
-            arguments.append(KeywordArgument(name="variable", value=bound[0][1].qualified_name))
+            arguments += keywords(variable=bound[0][1].qualified_name)
         else:
             name, bound = "no_result_set", []
         if outputs:
-            arguments.append(KeywordArgument(name="outputs", value=[variable.qualified_name for variable in outputs]))
+            arguments += keywords(outputs=[variable.qualified_name for variable in outputs])
         nullable = [each.qualified_name for each in self._find_nullable(name, bound, outputs)]
         if nullable:
-            arguments.append(KeywordArgument(name="nullable", value=nullable))
-        return FunctionCall(name=name, arguments=arguments)
+            arguments += keywords(nullable=nullable)
+        return FunctionCall(name, arguments)
 
     def _find_nullable(
         self, processor: str, bound: list[tuple[str, Variable]], outputs: list[Variable]
@@ -186,7 +217,7 @@ class SqlTaskConverter:
     def _find_connection(self) -> str:
         connection = self._task.connection
         if connection is not None:
-            return self._context.get_database_id(connection)
+            return self._context.get_conn_id(connection)
         reference = self._task.connection_reference
         conn_id = f"db_{slug(reference, 'unknown')[:12].strip('_')}"
         self._context.findings.note(
@@ -211,3 +242,189 @@ def _as_template(text: str) -> str:
 def _without_suffix(template: str) -> str:
     """Return a template that Airflow does not take for the name of a file: it reads those that end in .sql or .json."""
     return f"{template}\n" if template.rstrip().lower().endswith((".sql", ".json")) else template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlStatement:
+    """A statement for ODBC.
+
+    Args:
+        batches: the texts to run one after the other; several only if the statement has GO, and then without inputs.
+        inputs: the variable for each `?`, in order; a variable may occur more than once.
+        outputs: the variable for each column of the last result set, in order: output parameters and return values.
+    """
+
+    batches: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+def translate_statement(
+    text: str,
+    parameters: Sequence[SqlParameter],
+    kind: DatabaseKind,
+    *,
+    is_sql_server: bool = True,
+    is_stored_procedure: bool = False,
+) -> SqlStatement:
+    """Translate the statement of an Execute SQL task.
+
+    Args:
+        text: the statement, or the name of a procedure if `is_stored_procedure`.
+        kind: of the connection manager, which decides what parameters look like.
+        is_sql_server: whether the database understands T-SQL.
+
+    Raises:
+        NotTranslatable: the statement needs T-SQL and the database is another one, or its parameters are not those
+            that the task binds.
+    """
+    has_outputs = any(parameter.direction != "Input" for parameter in parameters)
+    if (has_outputs or is_stored_procedure) and not is_sql_server:
+        raise NotTranslatable(
+            "Output parameters, return values and the names of procedures are translated for SQL Server only.",
+            remedy="Write a statement that returns the values as a row.",
+        )
+    if is_stored_procedure:
+        return _call_procedure(text.strip(), parameters, kind)
+    # Some drivers, such as SQLite's, take a question mark in a comment for a parameter.
+    text = _TOKEN.sub(lambda token: token[0].replace("?", "") if token[0][:2] in {"--", "/*"} else token[0], text)
+    batches = split_batches(text)
+    if len(batches) > 1:
+        if parameters:
+            raise NotTranslatable(
+                "The statement has parameters, and GO divides it into several.",
+                remedy="Remove GO, or make a task of each part.",
+            )
+        return SqlStatement(batches=batches)
+    text = batches[0] if batches else text
+    if not parameters:
+        return SqlStatement(batches=(text,))
+    markers = [token for token in _TOKEN.finditer(text) if token["marker"]]
+    if kind is DatabaseKind.ADO_NET and not markers:
+        return _declare_names(text, parameters) if is_sql_server else _replace_names(text, parameters)
+    return _replace_markers(text, markers, _order_parameters(parameters), kind)
+
+
+def split_batches(text: str) -> tuple[str, ...]:
+    """Return the parts of a script between lines that are GO; `GO 3` runs the part before it three times."""
+    batches: list[str] = []
+    start = 0
+    hidden = [match.span() for match in _TOKEN.finditer(text) if match[0][0] in "'\"[-/"]
+    for separator in _BATCH_SEPARATOR.finditer(text):
+        if not any(begin <= separator.start() < end for begin, end in hidden):
+            batches += [text[start : separator.start()]] * int(separator["count"] or 1)
+            start = separator.end()
+    return tuple(batch.strip() for batch in (*batches, text[start:]) if batch.strip())
+
+
+def _order_parameters(parameters: Iterable[SqlParameter]) -> list[SqlParameter]:
+    """Return parameters in the order of their `?`: by number; those with names in the order of the task."""
+    return sorted(parameters, key=lambda each: int(each.name) if each.name.isdecimal() else 0)
+
+
+def _replace_markers(
+    text: str, markers: Sequence[re.Match[str]], parameters: Sequence[SqlParameter], kind: DatabaseKind
+) -> SqlStatement:
+    """Replace each `?` of an output parameter by a variable of the batch."""
+    surplus = parameters[len(markers) :]
+    if len(markers) > len(parameters) or any(parameter.direction != "Input" for parameter in surplus):
+        raise NotTranslatable(
+            f"The statement has {len(markers)} parameter markers (?), and the task binds {len(parameters)} parameters.",
+            remedy="Complete the task.",
+        )
+    # Packages in production bind inputs that their statement has lost: OLE DB ignores them.
+    parameters = parameters[: len(markers)]
+    has_outputs = any(parameter.direction != "Input" for parameter in parameters)
+    if has_outputs and _CALL_ESCAPE.fullmatch(text):
+        raise NotTranslatable(
+            "ODBC's {call …} with output parameters is not translated.",
+            remedy="Write it as EXEC procedure ?, ? OUTPUT.",
+        )
+    declarations: list[str] = []
+    pieces: list[str] = []
+    end = 0
+    taken = {token["name"].lower() for token in _TOKEN.finditer(text) if token["name"]}
+    names: list[str] = []
+    for marker, parameter in zip(markers, parameters, strict=True):
+        if parameter.direction == "Input":
+            continue
+        name = next(name for number in range(1, len(text) + 2) if (name := f"@out_{number}") not in taken)
+        taken.add(name)
+        names.append(name)
+        declarations.append(f"DECLARE {name} {_get_type(parameter, kind)};")
+        pieces += [text[end : marker.start()], name]
+        end = marker.end()
+    return _make_statement(declarations, "".join((*pieces, text[end:])), names, parameters)
+
+
+def _declare_names(text: str, parameters: Sequence[SqlParameter]) -> SqlStatement:
+    """Declare the named parameters as variables of the batch, as ADO.NET does; the statement stays as it is."""
+    declarations = []
+    for parameter in parameters:
+        value = " = ?" if parameter.direction == "Input" else ""
+        type_ = _get_type(parameter, DatabaseKind.ADO_NET)
+        declarations.append(f"DECLARE {_get_name(parameter)} {type_}{value};")
+    outputs = [_get_name(parameter) for parameter in parameters if parameter.direction != "Input"]
+    return _make_statement(declarations, text, outputs, parameters)
+
+
+def _replace_names(text: str, parameters: Sequence[SqlParameter]) -> SqlStatement:
+    """Replace each named parameter by `?`; a name that occurs twice needs its value twice."""
+    variables = {_get_name(parameter).lower(): parameter.variable for parameter in parameters}
+    inputs: list[str] = []
+
+    def replace(token: re.Match[str]) -> str:
+        variable = variables.get((token["name"] or "").lower())
+        if variable is None:
+            return token[0]
+        inputs.append(variable)
+        return "?"
+
+    return SqlStatement(batches=(_TOKEN.sub(replace, text),), inputs=tuple(inputs))
+
+
+def _call_procedure(name: str, parameters: Sequence[SqlParameter], kind: DatabaseKind) -> SqlStatement:
+    """Return an EXEC with named arguments."""
+    declarations: list[str] = []
+    arguments: list[str] = []
+    names: list[str] = []
+    result = ""
+    for parameter in parameters:
+        argument = _get_name(parameter)
+        if parameter.direction == "Input":
+            arguments.append(f"{argument} = ?")
+            continue
+        variable = f"@out_{len(names) + 1}"
+        names.append(variable)
+        declarations.append(f"DECLARE {variable} {_get_type(parameter, kind)};")
+        if parameter.direction == "ReturnValue":
+            result = f"{variable} = "
+        else:
+            arguments.append(f"{argument} = {variable} OUTPUT")
+    text = f"EXEC {result}{name} {', '.join(arguments)}".rstrip() + ";"
+    return _make_statement(declarations, text, names, parameters)
+
+
+def _make_statement(
+    declarations: Sequence[str], text: str, outputs: Sequence[str], parameters: Sequence[SqlParameter]
+) -> SqlStatement:
+    """Return a statement of one batch, whose last result set are the variables for its outputs."""
+    text = text.strip("\r\n")
+    lines = [*declarations, text]
+    if outputs:
+        # The semicolon on a line of its own, since the statement may end in a comment.
+        lines += [] if text.rstrip().endswith(";") else [";"]
+        lines.append(f"SELECT {', '.join(outputs)};")
+    return SqlStatement(
+        batches=("\n".join(lines),),
+        inputs=tuple(parameter.variable for parameter in parameters if parameter.direction == "Input"),
+        outputs=tuple(parameter.variable for parameter in parameters if parameter.direction != "Input"),
+    )
+
+
+def _get_name(parameter: SqlParameter) -> str:
+    return parameter.name if parameter.name.startswith("@") else f"@{parameter.name}"
+
+
+def _get_type(parameter: SqlParameter, kind: DatabaseKind) -> str:
+    return _TYPES[kind].get(parameter.data_type, _TEXT)

@@ -33,11 +33,10 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
-from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, ReadPoint
+from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, ReadPoint, VariableSetters
 from airflow_provider_smtpcm.ssis.writing.loops import find_mapped_loops
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
-from airflow_provider_smtpcm.ssis.writing.variable_setters import VariableSetters
 
 #: The types by their number in the package file, which is a VARENUM of OLE Automation.
 TYPES = {
@@ -324,10 +323,13 @@ class SymbolTable:
         project = "" if self.project is None else self.project.name
         self.params = DagParams(project=project, findings=self.findings)
         self.flow = Flow(self.package)
-        loops = find_mapped_loops(self.package, self.flow, VariableSetters(self.package), design_value)
+        setters = VariableSetters(self.package)
+        loops = find_mapped_loops(self.package, self.flow, setters, design_value)
         if loops:
             self.flow = Flow(self.package, {key for key, mapped in loops.items() if mapped.mail is not None})
-        self.live = LiveVariables(package=self.package, flow=self.flow, findings=self.findings, loops=loops)
+        self.live = LiveVariables(
+            package=self.package, setters=setters, flow=self.flow, findings=self.findings, loops=loops
+        )
 
     def root_scope(self) -> dict[str, Symbol]:
         """Return the scope of the package."""

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from airflow_provider_smtpcm.ssis.expressions import (
+    Call,
+    Cast,
     DataType,
     Expression,
     ExpressionError,
+    Literal,
+    Name,
     NotTranslatable,
+    Operation,
     TemplateContext,
+    TypeSpec,
+    Unary,
+    find_system_type,
+    parse,
+    parse_assignment,
     unparse,
 )
 from airflow_provider_smtpcm.ssis.model import (
@@ -21,14 +31,14 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
     Variable,
     describe_kind,
+    walk_executables,
 )
-from airflow_provider_smtpcm.ssis.writing.assignments import find_assignments
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, quoted_list
+from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, keywords, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.sql_task import OPERATOR as SQL_OPERATOR
 from airflow_provider_smtpcm.ssis.writing.sql_task import SqlTaskConverter
-from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope
+from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope, SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, WritingContext, error_summary
 
 NoMail = SqlTask | ExpressionTask | OtherTask | Container
@@ -64,19 +74,14 @@ def _convert_assignments(
     """Return the operator of an Expression task, or of a script that only sets variables."""
     if not assignments:
         return ConvertedTask(operator="EmptyOperator", comment=f"SSIS: {task.name!r} does nothing.")
-    reader = ReadPoint(id=task.id, name=task.name, where="\\".join(task.path))
+    reader = ReadPoint.inside(task)
     translator = TemplateTranslator(context=context, scope=scope, template_context=TemplateContext.TASK, reader=reader)
     values: dict[str, object] = {}
     comments = []
     for variable, tree in assignments:
         expression = unparse(tree)
-        arguments = [KeywordArgument(name="template", value=translator.translate(expression).text)]
-        data_type = TYPES.get(variable.data_type, DataType.WSTR)
-        if data_type is not DataType.WSTR:
-            arguments.append(KeywordArgument(name="data_type", value=str(data_type)))
-        values[variable.qualified_name] = FunctionCall(name="TypedTemplate", arguments=arguments)
+        values[variable.qualified_name] = translator.typed(expression, TYPES.get(variable.data_type))
         comments.append(f"SSIS: @[{variable.qualified_name}] = {sanitize(expression)}")
-    context.imports.add("TypedTemplate")
     if isinstance(task, OtherTask):
         context.findings.note(
             "script-became-expression",
@@ -85,7 +90,7 @@ def _convert_assignments(
         )
     if isinstance(task, ExpressionTask):
         comments = [f"SSIS: {sanitize(task.expression.strip())}"]
-    arguments = [KeywordArgument(name="variables", value=values, comments=tuple(comments))]
+    arguments = [KeywordArgument("variables", values, comments=tuple(comments))]
     return ConvertedTask(operator="ExpressionOperator", arguments=arguments)
 
 
@@ -97,14 +102,14 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
     """
     kind = f"a {executable.kind}" if isinstance(executable, Container) else describe_kind(executable.kind)
     read = find_outputs(context, executable)
-    arguments = [KeywordArgument(name="ssis_kind", value=sanitize_line(kind))]
+    arguments = keywords(ssis_kind=sanitize_line(kind))
     if read:
         readers = dict.fromkeys(name for names in read.values() for name in names)
-        arguments.append(KeywordArgument(name="sets", value=list(read)))
-        arguments.append(KeywordArgument(name="read_by", value=[sanitize_line(name) for name in readers]))
+        arguments += keywords(sets=list(read))
+        arguments += keywords(read_by=[sanitize_line(name) for name in readers])
     text = f"{executable.name!r} ({kind}) is a placeholder in the DAG, which "
     if context.placeholders_pass:
-        arguments.append(KeywordArgument(name="passes", value=True))
+        arguments += keywords(passes=True)
         text += "does nothing (--placeholders pass)."
     else:
         text += "fails until a task takes its place."
@@ -113,7 +118,7 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
     if (fields := context.symbols.live.queries.get(executable.id)) is not None:
         rows = f"It must return the rows of a loop: a list of mappings with the keys {quoted_list(fields)}."
         text, reason = f"{text} {rows}", f"{reason} {rows}".strip()
-    context.findings.note("placeholder-task", "\\".join(executable.path), text)
+    context.findings.note("placeholder-task", executable.where, text)
     comment = f"SSIS: {executable.name!r} ({kind}). {reason}".strip()
     return ConvertedTask(operator=PLACEHOLDER, arguments=arguments, comment=comment)
 
@@ -121,20 +126,125 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
 def find_outputs(context: WritingContext, executable: Executable) -> dict[str, list[str]]:
     """Return the names of the variables that an executable sets for others, each with the names of its readers."""
     setters = context.symbols.live.setters
-    inside = list(_walk(executable))
+    inside = [each for each in walk_executables([executable]) if each is executable or not each.disabled]
     ids = {one.id for one in inside}
     outputs: dict[str, list[str]] = {}
     for variable in dict.fromkeys(variable for one in inside for variable in setters.set_by(one)):
-        readers = [reader.name for reader in setters.reads(variable) if reader.executable_id not in ids]
+        readers = [reader.executable.name for reader in setters.reads(variable) if reader.executable.id not in ids]
         if readers:
             outputs.setdefault(variable.qualified_name, []).extend(dict.fromkeys(readers))
     return outputs
 
 
-def _walk(executable: Executable) -> Iterator[Executable]:
-    """Yield an executable, and those in it that are not disabled."""
-    yield executable
-    if isinstance(executable, Container):
-        for child in executable.executables:
-            if not child.disabled:
-                yield from _walk(child)
+# How the value of each type reads as text: what .NET writes and SSIS's cast are the same, for these types only.
+_TEXT_LENGTHS = {
+    **dict.fromkeys((DataType.I1, DataType.I2, DataType.I4, DataType.I8), 20),
+    **dict.fromkeys((DataType.UI1, DataType.UI2, DataType.UI4, DataType.UI8), 20),
+    DataType.BOOL: 5,
+}
+_DATE_LENGTH = 30
+# A number in SSIS, a text in a callback.
+_ERROR_CODE = {"System::ErrorCode", "ErrorCode"}
+
+
+def find_assignments(symbols: SymbolTable, task: Executable, scope: Scope) -> list[tuple[Variable, Expression]] | None:
+    """Return the variables that a task sets, each with the expression of its value before the task; None if unknown.
+
+    Args:
+        symbols: the symbols of the package.
+        task: an Expression task, or a task with assignments; None is returned for any other executable.
+        scope: resolves the names.
+
+    Raises:
+        ExpressionError: the expression cannot be parsed.
+        NotTranslatable: a value does not have the type of its variable.
+    """
+    if isinstance(task, ExpressionTask):
+        names, tree = parse_assignment(task.expression)
+        return [(_find_variable(symbols, name, scope), tree) for name in names]
+    if not isinstance(task, OtherTask) or task.assignments is None:
+        return None
+    assignments = []
+    for name, expression in task.assignments:
+        variable, tree = _find_variable(symbols, name, scope), parse(expression)
+        types = _Types(symbols, scope)
+        if variable.expression is not None:  # SSIS evaluates it again for each reader
+            continue
+        if types.find_type(tree) != TYPES.get(variable.data_type):
+            raise NotTranslatable(
+                f"The value for {variable.qualified_name} is of another type.", remedy="Compute the value in the DAG."
+            )
+        assignments.append((variable, types.fit(tree)))
+    return assignments
+
+
+def _find_variable(symbols: SymbolTable, name: str, scope: Scope) -> Variable:
+    symbol = symbols.lookup(name, scope)
+    if not isinstance(symbol, Variable):
+        raise NotTranslatable(f"{name} is not a variable of the package.", remedy="Write its name as it is declared.")
+    return symbol
+
+
+class _Types:
+    """The types of the values in a script, which converts none of them silently."""
+
+    def __init__(self, symbols: SymbolTable, scope: Scope) -> None:
+        self._symbols, self._scope = symbols, scope
+
+    def find_type(self, tree: Expression) -> DataType | None:
+        """Return the type of a value; None if it is not known."""
+        match tree:
+            case Literal() | Cast():
+                return tree.type.data_type
+            case Name():
+                return self._type_of(tree.name)
+            case Operation():
+                return self.find_type(tree.first)
+            case Unary():
+                return self.find_type(tree.operand)
+            case Call():
+                return DataType.DATE
+            case _:
+                return None
+
+    def fit(self, tree: Expression, *, is_root: bool = True) -> Expression:
+        """Return a value with the conversions that the types of its variables need.
+
+        Raises:
+            NotTranslatable: the script would fail, or writes a value as SSIS does not.
+        """
+        if isinstance(tree, Cast) and isinstance(tree.operand, Name):
+            return self._fit_cast(tree, tree.operand)
+        if isinstance(tree, Name) and not is_root:
+            self._require(tree.name, DataType.WSTR)
+        if isinstance(tree, Cast | Unary):
+            return replace(tree, operand=self.fit(tree.operand, is_root=False))
+        if isinstance(tree, Operation):
+            rest = tuple((sign, self.fit(operand, is_root=False), at) for sign, operand, at in tree.rest)
+            return replace(tree, first=self.fit(tree.first, is_root=False), rest=rest)
+        return tree
+
+    def _fit_cast(self, tree: Cast, name: Name) -> Expression:
+        if tree.type.data_type is not DataType.WSTR:
+            self._require(name.name, tree.type.data_type)
+            return name
+        type_ = self._type_of(name.name)
+        if type_ is DataType.WSTR or name.name in _ERROR_CODE:
+            return name
+        is_system = self._symbols.lookup(name.name, self._scope) is None
+        length = _DATE_LENGTH if type_ is DataType.DATE and is_system else _TEXT_LENGTHS.get(type_) if type_ else None
+        if length is None:
+            raise NotTranslatable(
+                f"How {name.name} reads as text is not known.", remedy="Write what computes the value in the DAG."
+            )
+        return Cast(type=TypeSpec(DataType.WSTR, (length,)), operand=name)
+
+    def _require(self, name: str, data_type: DataType) -> None:
+        if self._type_of(name) is not data_type:
+            raise NotTranslatable(f"{name} is not of the type {data_type}.", remedy="Compute the value in the DAG.")
+
+    def _type_of(self, name: str) -> DataType | None:
+        symbol = self._symbols.lookup(name, self._scope)
+        if symbol is not None:
+            return TYPES.get(symbol.data_type)
+        return DataType.I4 if name in _ERROR_CODE else find_system_type(name)

@@ -37,7 +37,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, ExpressionTask, Package, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
-from airflow_provider_smtpcm.ssis.writing.python_source import slug
+from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, keywords
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTable, design_value
 
@@ -109,7 +109,6 @@ class WritingContext:
 
     Args:
         get_conn_id: returns the id of the Airflow connection for a connection manager.
-        get_database_id: the same for the connection manager of a database.
         macros: the names of the macros that the templates use.
         imports: further names that the module imports.
         placeholders_pass: whether placeholders succeed instead of failing.
@@ -119,11 +118,10 @@ class WritingContext:
     symbols: SymbolTable
     findings: Findings
     paths: PathMap
-    get_conn_id: Callable[[SmtpConnection], str]
+    get_conn_id: Callable[[SmtpConnection | DatabaseConnection], str]
     macros: set[str] = field(default_factory=set)
     imports: set[str] = field(default_factory=set)
     placeholders_pass: bool = False
-    get_database_id: Callable[[DatabaseConnection], str] = lambda connection: slug(connection.name, "db")
     used_connections: dict[str, None] = field(default_factory=dict)
 
 
@@ -191,6 +189,18 @@ class TemplateTranslator:
         if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
         return Template(text=template, literals=_joined_literals(symbols.inline(original, self.scope)))
+
+    def typed(self, expression: str, data_type: DataType | None) -> FunctionCall:
+        """Return the call that makes the value of an expression, with its type, from a template.
+
+        Raises:
+            ExpressionError, NotTranslatable: as in `translate`.
+        """
+        self.context.imports.add("TypedTemplate")
+        arguments = keywords(template=self.translate(expression).text)
+        if data_type not in {None, DataType.WSTR}:
+            arguments += keywords(data_type=str(data_type))
+        return FunctionCall("TypedTemplate", arguments)
 
     def map_path(self, path: str) -> str:
         """Return the path on a worker; if no option maps it, ask for its root and return the path unchanged."""

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import Finding, Package, Parameter, Project, Severity, SmtpConnection
-from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, SmtpConverter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from tests.ssis.writing.building import codes, package, smtp, variable
@@ -26,9 +26,10 @@ def registered(
     project: Project | None = None,
 ) -> tuple[dict[str, Any], tuple[Finding, ...], list[str]]:
     """Return the connections, the findings, and the connection id of each connection manager."""
-    connections, findings = ConnectionRegistry(options or ConversionOptions()), Findings()
+    options = options or ConversionOptions()
+    connections, findings = ConnectionRegistry(options), Findings()
     symbols = SymbolTable(package=content or package(), project=project, findings=findings)
-    ids = [connections.register(one, symbols, symbols.root_scope()) for one in found]
+    ids = [connections.register(SmtpConverter(one, symbols, symbols.root_scope(), options)) for one in found]
     everything = (*findings.all(), *(one for each in connections.connections for one in each.findings))
     return json.loads(connections.to_json()), everything, ids
 

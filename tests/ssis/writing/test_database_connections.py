@@ -9,9 +9,9 @@ import pytest
 
 from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, DatabaseKind, Finding, ProjectSetting, Severity
-from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, SmtpConverter
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
-from airflow_provider_smtpcm.ssis.writing.database_connections import is_sql_server
+from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseConverter, is_sql_server
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from tests.ssis.writing.building import codes, package, smtp, variable
 
@@ -35,8 +35,8 @@ def registered(
     connections = ConnectionRegistry(options)
     content = package(variables=[variable(name, value) for name, value in variables.items()])
     symbols = SymbolTable(package=content, project=None, findings=Findings())
-    ids = [connections.databases.register(one, symbols, symbols.root_scope()) for one in found]
-    everything = tuple(one for each in connections.databases.connections for one in each.findings)
+    ids = [connections.register(DatabaseConverter(one, symbols, symbols.root_scope(), options)) for one in found]
+    everything = tuple(one for each in connections.connections for one in each.findings)
     return json.loads(connections.to_json()), everything, ids
 
 
@@ -114,10 +114,11 @@ def test_equal_settings_are_one_connection_and_its_name_says_which() -> None:
 
 def test_smtp_and_databases_share_the_file() -> None:
     """`airflow connections import` takes both."""
-    connections = ConnectionRegistry(ConversionOptions())
+    options = ConversionOptions()
+    connections = ConnectionRegistry(options)
     symbols = SymbolTable(package=package(), project=None, findings=Findings())
-    connections.register(smtp("SmtpServer=mail.corp.example;"), symbols, {})
-    connections.databases.register(database(LOGIN), symbols, {})
+    connections.register(DatabaseConverter(database(LOGIN), symbols, {}, options))
+    connections.register(SmtpConverter(smtp("SmtpServer=mail.corp.example;"), symbols, {}, options))
     assert list(json.loads(connections.to_json())) == ["smtp_mail_corp_example", "db_sqlsrv_sales_etl"]
 
 

@@ -200,7 +200,7 @@ def test_the_server_that_a_task_sets_is_asked_for(name: str) -> None:
     content = package(find, mail(connection=relay), variables=[variable("Server", value)], connection_managers=(relay,))
     write_package(content, registry, options)
     (connection,) = registry.connections
-    assert connection.manager.host == "stored.corp.example"
+    assert connection.settings.host == "stored.corp.example"
     (found,) = [each for each in connection.findings if each.code == "connection-expression"]
     assert found.severity is Severity.DECISION
     assert "'Find server'" in found.text

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_smtpcm.ssis.expressions import NotTranslatable
 from airflow_provider_smtpcm.ssis.model import DatabaseKind, SqlParameter
-from airflow_provider_smtpcm.ssis.writing.sql_statements import SqlStatement, split_batches, translate_statement
+from airflow_provider_smtpcm.ssis.writing.sql_task import SqlStatement, split_batches, translate_statement
 
 OLE_DB, ADO_NET, ODBC = DatabaseKind.OLE_DB, DatabaseKind.ADO_NET, DatabaseKind.ODBC
 

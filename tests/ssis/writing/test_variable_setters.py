@@ -26,8 +26,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.variable_setters import (
-    SetterKind,
+from airflow_provider_smtpcm.ssis.writing.live_variables import (
     VariableSetters,
     find_assigned_names,
     find_names,
@@ -91,60 +90,32 @@ def package(
     return Package(name="p", id="root", path="p.dtsx", root=root, unread_configurations=tuple(unread))
 
 
-def setters(of: Package, what: Variable) -> list[tuple[str, SetterKind]]:
-    """Return the names of a variable's setters, and how they set it."""
-    return [(setter.name, setter.how) for setter in VariableSetters(of).of(what)]
+def setters(of: Package, what: Variable) -> list[str]:
+    """Return the names of a variable's setters."""
+    return [setter.executable.name for setter in VariableSetters(of).of(what)]
 
 
 ROWS = variable("Rows")
 
 
 @pytest.mark.parametrize(
-    ("task", "how"),
+    "task",
     [
-        (counting("User::Rows"), SetterKind.RESULT),
-        (
-            sql_task(parameters=(SqlParameter(name="0", variable="User::Rows", direction="Output"),)),
-            SetterKind.OUTPUT_PARAMETER,
-        ),
-        (
-            sql_task(parameters=(SqlParameter(name="0", variable="User::Rows", direction="ReturnValue"),)),
-            SetterKind.OUTPUT_PARAMETER,
-        ),
-        (
-            ExpressionTask(name="Count", id="e", path=(*ROOT, "Count"), expression="@[User::Rows] = @[User::A] + 1"),
-            SetterKind.EXPRESSION,
-        ),
-        (other("Count", kind="Microsoft.ScriptTask", sets=("User::Rows",)), SetterKind.SCRIPT),
-        (
-            other("Count", kind="Microsoft.SqlServer.Dts.Tasks.ScriptTask.ScriptTask", sets=("Rows",)),
-            SetterKind.SCRIPT,
-        ),
-        (other("Count", kind="Microsoft.Pipeline", sets=("User::Rows",)), SetterKind.DATA_FLOW),
-        (other("Count", kind="SSIS.Pipeline.2", sets=("Rows",)), SetterKind.DATA_FLOW),
-        (other("Count", kind="Microsoft.ExecuteProcess", sets=("User::Rows",)), SetterKind.OTHER),
-        (
-            container("Count", kind=ContainerKind.FOR_LOOP, for_loop=ForLoop(initialize="@Rows = 0")),
-            SetterKind.FOR_EXPRESSION,
-        ),
-        (
-            container(
-                "Count", kind=ContainerKind.FOR_LOOP, for_loop=ForLoop(assign="@[User::Rows] = @[User::Rows] + 1")
-            ),
-            SetterKind.FOR_EXPRESSION,
-        ),
-        (
-            container(
-                "Count", kind=ContainerKind.FOREACH_LOOP, foreach_loop=ForeachLoop(mappings=((0, "User::Rows"),))
-            ),
-            SetterKind.FOREACH_MAPPING,
-        ),
+        counting("User::Rows"),
+        sql_task(parameters=(SqlParameter(name="0", variable="User::Rows", direction="Output"),)),
+        sql_task(parameters=(SqlParameter(name="0", variable="User::Rows", direction="ReturnValue"),)),
+        ExpressionTask(name="Count", id="e", path=(*ROOT, "Count"), expression="@[User::Rows] = @[User::A] + 1"),
+        other("Count", kind="Microsoft.ScriptTask", sets=("User::Rows",)),
+        other("Count", kind="Microsoft.Pipeline", sets=("Rows",)),
+        container("Count", kind=ContainerKind.FOR_LOOP, for_loop=ForLoop(initialize="@Rows = 0")),
+        container("Count", kind=ContainerKind.FOR_LOOP, for_loop=ForLoop(assign="@[User::Rows] = @[User::Rows] + 1")),
+        container("Count", kind=ContainerKind.FOREACH_LOOP, foreach_loop=ForeachLoop(mappings=((0, "User::Rows"),))),
     ],
 )
-def test_every_kind_of_setter_is_found(task: Executable, how: SetterKind) -> None:
-    """By its name, and how it sets the variable; and what it sets is found from it."""
+def test_every_kind_of_setter_is_found(task: Executable) -> None:
+    """By its name; and what it sets is found from it."""
     of = package(task, variables=[ROWS, variable("A")])
-    assert setters(of, ROWS) == [("Count", how)]
+    assert setters(of, ROWS) == ["Count"]
     assert setters(of, variable("A")) == []
     assert VariableSetters(of).set_by(task) == (ROWS,)
 
@@ -176,8 +147,8 @@ def test_a_name_means_the_variable_of_the_nearest_scope() -> None:
         counting("User::Rows", "Outside"),
         variables=[ROWS],
     )
-    assert setters(of, inner) == [("Inside", SetterKind.RESULT)]
-    assert setters(of, ROWS) == [("Outside", SetterKind.RESULT)]
+    assert setters(of, inner) == ["Inside"]
+    assert setters(of, ROWS) == ["Outside"]
 
 
 def test_a_task_can_set_its_own_variable() -> None:
@@ -192,7 +163,7 @@ def test_a_task_can_set_its_own_variable() -> None:
         foreach_loop=ForeachLoop(mappings=((0, "User::Rows"),)),
     )
     of = package(loop, variables=[ROWS])
-    assert setters(of, loop_variable) == [("Each", SetterKind.FOREACH_MAPPING)]
+    assert setters(of, loop_variable) == ["Each"]
     assert setters(of, ROWS) == []
 
 
@@ -200,7 +171,7 @@ def test_a_name_without_a_namespace_prefers_the_user_variable() -> None:
     """Before one of another namespace, which it means if there is no other."""
     audit = variable("Rows", namespace="Audit")
     assert setters(package(counting("Rows"), variables=[audit, ROWS]), audit) == []
-    assert setters(package(counting("Rows"), variables=[audit]), audit) == [("Count", SetterKind.RESULT)]
+    assert setters(package(counting("Rows"), variables=[audit]), audit) == ["Count"]
 
 
 def test_a_setter_in_an_event_handler_is_marked() -> None:
@@ -215,8 +186,8 @@ def test_a_setter_in_an_event_handler_is_marked() -> None:
     )
     of = package(counting("User::Rows"), variables=[ROWS, variable("Text")], event_handlers=[handler])
     found = VariableSetters(of).of(ROWS)
-    assert [(setter.name, setter.event_handler) for setter in found] == [("Count", None), ("Log", handler)]
-    assert setters(of, own) == [("Text", SetterKind.RESULT)]
+    assert [(setter.executable.name, setter.event_handler) for setter in found] == [("Count", None), ("Log", handler)]
+    assert setters(of, own) == ["Text"]
     assert setters(of, variable("Text")) == []
 
 
@@ -235,18 +206,19 @@ def test_a_setter_in_an_event_handler_is_marked() -> None:
 def test_an_unread_configuration_may_set_a_variable(path: str | None, may: bool) -> None:
     """If it names the variable, or does not say what it sets."""
     found = VariableSetters(package(variables=[ROWS], unread=[Configuration(kind="sql server", source="t", path=path)]))
-    assert bool(found.configurations(ROWS)) is may
     assert found.is_constant(ROWS) is not may
 
 
 def test_everything_that_reads_a_variable_is_found() -> None:
     """Mails, conditions, statements, parameters, loops, other tasks and connections; not what is disabled."""
     first = sql_task("By parameter", parameters=(SqlParameter(name="0", variable="User::Rows"),))
-    send = mail("Send", expressions={"Subject": '"Rows: " + (DT_WSTR,10)@[User::Rows]', "ToLine": '"@[User::Rows]"'})
+    second = mail("By condition", expressions={"ToLine": '"@[User::Rows]"'})
     connection = DatabaseConnection(name="db", id="db", expressions={"ServerName": "@[User::Rows]"})
     of = package(
         first,
-        send,
+        second,
+        mail("By subject", expressions={"Subject": '"Rows: " + (DT_WSTR,10)@[User::Rows]'}),
+        mail("By no name", expressions={"ToLine": '"@[User::Rows]"'}),
         sql_task("By statement", source_type=SqlSourceType.VARIABLE, statement="User::Rows"),
         sql_task("By connection", connection=connection),
         other("By script", reads=("Rows",)),
@@ -255,18 +227,18 @@ def test_everything_that_reads_a_variable_is_found() -> None:
         container("By loop", kind=ContainerKind.FOR_LOOP, for_loop=ForLoop(condition="@Rows < 3")),
         container("By rows", kind=ContainerKind.FOREACH_LOOP, foreach_loop=ForeachLoop(variable="User::Rows")),
         variables=[ROWS],
-        constraints=(constraint(first, send, expression="@Rows > 0"),),
+        constraints=(constraint(first, second, expression="@Rows > 0"),),
     )
-    assert [(reader.name, reader.what) for reader in VariableSetters(of).reads(ROWS)] == [
-        ("By parameter", "parameter"),
-        ("Send", "condition"),
-        ("Send", "Subject"),
-        ("By statement", "statement"),
-        ("By connection", "connection"),
-        ("By script", "data"),
-        ("By text", "MessageSource"),
-        ("By loop", "loop"),
-        ("By rows", "loop"),
+    assert [reader.executable.name for reader in VariableSetters(of).reads(ROWS)] == [
+        "By parameter",
+        "By condition",
+        "By subject",
+        "By statement",
+        "By connection",
+        "By script",
+        "By text",
+        "By loop",
+        "By rows",
     ]
 
 
@@ -276,7 +248,7 @@ def test_a_variable_is_read_through_the_definition_of_another() -> None:
     loop = variable("Loop", expression="@[User::Text]")
     of = package(mail(expressions={"Subject": "@[User::Text]"}), variables=[ROWS, text, loop])
     found = VariableSetters(of)
-    assert [reader.name for reader in found.reads(ROWS)] == ["Send Mail"]
+    assert [reader.executable.name for reader in found.reads(ROWS)] == ["Send Mail"]
     assert not found.is_constant(text)
 
 
