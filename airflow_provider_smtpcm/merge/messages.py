@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.arguments.values import as_headers, as_text
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
-from airflow_provider_smtpcm.ledger.digest_set import DigestSet
 from airflow_provider_smtpcm.ledger.journal import in_doubt_error, pending_request
 from airflow_provider_smtpcm.ledger.ledger import UNSEEN, PriorRow
+from airflow_provider_smtpcm.ledger.merge import DigestSet
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.headers import is_stable_message_id, stable_message_id
