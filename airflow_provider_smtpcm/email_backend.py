@@ -176,8 +176,8 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     Raises:
         MailError: no recipient was accepted, or the outcome is unknown.
     """
-    from airflow_provider_smtpcm.arguments.values import shorten_list
     from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.address import format_addresses
     from airflow_provider_smtpcm.mail.headers import new_message_id
 
     started_at = time.monotonic()
@@ -187,7 +187,7 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     if mail.message_id is None:
         mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))
     rendering = hook.render(mail)
-    recipients = shorten_list([address.address for address in mail.recipients])
+    recipients = format_addresses([address.address for address in mail.recipients])
     if dryrun:
         log.info(
             "Dry run: %r from %s to %s through '%s' was not sent.", mail.subject, mail.from_address, recipients, conn_id
@@ -209,7 +209,7 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
         if not delivery.accepted or delivery.outcome == "unknown":
             raise delivery.error
         log.warning("%s", delivery.error)
-    log.info("%s was accepted for %s.", delivery.message_id, shorten_list(delivery.accepted))
+    log.info("%s was accepted for %s.", delivery.message_id, format_addresses(delivery.accepted))
 
 
 def _compute_fingerprint(conn_id: str, mail: Mail) -> str:

@@ -33,7 +33,8 @@ MESSAGE = b"From: a@corp.example\r\nTo: b@corp.example\r\nSubject: x\r\n\r\nx\r\
 
 def ours(connection: SmtpConnectionManager, *, keep: bool) -> Callable[[], float]:
     """Time one session after the other; the TLS context is kept, and with `keep` the hook's Kerberos state too."""
-    context, kept = create_tls_context(connection), WindowsAuthenticator(connection)
+    context = create_tls_context(connection.ca_certificate, verify=connection.verify_certificate)
+    kept = WindowsAuthenticator(connection)
 
     def run() -> float:
         began = time.perf_counter()

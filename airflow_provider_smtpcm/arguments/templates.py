@@ -248,7 +248,7 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
     """
     from jinja2 import TemplateError
 
-    from airflow_provider_smtpcm.mail.worker_files import FILE_CHANGED_REMEDY, FileChangedError, UnchangedFile
+    from airflow_provider_smtpcm.mail.attachment import FILE_CHANGED_REMEDY, FileChangedError, UnchangedFile
 
     folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
     path, is_template = _find_body_file(field, file, folders)
@@ -295,7 +295,7 @@ def _find_body_file(field: str, file: str, folders: list[Path]) -> tuple[Path, b
     for folder in (*folders, Path()):
         if (folder / name).is_file():
             return folder / name, is_chosen_by_author or _is_inside(folders, folder / name)
-    from airflow_provider_smtpcm.mail.worker_files import file_remedy, quote_path
+    from airflow_provider_smtpcm.mail.attachment import file_remedy, quote_path
 
     searched = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(

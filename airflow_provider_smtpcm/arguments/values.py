@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 #: The default of `retry_for`: how long (s) a mail is retried within one attempt of the task.
 DEFAULT_RETRY_FOR = 60.0
-
-_MAX_LISTED = 10
 
 
 def as_text(value: object) -> str | None:
@@ -22,12 +20,6 @@ def as_headers(value: Any) -> Any:
     if value is None:
         return ()
     return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
-
-
-def shorten_list(items: Sequence[str]) -> str:
-    """Join the first 10 items, and say how many more there are, for a log line."""
-    more = len(items) - _MAX_LISTED
-    return ", ".join(items[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

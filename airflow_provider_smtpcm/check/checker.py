@@ -138,7 +138,9 @@ class _Check:
                 CheckStep.SETTINGS,
                 "--bindings signs in up to three times: a wrong password counts three times towards a lockout.",
             )
-        context = None if manager.ssl_mode is SslMode.NONE else create_tls_context(manager)
+        context: ssl.SSLContext | None = None
+        if manager.ssl_mode is not SslMode.NONE:
+            context = create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
         recorder.begin(CheckStep.WEAK_SETTINGS)
         for warning in manager.warnings:
             recorder.warn(CheckStep.WEAK_SETTINGS, warning)

@@ -108,7 +108,9 @@ class SmtpConnectionManagerHook(BaseHook):
             return None
         from airflow_provider_smtpcm.smtp.tls import create_tls_context
 
-        return create_tls_context(self.connection_manager)
+        return create_tls_context(
+            self.connection_manager.ca_certificate, verify=self.connection_manager.verify_certificate
+        )
 
     @locked_cached_property
     def _authenticator(self) -> WindowsAuthenticator | None:
@@ -177,10 +179,11 @@ class SmtpConnectionManagerHook(BaseHook):
         Raises:
             MailError: the mail cannot be rendered.
         """
-        from airflow_provider_smtpcm.mail.render import render
+        from airflow_provider_smtpcm.smtp.queue import SendRequest
 
-        rendering = render(mail)
-        return None if mail.has_files else rendering
+        request = SendRequest(0, mail)
+        request.render()
+        return request.rendering
 
     def send(self, mail: Mail) -> Delivery:
         """Send one mail over a session of its own.
@@ -195,8 +198,8 @@ class SmtpConnectionManagerHook(BaseHook):
         from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
         from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
 
-        mail = complete_mail(mail, self.connection_manager)
-        request = SendRequest(0, mail, rendering=self.render(mail), is_last=True)
+        request = SendRequest(0, complete_mail(mail, self.connection_manager), is_last=True)
+        request.render()
         delivery = get_single_delivery(self._sender([request]).deliveries())
         assert delivery is not None
         if delivery.error is not None and (not delivery.accepted or delivery.outcome == "unknown"):

@@ -1,4 +1,4 @@
-"""The ledger of a mail merge, which a thread of its own writes.
+"""The ledger of a mail merge, which a thread of its own writes; its window; and sets of many rows' digests.
 
 One write to the state store takes longer than sending many mails: each write records all results that have come in and
 reserves all rows that the window has room for. If the process is killed, the rows that were reserved and have no result
@@ -8,16 +8,18 @@ may have been delivered; there are never more of them than the window.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
+from weakref import finalize
 
-from airflow_provider_smtpcm.errors import LedgerError
+from airflow_provider_smtpcm.errors import LedgerError, MailError
 from airflow_provider_smtpcm.ledger.ledger import NO_ROW_PROGRESS, Ledger, Reservation
 from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, NO_PROGRESS, Block, Progress, RowState, RunState
-from airflow_provider_smtpcm.ledger.window import Window
 from airflow_provider_smtpcm.smtp.cancellation import release_fully
 
 if TYPE_CHECKING:
@@ -31,6 +33,16 @@ _RECORD_WITHIN = 1.0
 _AVERAGED_WRITES = 4
 # Blocks of this attempt that are kept in memory; any other is read again if one of its rows is retried.
 _CACHED_BLOCKS = 8
+#: The window is the number of rows that are sent in `WINDOW_SECONDS`, but at most `LARGEST_WINDOW` rows.
+LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
+# Time constant (s) of the measured rate: after this much time spent sending, a result has a weight of 1/e.
+_DECAY_SECONDS = 1.0
+#: Octets of each digest that are kept; a digest has at least this many.
+DIGEST_OCTETS = 12
+# KiB of a `DigestSet` that are kept in memory.
+_CACHE_KIB = 256
+# Where SQLite puts a temporary file if no variable names a folder (https://www.sqlite.org/tempfiles.html).
+_DEFAULT_FOLDERS = ("/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 - named in an error only
 
 # The state of a row, its recipient progress, and its fingerprint; None: it was stored when the row was reserved.
 _RowResult = tuple[RowState, Progress, bytes | None]
@@ -88,6 +100,19 @@ class MergeLedger(Ledger):
             target=self._write, args=(obsolete_generation, obsolete_blocks), name="smtpcm-ledger", daemon=True
         )
         self._writer.start()
+
+    def _was_seen(self, fingerprint: bytes) -> bool:
+        return any(_pad(fingerprint[:width]) in seen for width, seen in self._fingerprints.items())
+
+    @cached_property
+    def _fingerprints(self) -> Mapping[int, DigestSet]:
+        """The fingerprints of all rows that earlier attempts reached, by their width."""
+        fingerprints: dict[int, DigestSet] = {}
+        for block in self._earlier_blocks.values():
+            seen = fingerprints.setdefault(block.width, DigestSet())
+            for position in range(len(block)):
+                seen.add(_pad(block.fingerprint(position)))
+        return fingerprints
 
     @property
     def window(self) -> int:
@@ -299,3 +324,135 @@ class MergeLedger(Ledger):
         for number, block in self._earlier_blocks.items():
             if block.reset_refusals():
                 self._store.write_block(number, block)
+
+
+class Window:
+    """The window, adapted to the rate at which results arrive.
+
+    Only time in which a row is open counts as sending. It includes waiting for the server and for a rate limit, and
+    excludes waiting for the state store or for further rows.
+
+    Args:
+        fixed: a fixed number of rows; None: adapted to the rate.
+        connections: how many mails are in flight at once. The window starts at this size and is never smaller.
+    """
+
+    def __init__(self, fixed: int | None, connections: int) -> None:
+        self._connections = connections
+        self._is_measured = fixed is None
+        #: How many rows may be open.
+        self.rows = max(fixed or 1, connections)
+        #: Results per second of sending.
+        self.rate = 0.0
+        self._open = 0
+        # The start (`time.monotonic`) of the sending time that is not yet included in `_seconds`.
+        self._since = 0.0
+        # Whether a result has arrived. The time before the first one does not count: it includes opening the sessions.
+        self._has_result = False
+        # Results, and seconds of sending, since the last measurement.
+        self._results, self._seconds = 0, 0.0
+        # Their weighted totals before the last measurement.
+        self._recent_results, self._recent_seconds = 0.0, 0.0
+
+    def on_rows_opened(self, rows: int) -> None:
+        """Count rows that are recorded as open, and may be sent."""
+        if not self._open:
+            self._since = time.monotonic()
+        self._open += rows
+
+    def on_row_closed(self) -> None:
+        """Count the result of one open row."""
+        self._open -= 1
+        if not self._has_result:
+            self._has_result = True
+            self._since = time.monotonic()
+            return
+        self._results += 1
+        if not self._open:
+            self._seconds += time.monotonic() - self._since
+
+    def measure(self) -> None:
+        """Adapt the window to the results since the last measurement."""
+        if not self._has_result:
+            return
+        if self._open:
+            now = time.monotonic()
+            self._seconds += now - self._since
+            self._since = now
+        decay = math.exp(-self._seconds / _DECAY_SECONDS)
+        self._recent_results = decay * self._recent_results + self._results
+        # Capped: a long pause of the server lowers the rate for no longer than `_DECAY_SECONDS`.
+        self._recent_seconds = decay * self._recent_seconds + min(self._seconds, _DECAY_SECONDS)
+        self._results, self._seconds = 0, 0.0
+        # Results arrive in bursts, one per connection; counting the last burst would overestimate the rate.
+        results = max(0.0, self._recent_results - self._connections)
+        self.rate = results / max(self._recent_seconds, 0.001)
+        if self._is_measured:
+            self.rows = max(self._connections, min(LARGEST_WINDOW, int(self.rate * WINDOW_SECONDS)))
+
+
+class DigestSet:
+    """A set of digests in a temporary file of about 20 octets per digest; its memory does not grow with their number.
+
+    A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability
+    that two rows share them is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
+
+    SQLite creates the file once its cache is full, where `TMPDIR` says, and removes its name at once. On a worker where
+    no folder can be written to, the set is in memory.
+
+    Raises:
+        MailError: from every method: the file cannot be created, written or read.
+    """
+
+    def __init__(self) -> None:
+        import sqlite3  # not before a merge runs
+        import tempfile
+
+        try:
+            tempfile.gettempdir()
+            name = ""  # a temporary file
+        except FileNotFoundError:  # there is no folder to write to
+            name = ":memory:"
+        # Garbage collection may close it in any thread.
+        database = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+        finalize(self, database.close)
+        self._execute_statement, self._error = database.execute, sqlite3.Error
+        self._execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._execute("PRAGMA journal_mode = OFF")  # nothing is rolled back
+        self._execute("CREATE TABLE digests (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._execute("BEGIN")
+
+    def add(self, digest: bytes) -> bool:
+        """Add a digest of at least `DIGEST_OCTETS`.
+
+        Returns:
+            Whether it was not in the set before.
+        """
+        return bool(self._execute("INSERT OR IGNORE INTO digests VALUES (?)", digest[:DIGEST_OCTETS]).rowcount == 1)
+
+    def __contains__(self, digest: bytes) -> bool:
+        found = self._execute("SELECT 1 FROM digests WHERE digest = ?", digest[:DIGEST_OCTETS])
+        return found.fetchone() is not None
+
+    def _execute(self, statement: str, *values: bytes) -> Any:
+        try:
+            return self._execute_statement(statement, values)
+        except self._error as error:
+            raise MailError(
+                f"The temporary file with the digests of the rows, in the folder '{_find_folder()}' of the worker, "
+                f"cannot be written ({error}).",
+                remedy="Free space there, or set TMPDIR on the worker to a folder with more: the file takes about 20 "
+                "octets for each row.",
+                retryable=True,
+            ) from error
+
+
+def _find_folder() -> str:
+    """Return the folder that SQLite uses for temporary files."""
+    folders = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), *_DEFAULT_FOLDERS)
+    return next((folder for folder in folders if folder and os.access(folder, os.W_OK | os.X_OK)), ".")
+
+
+def _pad(fingerprint: bytes) -> bytes:
+    """Pad a fingerprint to the length that a `DigestSet` takes."""
+    return fingerprint.ljust(DIGEST_OCTETS, b"\0")

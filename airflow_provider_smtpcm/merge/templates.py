@@ -27,6 +27,8 @@ _KEY = "row_key"
 _CACHED_BODY_FILES = 64
 # How many compiled templates that others include or extend are cached.
 _CACHED_TEMPLATES = 64
+# Maximum number of columns in an error message.
+_MAX_NAMED_COLUMNS = 10
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -317,8 +319,6 @@ def _missing_column() -> type[jinja2.Undefined]:
     """Return a class for Jinja's `undefined`: a missing column is an error, whatever class the DAG has set."""
     from jinja2 import StrictUndefined
 
-    from airflow_provider_smtpcm.arguments.values import shorten_list
-
     class MissingColumn(StrictUndefined):
         __slots__ = ()
 
@@ -326,7 +326,10 @@ def _missing_column() -> type[jinja2.Undefined]:
         def _undefined_message(self) -> str:
             if type(self._undefined_obj) is not Row:
                 return super()._undefined_message
-            columns = shorten_list([repr(column) for column in self._undefined_obj]) or "(none)"
-            return f"the row has no column {self._undefined_name!r}; its columns are {columns}"
+            columns = [repr(column) for column in self._undefined_obj]
+            more = len(columns) - _MAX_NAMED_COLUMNS
+            named = ", ".join(columns[:_MAX_NAMED_COLUMNS]) or "(none)"
+            text = f"the row has no column {self._undefined_name!r}; its columns are {named}"
+            return f"{text} and {more} more" if more > 0 else text
 
     return MissingColumn

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
-from airflow_provider_smtpcm.arguments.values import as_text, check_not_negative, shorten_list
+from airflow_provider_smtpcm.arguments.values import as_text, check_not_negative
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
@@ -213,7 +213,9 @@ class SendMailNotifier(BaseNotifier):
             if delivery.error is not None:
                 log.error("The alert did not reach every recipient (%s): %s", delivery.outcome, delivery.error)
             if delivery.accepted:
-                log.info("The alert %s was accepted for %s.", delivery.message_id, shorten_list(delivery.accepted))
+                from airflow_provider_smtpcm.mail.address import format_addresses
+
+                log.info("The alert %s was accepted for %s.", delivery.message_id, format_addresses(delivery.accepted))
 
     def _send(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery | None:
         """Send the mail; while it cannot be sent, leave out more of the author's fields (see `_OMISSIONS`).

@@ -95,7 +95,7 @@ class Attempt:
 
         new_ledger: Callable[..., Ledger]
         if single_mail:
-            from airflow_provider_smtpcm.ledger.single_mail import SingleMailLedger
+            from airflow_provider_smtpcm.ledger.ledger import SingleMailLedger
 
             new_ledger = SingleMailLedger
         else:

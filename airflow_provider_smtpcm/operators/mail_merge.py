@@ -247,11 +247,9 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, cancellation: CancellationToken
     ) -> dict[str, object]:
         """Send the pending rows and return the result; an error of the task is set as `attempt.failure`."""
-        from airflow_provider_smtpcm.merge.failure_policy import FailurePolicy
-        from airflow_provider_smtpcm.merge.messages import RowMails, is_line_of_run, resolve_constants
-        from airflow_provider_smtpcm.merge.prior_attempts import PriorAttempts
+        from airflow_provider_smtpcm.merge.messages import PriorAttempts, RowMails, is_line_of_run, resolve_constants
         from airflow_provider_smtpcm.merge.report import MergeReport
-        from airflow_provider_smtpcm.merge.result import MergeResult, format_count, without_addresses
+        from airflow_provider_smtpcm.merge.result import FailurePolicy, MergeResult, format_count, without_addresses
         from airflow_provider_smtpcm.merge.sending import send_rows
         from airflow_provider_smtpcm.merge.templates import RowTemplates
         from airflow_provider_smtpcm.operators._lineage import Lineage

@@ -13,7 +13,6 @@ from airflow_provider_smtpcm.arguments.values import (
     as_text,
     check_choice,
     check_not_negative,
-    shorten_list,
 )
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
@@ -194,9 +193,12 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if attempt.failure is not None:
             return None
         assert delivery is not None
+        from airflow_provider_smtpcm.mail.address import format_addresses
+
         if delivery.error is not None:
             log.warning("%s", delivery.error)
-        log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, shorten_list(delivery.accepted), delivery.reply)
+        accepted = format_addresses(delivery.accepted)
+        log.info("SendMailTaskEnd: %s for %s: %s.", delivery.outcome, accepted, delivery.reply)
         if self.outlets:
             from airflow_provider_smtpcm.operators._lineage import annotate_outlet_events
 
@@ -253,21 +255,22 @@ class SendMailOperator(Cancelable, RenderedOperator):
         cancellation: CancellationToken,
     ) -> Delivery:
         """Send the mail to the recipients who do not have it yet."""
+        from airflow_provider_smtpcm.mail.address import format_addresses
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
 
         log.info(
             "SendMailTaskInfo: %s from %s to %s, subject %r, %d %s.",
             mail.message_id,
             mail.from_address,
-            shorten_list([address.address for address in mail.recipients]),
+            format_addresses([address.address for address in mail.recipients]),
             mail.subject,
             len(mail.attachments),
             "attachment" if len(mail.attachments) == 1 else "attachments",
         )
-        rendering = hook.render(mail)
         request = prior.pending_request(mail)
         assert request is not None  # else `find_settled` returned a delivery
-        request.rendering, request.is_last = rendering, True
+        request.render()
+        request.is_last = True
         try:
             delivery = get_single_delivery(
                 hook.send_requests(

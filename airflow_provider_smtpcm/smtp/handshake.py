@@ -72,7 +72,7 @@ class Handshake:
         if context is None and manager.ssl_mode is not SslMode.NONE:
             from airflow_provider_smtpcm.smtp.tls import create_tls_context
 
-            context = create_tls_context(manager)
+            context = create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
         transport = self._transport
         try:
             transport.connect(manager.host, manager.port, deadline=deadline, trace=self._trace)

@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, Phase, RefusedError, Reply
+from airflow_provider_smtpcm.mail.address import format_addresses
 from airflow_provider_smtpcm.records import Record
-from airflow_provider_smtpcm.smtp.remedies import format_addresses, format_refusals, remedy_for
+from airflow_provider_smtpcm.smtp.remedies import format_refusals, remedy_for
 
 
 class Outcome(StrEnum):

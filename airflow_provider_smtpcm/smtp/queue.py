@@ -59,7 +59,7 @@ class SendRequest:
         recipients: the pending addresses; None: all recipients of the mail.
         accepted: the addresses that the mail was accepted for before.
         refused: the addresses that were refused permanently before.
-        rendering: the rendered mail; None: the queue renders it.
+        rendering: the rendered mail; None: `render` or the queue renders it.
         is_last: whether no other mail follows, so that QUIT may be sent with it.
     """
 
@@ -88,6 +88,18 @@ class SendRequest:
     def pending(self) -> Sequence[str]:
         """The addresses that the mail is still to be sent to."""
         return self.recipients or [address.address for address in self.mail.recipients]
+
+    def render(self) -> None:
+        """Render the mail now, so that a missing file is found before connecting.
+
+        The rendering of a mail with files is not kept: they may change until it is sent, and are measured again then.
+
+        Raises:
+            MailError: the mail cannot be rendered.
+        """
+        rendering = render(self.mail)
+        if not self.mail.has_files:
+            self.rendering = rendering
 
     def not_sent(self, error: MailError) -> Delivery:
         """Return the delivery of a mail that is not sent to its pending recipients."""

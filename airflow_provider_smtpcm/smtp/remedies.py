@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import Reply
+from airflow_provider_smtpcm.mail.address import format_addresses
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 
-
-# Maximum number of addresses in an error message; the delivery has all of them.
-_MAX_NAMED = 10
 
 _SEND_AS = "The account may not send as this From address: use its own, or have 'Send As' granted on the server."
 _SEND_AS_ANONYMOUSLY = (
@@ -67,12 +65,6 @@ def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
     return "Ask the server's administrator what this answer means."
-
-
-def format_addresses(addresses: Sequence[str]) -> str:
-    """Format the first ten addresses, and the number of the others."""
-    more = len(addresses) - _MAX_NAMED
-    return ", ".join(addresses[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def format_refusals(refused: Mapping[str, Reply]) -> str:

@@ -1,13 +1,16 @@
-"""TLS: contexts for connection managers, and errors for failed TLS handshakes."""
+"""TLS: contexts, errors for failed TLS handshakes, and channel bindings (RFC 5929)."""
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.connection_manager import ChannelBinding
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import (
+    AuthenticationError,
     ConnectionLostError,
     MailError,
     NoAnswerError,
@@ -15,6 +18,11 @@ from airflow_provider_smtpcm.errors import (
     TlsError,
     is_callers_timeout,
 )
+
+if TYPE_CHECKING:
+    from spnego.channel_bindings import GssChannelBindings
+
+    from airflow_provider_smtpcm.smtp.transport import Transport
 
 _RFC_5280_REMEDY = (
     "The certificate, or its authority's, does not comply with RFC 5280, which Python 3.13 and later enforce: the "
@@ -40,13 +48,16 @@ _DER_PREFIX = b"\x30\x82"
 _NOT_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
 
-def create_tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
+def create_tls_context(authority: str | None, *, verify: bool) -> ssl.SSLContext:
     """Create a TLS context. Reuse it: loading the system's authorities takes tens of milliseconds.
+
+    Args:
+        authority: the path or PEM text of the CA certificate; None: the system's authorities.
+        verify: whether the server's certificate is verified.
 
     Raises:
         TlsError: the connection's CA certificate cannot be used.
     """
-    authority = manager.ca_certificate
     try:
         if authority is None:
             context = ssl.create_default_context()
@@ -64,7 +75,7 @@ def create_tls_context(manager: SmtpConnectionManager) -> ssl.SSLContext:
             remedy="Give the path of a PEM file that exists on the worker, or paste the PEM text, BEGIN and END lines "
             "included.",
         ) from error
-    if not manager.verify_certificate:
+    if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
@@ -125,3 +136,56 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
         remedy=server_remedy,
         phase=Phase.TLS,
     )
+
+
+# --- Channel bindings (RFC 5929), which tie a Windows sign-in to the TLS connection that carries it. A server with
+# --- Extended Protection rejects a sign-in whose binding is absent or wrong: that is what a relayed sign-in looks like.
+# --- So a binding that cannot be computed is an error, and is never left out silently.
+
+
+def compute_channel_bindings(channel_binding: ChannelBinding, transport: Transport) -> GssChannelBindings | None:
+    """Return the binding for a sign-in over this connection; None for `ChannelBinding.NONE`, and without TLS.
+
+    Raises:
+        AuthenticationError: this channel binding is not defined for this TLS version or certificate.
+    """
+    if channel_binding is ChannelBinding.NONE or transport.tls_version is None:
+        return None
+    from spnego.channel_bindings import GssChannelBindings
+
+    if channel_binding is ChannelBinding.TLS_UNIQUE:
+        return GssChannelBindings(application_data=b"tls-unique:" + _get_tls_unique(transport))
+    return GssChannelBindings(application_data=b"tls-server-end-point:" + _compute_tls_server_end_point(transport))
+
+
+def _get_tls_unique(transport: Transport) -> bytes:
+    # CPython returns a value for TLS 1.3 too, where tls-unique is not defined (RFC 9266 1).
+    if transport.tls_version not in ("TLSv1", "TLSv1.1", "TLSv1.2") or not transport.tls_unique:
+        raise AuthenticationError(
+            f"The channel binding tls-unique is not defined for {transport.tls_version}.",
+            remedy="Set 'Channel binding' to 'tls-server-end-point'.",
+        )
+    return transport.tls_unique
+
+
+def _compute_tls_server_end_point(transport: Transport) -> bytes:
+    """Hash the certificate with its signature's hash function, or SHA-256 for MD5 and SHA-1 (RFC 5929 4.1)."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    certificate = transport.server_certificate or b""
+    try:
+        algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise AuthenticationError(
+            f"The channel binding cannot be computed from the server's certificate ({error}).",
+            remedy="Set 'Channel binding' to 'none' or, up to TLS 1.2, to 'tls-unique'.",
+        ) from None
+    if algorithm is None:
+        raise AuthenticationError(
+            "The channel binding tls-server-end-point is not defined for the server's certificate: its signature "
+            "(Ed25519 or Ed448) defines no hash function.",
+            remedy="Set 'Channel binding' to 'none', or have the server use a certificate signed with RSA or ECDSA.",
+        )
+    hash_name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name
+    return hashlib.new(hash_name, certificate).digest()

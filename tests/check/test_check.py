@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from airflow_provider_smtpcm.check import checker
-from airflow_provider_smtpcm.check.certificates import describe_chain
+from airflow_provider_smtpcm.check.report import describe_chain
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.testing import Relay

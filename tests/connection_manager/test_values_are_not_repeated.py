@@ -95,7 +95,7 @@ def test_only_an_absolute_path_is_repeated_if_the_file_is_missing(setting: str, 
         manager = SmtpConnectionManager(host="h", **account, **{setting: given})  # type: ignore[arg-type]
         with pytest.raises((AuthenticationError, TlsError)) as caught:
             _ = (
-                create_tls_context(manager)
+                create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
                 if setting == "ca_certificate"
                 else KerberosClient(manager)._find_credential()
             )

@@ -17,10 +17,10 @@ import pytest
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import DAG
 
-from airflow_provider_smtpcm.operators.expression import ExpressionOperator
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm.operators.ssis import ExpressionOperator
 from airflow_provider_smtpcm.ssis import macros
 from airflow_provider_smtpcm.ssis.live_values import TypedTemplate
 from airflow_provider_smtpcm.ssis.model import (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_smtpcm.errors import MailError
-from airflow_provider_smtpcm.ledger.digest_set import DIGEST_OCTETS, DigestSet
+from airflow_provider_smtpcm.ledger.merge import DIGEST_OCTETS, DigestSet
 
 
 def test_it_says_of_every_digest_whether_it_was_there_already() -> None:
@@ -34,7 +34,7 @@ def test_it_takes_no_memory_for_further_digests() -> None:
     """SQLite's own memory is not traced, so the process is asked."""
     script = f"""
 import os, resource
-from airflow_provider_smtpcm.ledger.digest_set import DigestSet
+from airflow_provider_smtpcm.ledger.merge import DigestSet
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
@@ -63,7 +63,7 @@ def test_the_error_names_the_folder_that_has_no_room(tmp_path: Path) -> None:
     script = f"""
 import resource, signal
 from airflow_provider_smtpcm.errors import MailError
-from airflow_provider_smtpcm.ledger.digest_set import DigestSet
+from airflow_provider_smtpcm.ledger.merge import DigestSet
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

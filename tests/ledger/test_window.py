@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_smtpcm.ledger import window as module
+from airflow_provider_smtpcm.ledger import merge as module
 from airflow_provider_smtpcm.ledger.journal import LedgerJournal
-from airflow_provider_smtpcm.ledger.merge import MergeLedger
+from airflow_provider_smtpcm.ledger.merge import LARGEST_WINDOW, MergeLedger, Window
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Block, RowState, RunState
-from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW, Window
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest
@@ -34,7 +34,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """What the window measures by."""
     clock = Clock()
-    monkeypatch.setattr(module, "monotonic", clock)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
     return clock
 
 

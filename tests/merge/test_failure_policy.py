@@ -8,9 +8,8 @@ import pytest
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.merge.failure_policy import FailurePolicy
 from airflow_provider_smtpcm.merge.report import MergeReport
-from airflow_provider_smtpcm.merge.result import MergeResult
+from airflow_provider_smtpcm.merge.result import FailurePolicy, MergeResult
 from airflow_provider_smtpcm.merge.rows import Rows
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException, airflow_error
 from airflow_provider_smtpcm.smtp import Delivery, Outcome

@@ -22,7 +22,7 @@ from airflow.sdk.execution_time import context as execution_context
 from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_smtpcm.ledger import record
-from airflow_provider_smtpcm.ledger.digest_set import DigestSet
+from airflow_provider_smtpcm.ledger.merge import DigestSet
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS
 from airflow_provider_smtpcm.merge.messages import compute_digest
 from airflow_provider_smtpcm.operators._task import AirflowException

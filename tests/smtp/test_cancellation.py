@@ -134,7 +134,7 @@ def test_a_session_is_given_up_at_whatever_moment_of_its_opening(stalled: str, m
             ssl_mode=SslMode.IMPLICIT if stalled == "TLS handshake" else SslMode.NONE,
             timeout=60,
         )
-        context = create_tls_context(manager)
+        context = create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
 
         def give_up(at: int = 0) -> int:
             """Cancel at this moment, or once it waits for the server; return how many moments there were."""

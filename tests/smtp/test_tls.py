@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import TlsError
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import create_tls_context
@@ -55,7 +54,7 @@ def careless_authority(
     server.set_ciphers("DEFAULT@SECLEVEL=0")
     server.load_cert_chain(chain)
     pem = authority.public_bytes(Encoding.PEM).decode()
-    client = create_tls_context(SmtpConnectionManager(host="localhost", ca_certificate=pem))
+    client = create_tls_context(pem, verify=True)
     client.verify_flags &= ~ssl.VERIFY_X509_STRICT  # so that all Pythons are alike
     return server, client
 
@@ -73,7 +72,7 @@ def test_a_file_without_a_certificate_is_called_that(octets: bytes, tmp_path: Pa
     file = tmp_path / "corp-ca.cer"
     file.write_bytes(octets)
     with pytest.raises(TlsError, match=r"corp-ca\.cer cannot be used \(no certificate found in it\)"):
-        create_tls_context(SmtpConnectionManager(host="localhost", ca_certificate=str(file)))
+        create_tls_context(str(file), verify=True)
 
 
 def test_an_authority_as_windows_exports_it_is_trusted(tmp_path: Path, authority: trustme.CA) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, task, task_group
 
-from airflow_provider_smtpcm.operators.expression import ExpressionOperator
 from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
+from airflow_provider_smtpcm.operators.ssis import ExpressionOperator
 from airflow_provider_smtpcm.ssis import macros
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError
 from airflow_provider_smtpcm.ssis.live_values import TypedTemplate, convert, read_variable

@@ -13,7 +13,7 @@ import pytest
 from airflow import __version__ as airflow_version
 from airflow.sdk import DAG
 
-from airflow_provider_smtpcm.operators.placeholder import PlaceholderOperator
+from airflow_provider_smtpcm.operators.ssis import PlaceholderOperator
 from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,

@@ -14,15 +14,13 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, WindowsProtocol
 from airflow_provider_smtpcm.errors import AuthenticationError, clear_frames
-from airflow_provider_smtpcm.smtp.auth.channel_binding import compute_channel_bindings
-from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError, explain_kerberos_error
 from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE_VARIABLE, create_ntlm_context, find_ntlm_identity
-from airflow_provider_smtpcm.smtp.auth.principals import get_principal_name, is_realm_configured, list_service_names
 from airflow_provider_smtpcm.smtp.auth.sasl import (
     Authentication,
     Mechanism,
@@ -31,11 +29,14 @@ from airflow_provider_smtpcm.smtp.auth.sasl import (
     gssapi_mechanism,
     ntlm_mechanism,
 )
+from airflow_provider_smtpcm.smtp.tls import compute_channel_bindings
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
 
 if TYPE_CHECKING:
     from spnego.channel_bindings import GssChannelBindings
+
+    from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,6 @@ class WindowsAuthenticator:
 
     def __init__(self, manager: SmtpConnectionManager) -> None:
         self._manager = manager
-        self._kerberos = KerberosClient(manager)
         self._protocol_lock = threading.Lock()
         self._has_used_kerberos = False
         # Why Kerberos was given up, as an error's message; None until then.
@@ -66,6 +66,13 @@ class WindowsAuthenticator:
         self._first_sign_in_lock = threading.RLock()
         self._has_succeeded = False
         self._refusal: AuthenticationError | None = None
+
+    @cached_property
+    def _kerberos(self) -> KerberosClient:
+        """The client for tickets. A sign-in by NTLM needs neither it nor its module."""
+        from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
+
+        return KerberosClient(self._manager)
 
     def authenticate(
         self, transport: Transport, extensions: Mapping[str, str], *, trace: Trace = LOG
@@ -180,6 +187,12 @@ class WindowsAuthenticator:
             return AuthenticationError("the server offers only NTLM.", remedy=remedy)
         if not all(map(importlib.util.find_spec, ("gssapi", "krb5"))):
             return explain_kerberos_error(ImportError(), "", "")
+        from airflow_provider_smtpcm.smtp.auth.kerberos import (
+            get_principal_name,
+            is_realm_configured,
+            list_service_names,
+        )
+
         try:
             list_service_names(manager)
             realm = get_principal_name(manager).rpartition("@")[2] if manager.password else None

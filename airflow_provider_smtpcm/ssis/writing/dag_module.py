@@ -32,22 +32,20 @@ from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingConte
 
 _PROVIDER = "airflow_provider_smtpcm"
 _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import EmptyOperator"
-# The import statement of each name that a DAG module may use.
+# The modules of this package that a DAG module may import, and the names that it uses of each; both sorted.
 _PROVIDER_IMPORTS = {
-    "SendMailNotifier": f"from {_PROVIDER}.notifications.send_mail import SendMailNotifier",
-    "ExpressionOperator": f"from {_PROVIDER}.operators.expression import ExpressionOperator",
-    "ListFilesOperator": f"from {_PROVIDER}.operators.list_files import ListFilesOperator",
-    "MailMergeOperator": f"from {_PROVIDER}.operators.mail_merge import MailMergeOperator",
-    "OnlyIfOperator": f"from {_PROVIDER}.operators.only_if import OnlyIfOperator",
-    "PlaceholderOperator": f"from {_PROVIDER}.operators.placeholder import PlaceholderOperator",
-    "SendMailOperator": f"from {_PROVIDER}.operators.send_mail import SendMailOperator",
-    "ssis": f"from {_PROVIDER}.ssis import macros",
-    "TypedTemplate": f"from {_PROVIDER}.ssis.live_values import TypedTemplate",
-    "read_message_file": f"from {_PROVIDER}.ssis.macros import read_message_file",
+    "notifications.send_mail": ("SendMailNotifier",),
+    "operators.mail_merge": ("MailMergeOperator",),
+    "operators.only_if": ("OnlyIfOperator",),
+    "operators.send_mail": ("SendMailOperator",),
+    "operators.ssis": ("ExpressionOperator", "ListFilesOperator", "PlaceholderOperator"),
+    "ssis": ("macros",),
+    "ssis.live_values": ("TypedTemplate",),
+    "ssis.macros": ("read_message_file",),
+    "ssis.sql_results": ("fetch_results", "full_result_set", "no_result_set", "result_rows", "single_row"),
 }
 _IMPORT_WIDTH = 88
 _SQL_OPERATOR_IMPORT = "from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator"
-_SQL_RESULTS = {"fetch_results", "full_result_set", "no_result_set", "result_rows", "single_row"}
 # Maximum decisions in the docstring; the report has all of them.
 _MAX_DECISIONS = 60
 # Maximum places that are named for each decision.
@@ -252,13 +250,14 @@ def _write_imports(
         | writer.context.imports
         | ({"SendMailNotifier"} if handlers.notifiers else set())
     )
+    used = {"macros" if name == "ssis" else name for name in used}  # templates have the module as `ssis`
     # In one block with Airflow's imports: to a linter in a DAGs folder, both are third-party packages.
-    source.lines += [line for name, line in _PROVIDER_IMPORTS.items() if name in used]
-    if names := sorted(used & _SQL_RESULTS):
-        line = f"from {_PROVIDER}.ssis.sql_results import {', '.join(names)}"
-        # As ruff and isort write it with their default line length.
-        wrapped = [f"from {_PROVIDER}.ssis.sql_results import (", *(f"    {name}," for name in names), ")"]
-        source.lines += [line] if len(line) <= _IMPORT_WIDTH else wrapped
+    for module, known in _PROVIDER_IMPORTS.items():
+        if names := [name for name in known if name in used]:
+            line = f"from {_PROVIDER}.{module} import {', '.join(names)}"
+            # As ruff and isort write it with their default line length.
+            wrapped = [f"from {_PROVIDER}.{module} import (", *(f"    {name}," for name in names), ")"]
+            source.lines += [line] if len(line) <= _IMPORT_WIDTH else wrapped
 
 
 def _dag_call(package: Package, dag_id: str, context: WritingContext, callbacks: Callbacks) -> FunctionCall:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from airflow_provider_smtpcm.connection_manager import ChannelBinding
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.auth.channel_binding import compute_channel_bindings
+from airflow_provider_smtpcm.smtp.tls import compute_channel_bindings
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 RSA = rsa.generate_private_key(65537, 2048)

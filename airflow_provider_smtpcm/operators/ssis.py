@@ -1,0 +1,166 @@
+"""Operators of imported SSIS packages: Expression tasks, Foreach File enumerators, tasks that were not translated."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_smtpcm.arguments.values import check_choice
+from airflow_provider_smtpcm.operators._rendering import RenderedOperator
+from airflow_provider_smtpcm.operators._task import AirflowFailException
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+class ExpressionOperator(RenderedOperator):
+    """Set variables, as an Expression task of SSIS does: push an XCom for each, with its name as key.
+
+    Args:
+        variables: the value of each variable, by its name, such as `User::Total`: usually a
+            `ssis.live_values.TypedTemplate`, which keeps the type that the variable has in SSIS. A plain template
+            renders to text.
+
+    Raises:
+        AirflowFailException: a value is null, which a variable of SSIS cannot be. Readers would take the value before.
+    """
+
+    template_fields: Sequence[str] = ("variables",)
+    ui_color = "#e3ecf8"
+
+    def __init__(self, *, variables: Mapping[str, object], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.variables = dict(variables)
+
+    def execute(self, context: Context) -> None:
+        """Push the values."""
+        from airflow_provider_smtpcm.ssis.live_values import to_json
+
+        if empty := [name for name, value in self.variables.items() if value is None]:
+            raise AirflowFailException(
+                f"The value for {', '.join(empty)} is NULL, which a variable of SSIS cannot be. Let the expression "
+                "give another value, as REPLACENULL does."
+            )
+        for name, value in self.variables.items():
+            context["ti"].xcom_push(key=name, value=to_json(value))
+            log.info("%s is set.", name)
+
+
+class ListFilesOperator(RenderedOperator):
+    """Return a mapping for each file of a folder, sorted by path, as a Foreach File enumerator of SSIS yields them.
+
+    The mappings are the rows of a merge or of a mapped task group.
+
+    Args:
+        folder: a folder on the worker.
+        file_spec: a pattern of file names, such as `*.csv`, regardless of case; `*.*` is any name.
+        recurse: whether subfolders count.
+        field: the key in each mapping.
+        retrieve: what is its value: the whole path (`path`), the name with its extension (`name`), or without (`stem`).
+
+    Returns:
+        The mappings; an empty list if no file matches.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+
+    template_fields: Sequence[str] = ("folder", "file_spec")
+    ui_color = "#e3ecf8"
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        file_spec: str = "*",
+        recurse: bool = False,
+        field: str = "path",
+        retrieve: Literal["path", "name", "stem"] = "path",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_choice("retrieve", retrieve, ("path", "name", "stem"))
+        self.folder = folder
+        self.file_spec = file_spec
+        self.recurse = recurse
+        self.field = field
+        self.retrieve = retrieve
+
+    def execute(self, context: Context) -> list[dict[str, str]]:  # noqa: ARG002
+        """Return the files."""
+        folder = Path(self.folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder '{folder}' on this worker.")
+        spec = "*" if self.file_spec.strip() in {"", "*.*"} else self.file_spec.strip().lower()
+        names = folder.rglob("*") if self.recurse else folder.iterdir()
+        files = sorted(path for path in names if fnmatch.fnmatchcase(path.name.lower(), spec) and path.is_file())
+        log.info("%s files of '%s' match '%s'.", len(files), folder, self.file_spec)
+        return [{self.field: str(path if self.retrieve == "path" else getattr(path, self.retrieve))} for path in files]
+
+
+class PlaceholderOperator(BaseOperator):
+    """Fail, and say which SSIS task this one stands for and what has to take its place.
+
+    Otherwise a DAG could report by mail that a load succeeded which it never ran.
+
+    Args:
+        ssis_kind: the kind of the SSIS task, such as `Microsoft.Pipeline`.
+        sets: the variables that the SSIS task sets, such as `User::Rows`. The task that takes its place pushes an XCom
+            for each of them, with the name of the variable as key.
+        read_by: the names of the SSIS tasks that read these variables.
+        passes: whether to succeed all the same, for a walk-through of the DAG. Tasks that read the variables then use
+            their design-time values.
+
+    Raises:
+        AirflowFailException: always, unless `passes`; the task is not retried.
+    """
+
+    ui_color = "#f6c6c2"
+
+    def __init__(
+        self,
+        *,
+        ssis_kind: str = "",
+        sets: Sequence[str] = (),
+        read_by: Sequence[str] = (),
+        passes: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.ssis_kind = ssis_kind
+        self.sets = list(sets)
+        self.read_by = list(read_by)
+        self.passes = passes
+
+    def execute(self, context: Context) -> None:  # noqa: ARG002
+        """Fail, or log what the task stands for."""
+        description = f"{self.task_id!r} stands for an SSIS task"
+        description += f" ({self.ssis_kind})" if self.ssis_kind else ""
+        description += ", which the import could not translate. "
+        if self.passes:
+            log.warning("%sIt does nothing, and succeeds because of passes=True.%s", description, self._describe_sets())
+            return
+        raise AirflowFailException(
+            f"{description}Put a task in its place that does the same work.{self._describe_sets()} To let it succeed "
+            "although it does nothing, set passes=True."
+        )
+
+    def _describe_sets(self) -> str:
+        if not self.sets:
+            return ""
+        text = f" The SSIS task sets {_join(self.sets)}"
+        text += f", which {_join(self.read_by)} " if self.read_by else ", which other tasks may "
+        text += "reads: " if len(self.read_by) == 1 else "read: "
+        keys = "that key" if len(self.sets) == 1 else "these keys"
+        return f"{text}push an XCom with {keys}."
+
+
+def _join(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(map(repr, names[:-1])), repr(names[-1])]))
