@@ -309,7 +309,7 @@ class Transaction:
                     phase=Phase.DATA,
                 )
             self._finish(self._refuse("the message before its end", reply))
-        elif reply.code // 100 == 3 or reply.code == 221:  # 221 replies to QUIT, which may have been sent too
+        elif reply.code // 100 == 3 or reply.code == 221:  # 221 closes the channel; it does not accept a message
             raise self._desynchronized_error(reply, "the end of the message")
         elif reply.positive:
             self._on_accepted(reply)
