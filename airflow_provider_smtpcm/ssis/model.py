@@ -123,6 +123,11 @@ class Variable:
         """The name in expressions, such as `User::Body`."""
         return f"{self.namespace}::{self.name}"
 
+    @property
+    def identity(self) -> tuple[str, tuple[str, ...]]:
+        """The qualified name and the scope, which no other variable of the package has."""
+        return self.qualified_name, self.scope
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
@@ -149,6 +154,11 @@ class Parameter:
     def qualified_name(self) -> str:
         """The name in expressions, such as `$Project::MailServer`."""
         return f"${self.scope}::{self.name}"
+
+    @property
+    def identity(self) -> tuple[str, tuple[str, ...]]:
+        """The qualified name, in the form of `Variable.identity`."""
+        return self.qualified_name, ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

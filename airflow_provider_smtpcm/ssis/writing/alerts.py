@@ -352,14 +352,13 @@ class AlertWriter:
 
     def _report_unknown_value(self, variable: Variable, computed: set[str]) -> None:
         """Report a variable that tasks of event handlers set, other than those that the alert computes."""
-        setters = self._context.symbols.live.setters.of(variable)
-        if any(setter.event_handler is not None and setter.executable.id not in computed for setter in setters):
+        setters = self._context.symbols.live.setters.in_event_handlers(variable)
+        if any(setter.executable.id not in computed for setter in setters):
             question = ask_for_value(self._context.symbols, variable)
             self._ask_for_value(variable, question, "The alert has its other value.")
 
     def _ask_for_value(self, variable: Variable, question: Question, consequence: str) -> None:
-        setters = self._context.symbols.live.setters.of(variable)
-        inside = [setter.executable for setter in setters if setter.event_handler is not None]
+        inside = [one.executable for one in self._context.symbols.live.setters.in_event_handlers(variable)]
         self._findings.decision(
             "set-in-event-handler",
             self._where,

@@ -116,8 +116,8 @@ class HandlerValues:
     """
 
     def __init__(self, handler: EventHandler, symbols: SymbolTable) -> None:
-        self._symbols = symbols
-        self._is_idle = not any(map(self._find_handler_setters, symbols.package.variables))
+        self._symbols, self._find_setters = symbols, symbols.live.setters.in_event_handlers
+        self._is_idle = not any(map(self._find_setters, symbols.package.variables))
         # The constraints on each executable, by its id.
         self._incoming: dict[str, list[PrecedenceConstraint]] = {}
         self._required: dict[str, set[str]] = {}
@@ -140,7 +140,7 @@ class HandlerValues:
             self._executables[child.id], self._chains[child.id] = child, (*chain, child.id)
             if not child.disabled:
                 for variable in self._symbols.live.setters.set_by(child):
-                    self._setters.setdefault(_identify(variable), []).append(child.id)
+                    self._setters.setdefault(variable.identity, []).append(child.id)
             if isinstance(child, Container):
                 self._enter(child, (*chain, child.id))
             for nested in child.event_handlers:
@@ -273,10 +273,10 @@ class HandlerValues:
         """
         if depth > _MAX_DEPTH:
             raise _UnknownError
-        found = {key: self._compare(key, point) for key in self._setters.get(_identify(variable), ())}
+        found = {key: self._compare(key, point) for key in self._setters.get(variable.identity, ())}
         earlier = [key for key, when in found.items() if when != "not before"]
         if not earlier:
-            others = {one.executable.id for one in self._find_handler_setters(variable)} - {*chain}
+            others = {one.executable.id for one in self._find_setters(variable)} - {*chain}
             if not others:
                 return None
             if self._preceding is None:
@@ -291,7 +291,7 @@ class HandlerValues:
         """Return the value that a task assigns to a variable, in terms of the values outside the handler."""
         scope = self._scope_at(task.path)
         assignments = find_assignments(self._symbols, task, scope)
-        tree = next((value for target, value in assignments or () if _identify(target) == _identify(variable)), None)
+        tree = next((value for target, value in assignments or () if target.identity == variable.identity), None)
         if tree is None:
             raise _UnknownError
         point = _Point(self._chains[task.id], is_after=False)
@@ -310,7 +310,7 @@ class HandlerValues:
             else:
                 value = self._compute(symbol, point, depth + 1, chain)
             if value is None:
-                adds = adds or bool(self._find_handler_setters(symbol))
+                adds = adds or bool(self._find_setters(symbol))
                 return node
             values.append(value)
             return value.tree
@@ -379,13 +379,9 @@ class HandlerValues:
 
     # What a person is asked.
 
-    def _find_handler_setters(self, variable: Variable) -> list[VariableUse]:
-        """Return the executables of all event handlers that set a variable."""
-        return [one for one in self._symbols.live.setters.of(variable) if one.event_handler is not None]
-
     def _is_set_in_nested_handler(self, variable: Variable) -> bool:
         """Whether an event handler of an executable in this handler sets a variable."""
-        return any(one.executable.id in self._nested for one in self._find_handler_setters(variable))
+        return any(one.executable.id in self._nested for one in self._find_setters(variable))
 
     def _ask(self, variable: Variable) -> _Value | None:
         """Return the answer of a person, or a guess."""
@@ -399,7 +395,7 @@ class HandlerValues:
 
 def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     """Return the question for the value of a variable that executables in event handlers set."""
-    setters = [one for one in symbols.live.setters.of(variable) if one.event_handler is not None]
+    setters = symbols.live.setters.in_event_handlers(variable)
     names = quoted_list(sorted({one.executable.name for one in setters}))
     return Question(
         key=f"variable {variable.qualified_name} in event handlers",
@@ -439,10 +435,6 @@ def _read_answer(answer: str) -> Expression:
         except (ExpressionError, RecursionError):  # which `read_answers` refuses
             pass
     return Literal(type=TypeSpec(DataType.WSTR), value=answer)
-
-
-def _identify(variable: Variable) -> tuple[str, tuple[str, ...]]:
-    return variable.qualified_name, variable.scope
 
 
 def _is_too_large(tree: Expression) -> bool:
