@@ -224,7 +224,7 @@ class _Flow:
         loops: tuple[Container, ...],
         values: HandlerValues,
     ) -> None:
-        self._container, self._entered, self._loops = container, entered, loops
+        self._entered, self._loops = entered, loops
         self._scope, self._symbols, self._values = scope, symbols, values
         self._members = {executable.id: executable for executable in container.executables}
         self._incoming = find_incoming(container.constraints, self._members)
