@@ -201,7 +201,7 @@ def find_handler_mails(handler: EventHandler, scope: Scope, symbols: SymbolTable
     disable = handler.expressions.get("Disable")
     run = Run(condition=_disable_test(disable, scope, symbols)) if disable and not handler.disabled else Run()
     values = HandlerValues(handler, symbols)
-    return list(_Flow(handler, run, scope=scope, symbols=symbols, loops=(), values=values).find_mails())
+    return list(_Flow(handler, run, scope, values).find_mails())
 
 
 class _Flow:
@@ -210,22 +210,20 @@ class _Flow:
     Args:
         container: the handler or the container.
         entered: when the executables without precedence constraints run.
-        loops: the loops around them.
+        scope: the variables of the container, and those around it.
         values: the variables at each point of the event handler.
+        loops: the loops around the executables.
     """
 
     def __init__(
         self,
         container: EventHandler | Container,
         entered: Run,
-        *,
         scope: Scope,
-        symbols: SymbolTable,
-        loops: tuple[Container, ...],
         values: HandlerValues,
+        loops: tuple[Container, ...] = (),
     ) -> None:
-        self._entered, self._loops = entered, loops
-        self._scope, self._symbols, self._values = scope, symbols, values
+        self._entered, self._scope, self._values, self._loops = entered, scope, values, loops
         self._members = {executable.id: executable for executable in container.executables}
         self._incoming = find_incoming(container.constraints, self._members)
         # None while it is computed: SSIS allows no cycle, but a file may contain one.
@@ -243,26 +241,17 @@ class _Flow:
         error = run if isinstance(run, NotTranslatable) else None
         run = run if isinstance(run, Run) else Run()
         if (disable := executable.expressions.get("Disable")) and not executable.disabled and error is None:
-            test = _disable_test(disable, scope, self._symbols, executable.name)
+            test = _disable_test(disable, scope, self._values.symbols, executable.name)
             try:
                 run = replace(run, condition=combine("and", [run.condition, test]))
             except NotTranslatable as too_large:
                 error = too_large
         if isinstance(executable, SendMailTask):
-            yield HandlerMail(
-                task=executable, scope=scope, run=run, values=self._values, loops=self._loops, error=error
-            )
+            values, loops = self._values, self._loops
+            yield HandlerMail(task=executable, scope=scope, run=run, values=values, loops=loops, error=error)
         elif isinstance(executable, Container):
             loops = (*self._loops, executable) if executable.kind in _LOOPS else self._loops
-            flow = _Flow(
-                executable,
-                run,
-                scope=declared,
-                symbols=self._symbols,
-                loops=loops,
-                values=self._values,
-            )
-            for mail in flow.find_mails():
+            for mail in _Flow(executable, run, declared, self._values, loops).find_mails():
                 yield replace(mail, error=error or mail.error)
 
     def _find_run(self, key: str) -> Run | NotTranslatable | None:
@@ -305,7 +294,7 @@ class _Flow:
             before: when the preceding executable runs.
         """
         scope = self._values.after(self._members[constraint.before], self._scope)
-        test = make_test(constraint.expression or "", scope, self._symbols)
+        test = make_test(constraint.expression or "", scope, self._values.symbols)
         if constraint.eval_op is EvalOp.EXPRESSION or (
             constraint.eval_op is EvalOp.EXPRESSION_OR_CONSTRAINT and constraint.value is ConstraintValue.FAILURE
         ):

@@ -116,7 +116,7 @@ class HandlerValues:
     """
 
     def __init__(self, handler: EventHandler, symbols: SymbolTable) -> None:
-        self._symbols, self._find_setters = symbols, symbols.live.setters.in_event_handlers
+        self.symbols, self._find_setters = symbols, symbols.live.setters.in_event_handlers
         self._is_idle = not any(map(self._find_setters, symbols.package.variables))
         # The constraints on each executable, by its id.
         self._incoming: dict[str, list[PrecedenceConstraint]] = {}
@@ -139,7 +139,7 @@ class HandlerValues:
         for child in owner.executables:
             self._executables[child.id], self._chains[child.id] = child, (*chain, child.id)
             if not child.disabled:
-                for variable in self._symbols.live.setters.set_by(child):
+                for variable in self.symbols.live.setters.set_by(child):
                     self._setters.setdefault(variable.identity, []).append(child.id)
             if isinstance(child, Container):
                 self._enter(child, (*chain, child.id))
@@ -150,10 +150,10 @@ class HandlerValues:
         """Return the values of the handler that SSIS has run for the same executable: OnError before OnTaskFailed."""
         if handler.event_name.lower() != "ontaskfailed" or self._is_idle:
             return None
-        handlers = {id(one): one for _, one in self._symbols.package.walk_executables() if one is not None}
+        handlers = {id(one): one for _, one in self.symbols.package.walk_executables() if one is not None}
         found = [one for one in handlers.values() if one.owner == handler.owner and one.event_name.lower() == "onerror"]
         is_certain = len(found) == 1 and not found[0].disabled and "Disable" not in found[0].expressions
-        return HandlerValues(found[0], self._symbols) if is_certain else None
+        return HandlerValues(found[0], self.symbols) if is_certain else None
 
     def _enter_nested(self, handler: EventHandler) -> None:
         pending: list[EventHandler | Executable] = [handler]
@@ -218,14 +218,14 @@ class HandlerValues:
         paths = [setter.path for setter in value.setters]
         paths += [variable.scope] if variable.expression is not None else []
         return all(
-            self._symbols.lookup(name, self._scope_at(other)) == self._symbols.lookup(name, self._scope_at(path))
+            self.symbols.lookup(name, self._scope_at(other)) == self.symbols.lookup(name, self._scope_at(path))
             for name in find_variables(value.tree)
             for other in paths
         )
 
     def _scope_at(self, path: tuple[str, ...]) -> Scope:
         if path not in self._scopes:
-            self._scopes[path] = self._symbols.scope_at(path)
+            self._scopes[path] = self.symbols.scope_at(path)
         return self._scopes[path]
 
     def _find_value(self, variable: Variable, point: _Point, depth: int) -> _Value | None:
@@ -249,7 +249,7 @@ class HandlerValues:
         values: list[_Value] = []
 
         def expand(node: Name) -> Expression:
-            symbol = self._symbols.lookup(node.name, scope)
+            symbol = self.symbols.lookup(node.name, scope)
             value = self._find_value(symbol, point, depth + 1) if isinstance(symbol, Variable) else None
             if value is None:
                 return node
@@ -290,7 +290,7 @@ class HandlerValues:
     def _compute_assignment(self, variable: Variable, task: Executable, depth: int, chain: tuple[str, ...]) -> _Value:
         """Return the value that a task assigns to a variable, in terms of the values outside the handler."""
         scope = self._scope_at(task.path)
-        assignments = find_assignments(self._symbols, task, scope)
+        assignments = find_assignments(self.symbols, task, scope)
         tree = next((value for target, value in assignments or () if target.identity == variable.identity), None)
         if tree is None:
             raise _UnknownError
@@ -300,7 +300,7 @@ class HandlerValues:
 
         def expand(node: Name) -> Expression:
             nonlocal adds
-            symbol = self._symbols.lookup(node.name, scope)
+            symbol = self.symbols.lookup(node.name, scope)
             if not isinstance(symbol, Variable):
                 return node
             if symbol.expression is not None:
@@ -385,8 +385,8 @@ class HandlerValues:
 
     def _ask(self, variable: Variable) -> _Value | None:
         """Return the answer of a person, or a guess."""
-        question = ask_for_value(self._symbols, variable)
-        answer = self._symbols.findings.answer(question.key)
+        question = ask_for_value(self.symbols, variable)
+        answer = self.symbols.findings.answer(question.key)
         text = question.guess if answer is None else answer
         if text.strip().lower() == KEEP:
             return None
