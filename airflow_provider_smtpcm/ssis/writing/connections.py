@@ -25,9 +25,8 @@ from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP, Fin
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import display_expression
 
 UNKNOWN_HOST = "to-be-completed.invalid"
 _SMTP_PORT, _DEFAULT_TIMEOUT, _MAX_TIMEOUT = 25, 30, 3600

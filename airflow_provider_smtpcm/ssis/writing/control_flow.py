@@ -35,7 +35,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     keywords,
     variable_name,
 )
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.tasks import convert_task
@@ -43,7 +43,6 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
     TemplateTranslator,
     WritingContext,
-    display_expression,
     error_summary,
 )
 

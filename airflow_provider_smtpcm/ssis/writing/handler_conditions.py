@@ -41,8 +41,8 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.flow import find_incoming
 from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValues
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable, open_scope
-from airflow_provider_smtpcm.ssis.writing.templates import display_expression
 
 # Maximum tests in one condition. Arrows that part and meet again would double their number each time.
 _MAX_TESTS = 100

@@ -22,13 +22,17 @@ from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, 
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
-from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials, sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import (
+    display_expression,
+    find_password_line,
+    has_credentials,
+    sanitize,
+)
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
     TemplateTranslator,
     WritingContext,
-    display_expression,
     error_summary,
     separate_lines,
 )
