@@ -26,7 +26,14 @@ from airflow_provider_smtpcm.ssis.expressions import (
     walk,
 )
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
-from airflow_provider_smtpcm.ssis.model import DatabaseConnection, ExpressionTask, Package, SmtpConnection, Variable
+from airflow_provider_smtpcm.ssis.model import (
+    DatabaseConnection,
+    Executable,
+    ExpressionTask,
+    Package,
+    SmtpConnection,
+    Variable,
+)
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, keywords
 from airflow_provider_smtpcm.ssis.writing.secrets import (
@@ -132,18 +139,30 @@ class Template:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateTranslator:
-    """Translates the expressions of one mail.
+    """Translates the expressions of one executable.
 
     Args:
         scope: resolves the names in the expressions.
         template_context: what renders the templates: a task or a callback.
-        reader: the mail; its name is the value of `System::TaskName`.
+        reader: the executable; its name is the value of `System::TaskName`.
     """
 
     context: WritingContext
     scope: Scope
     template_context: TemplateContext
     reader: ReadPoint
+
+    @classmethod
+    def inside(
+        cls,
+        executable: Executable,
+        context: WritingContext,
+        scope: Scope,
+        template_context: TemplateContext = TemplateContext.TASK,
+    ) -> TemplateTranslator:
+        """Return the translator for the expressions of an executable."""
+        reader = ReadPoint.inside(executable, is_callback=template_context is TemplateContext.CALLBACK)
+        return cls(context=context, scope=scope, template_context=template_context, reader=reader)
 
     def translate(self, expression: str, *, argument: str = "", is_path: bool = False) -> Template:
         """Return the template for an expression.
