@@ -25,10 +25,13 @@ from airflow_provider_smtpcm.ssis.model import (
     Variable,
     describe_kind,
 )
-from airflow_provider_smtpcm.ssis.writing.conditions import (
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.handler_conditions import (
     CLOCKS,
     SOURCE_NAMES,
     Condition,
+    HandlerMail,
+    Run,
     SourceKnowledge,
     Specialized,
     Test,
@@ -37,8 +40,6 @@ from airflow_provider_smtpcm.ssis.writing.conditions import (
     display_condition,
     find_tests,
 )
-from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
-from airflow_provider_smtpcm.ssis.writing.handler_flow import HandlerMail, Run
 from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValue, ask_for_value
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
@@ -48,13 +49,12 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     slug,
     variable_name,
 )
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
     WritingContext,
-    display_expression,
     error_summary,
     translate_condition,
 )
@@ -71,81 +71,50 @@ _EXACT_NAMES |= {"InteractiveMode", "OfflineMode", "IgnoreConfigurationsOnLoad"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotifierDefinition:
-    """A `SendMailNotifier`, which the module defines above the DAG."""
+    """A `SendMailNotifier`, which the module defines above the DAG.
+
+    Args:
+        executables: those for which SSIS sends the mail.
+    """
 
     name: str
     call: FunctionCall
     comment: str
-
-
-class NotifierRegistry:
-    """The notifiers of one module.
-
-    Args:
-        variable_names: allocates the names of the module's variables.
-
-    Attributes:
-        notifiers: the definitions so far.
-        mails: a record of each Send Mail task in a handler.
-        events: the event of each notifier, in lower case.
-        assigned: the notifiers that a handler further out has for an executable, by its id and the callback argument.
-    """
-
-    def __init__(self, variable_names: UniqueNames) -> None:
-        self._variable_names = variable_names
-        self.notifiers: list[NotifierDefinition] = []
-        self.mails: list[MailRecord] = []
-        self.events: dict[str, str] = {}
-        self.assigned: dict[str, dict[str, list[str]]] = {}
-
-    def define(self, mail: MailConverter, task: SendMailTask, handler: EventHandler, owner: Executable) -> str:
-        """Define a notifier with the arguments of a mail; return its name."""
-        event = slug(handler.event_name, "event").replace("on", "on_", 1)
-        name = self._variable_names.allocate(variable_name(slug(f"{event}_{task.name}", event)))
-        call = FunctionCall("SendMailNotifier", mail.arguments)
-        comment = f"{handler.event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}"
-        self.notifiers.append(NotifierDefinition(name=name, call=call, comment=comment))
-        self.events[name] = handler.event_name.lower()
-        return name
-
-    def assign(self, name: str, event: str, executables: Iterable[Executable]) -> None:
-        """Make a notifier a callback of these executables.
-
-        Args:
-            event: the event, in lower case.
-        """
-        for executable in executables:
-            for argument in EVENTS_OF_EXECUTABLES[event]:
-                self.assigned.setdefault(executable.id, {}).setdefault(argument, []).append(name)
+    executables: tuple[Executable, ...]
 
 
 class AlertWriter:
-    """A Send Mail task in an event handler, on its way to one or several notifiers.
+    """Converts a Send Mail task in an event handler to one or several notifiers.
 
     Args:
-        registry: collects the notifiers and the records.
         context: the package's context.
+        variable_names: allocates the names of the module's variables.
         mail: the task, with its condition.
         handler: the event handler.
         owner: the executable with the event handler.
+
+    Attributes:
+        record: what became of the mail.
     """
 
     def __init__(
         self,
-        registry: NotifierRegistry,
         context: WritingContext,
+        variable_names: UniqueNames,
         mail: HandlerMail,
         handler: EventHandler,
         owner: Executable,
     ) -> None:
-        self._registry, self._mail, self._handler, self._owner = registry, mail, handler, owner
-        self._context, self._findings = context, context.findings
-        self._sources = SourceKnowledge(context.symbols)
+        self._context, self._findings, self._variable_names = context, context.findings, variable_names
+        self._mail, self._handler, self._owner = mail, handler, owner
+        self._knowledge = SourceKnowledge(context.symbols)
         self._event = handler.event_name.lower()
+        self._sources = _find_sources(owner, self._event)
         self._where = mail.task.where
+        self.record = MailRecord(where=self._where, event=handler.event_name)
 
-    def write(self) -> list[str]:
-        """Define the notifiers of the mail; return their names. There is none if the mail is left out."""
+    def write(self) -> list[NotifierDefinition]:
+        """Return the notifiers of the mail; there is none if the mail is left out."""
         task, run = self._mail.task, self._mail.run
         self._report_lost(run)
         for executable in run.forced.values():
@@ -157,23 +126,17 @@ class AlertWriter:
                 "Check whether the alert is meant to be sent.",
             )
         if run.condition is False:
-            self._leave_out()
             if not run.lost and not run.forced:
                 self._report_never(run.condition)
             return []
-        sources = _find_sources(self._owner, self._event)
-        variants = self._choose_variants(run.condition, sources)
-        if not variants:
-            return []
-        names = []
-        for condition, executables in variants:
+        notifiers = []
+        for condition, executables in self._choose_variants(run.condition):
             converter = MailConverter(self._context, task, self._mail.scope, TemplateContext.CALLBACK)
             self._complete_recipients(converter)
             self._add_condition(converter, condition)
-            name = self._registry.define(converter, task, self._handler, self._owner)
-            names.append(name)
-            if self._event in EVENTS_OF_EXECUTABLES:
-                self._registry.assign(name, self._event, executables)
+            notifiers.append(self._define(converter, executables))
+        if not notifiers:
+            return []
         self._report_assumed(run)
         self._report_set_in_handler(run.condition)
         for loop in self._mail.loops:
@@ -184,26 +147,31 @@ class AlertWriter:
                 "If the mail must be sent for each item, give the alert all recipients, or send the mails with a "
                 "MailMergeOperator in the DAG.",
             )
-        self._registry.mails.append(converter.to_record(f"callback {', '.join(names)}", self._handler.event_name))
-        return names
+        names = ", ".join(notifier.name for notifier in notifiers)
+        self.record = converter.to_record(f"callback {names}", self._handler.event_name)
+        return notifiers
 
-    def _leave_out(self) -> None:
-        self._registry.mails.append(MailRecord(where=self._where, event=self._handler.event_name))
+    def _define(self, converter: MailConverter, executables: tuple[Executable, ...]) -> NotifierDefinition:
+        task, owner, event_name = self._mail.task, self._owner, self._handler.event_name
+        event = slug(event_name, "event").replace("on", "on_", 1)
+        return NotifierDefinition(
+            name=self._variable_names.allocate(variable_name(slug(f"{event}_{task.name}", event))),
+            call=FunctionCall("SendMailNotifier", converter.arguments),
+            comment=f"{event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}",
+            executables=executables,
+        )
 
-    def _choose_variants(
-        self, condition: Condition, sources: list[Executable]
-    ) -> list[tuple[Condition, tuple[Executable, ...]]]:
+    def _choose_variants(self, condition: Condition) -> list[tuple[Condition, tuple[Executable, ...]]]:
         """Return the conditions of the alert, each with the executables for which it is called.
 
         For an event of tasks, there is one condition, for all of them. An empty list: the mail is never sent.
         """
         if self._mail.error is not None:
-            return [(condition, tuple(sources))]
-        found = self._sources.specialize(condition, sources)
+            return [(condition, tuple(self._sources))]
+        found = self._knowledge.specialize(condition, self._sources)
         possible = [one for one in found if one.condition is not False]
         if found and not possible:
             self._report_never(condition)
-            self._leave_out()
             return []
         if len(possible) <= 1 and (len(found) <= 1 or self._event in EVENTS_OF_EXECUTABLES):
             return [(one.condition, one.sources) for one in possible] or [(condition, ())]
@@ -211,15 +179,15 @@ class AlertWriter:
 
     def _tell_sources_apart(self, condition: Condition, found: Sequence[Specialized]) -> Condition:
         """Return a condition that depends on the source of the event only by its name."""
-        used = self._sources.find_source_names(condition)
+        used = self._knowledge.find_source_names(condition)
         names = [{source.name for source in one.sources} for one in found]
         is_ambiguous = sum(map(len, names)) > len(set().union(*names))
         if used == {"SourceName"} or is_ambiguous:
-            return self._sources.fold(condition, None)
+            return self._knowledge.fold(condition, None)
         return combine(
             "or",
             [
-                combine("and", [self._sources.name_test(one.sources), one.condition])
+                combine("and", [self._knowledge.name_test(one.sources), one.condition])
                 for one in found
                 if one.condition is not False
             ],
@@ -228,7 +196,7 @@ class AlertWriter:
     def _report_never(self, condition: Condition) -> None:
         """Report a mail whose condition is not true for any executable that raises the event in the DAG."""
         text = display_condition(condition)
-        if self._event in EVENTS_OF_TASKS and self._sources.find_source_names(condition):
+        if self._event in EVENTS_OF_TASKS and self._knowledge.find_source_names(condition):
             self._findings.decision(
                 "condition-in-handler",
                 self._where,
@@ -249,11 +217,8 @@ class AlertWriter:
         if error is None and condition is True:
             return
         text = display_condition(condition)
-        inexact = _Inexact(
-            self._context,
-            _find_sources(self._owner, self._event),
-            ReadPoint.inside(self._mail.task, is_callback=True),
-        )
+        reader = ReadPoint.inside(self._mail.task, is_callback=True)
+        inexact = _Inexact(self._context, self._sources, reader)
         try:
             if error is not None:
                 raise error
@@ -386,14 +351,13 @@ class AlertWriter:
 
     def _report_unknown_value(self, variable: Variable, computed: set[str]) -> None:
         """Report a variable that tasks of event handlers set, other than those that the alert computes."""
-        setters = self._context.symbols.live.setters.of(variable)
-        if any(setter.event_handler is not None and setter.executable.id not in computed for setter in setters):
+        setters = self._context.symbols.live.setters.in_event_handlers(variable)
+        if any(setter.executable.id not in computed for setter in setters):
             question = ask_for_value(self._context.symbols, variable)
             self._ask_for_value(variable, question, "The alert has its other value.")
 
     def _ask_for_value(self, variable: Variable, question: Question, consequence: str) -> None:
-        setters = self._context.symbols.live.setters.of(variable)
-        inside = [setter.executable for setter in setters if setter.event_handler is not None]
+        inside = [one.executable for one in self._context.symbols.live.setters.in_event_handlers(variable)]
         self._findings.decision(
             "set-in-event-handler",
             self._where,

@@ -25,9 +25,8 @@ from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP, Fin
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import display_expression
 
 UNKNOWN_HOST = "to-be-completed.invalid"
 _SMTP_PORT, _DEFAULT_TIMEOUT, _MAX_TIMEOUT = 25, 30, 3600
@@ -48,6 +47,7 @@ class ConnectionSettings(Protocol):
         """Return the connection in Airflow's JSON form."""
 
 
+ManagerT = TypeVar("ManagerT", SmtpConnection, DatabaseConnection)
 SettingsT = TypeVar("SettingsT", bound=ConnectionSettings)
 
 
@@ -79,7 +79,7 @@ class ConnectionRegistry:
         #: The names in `--windows-auth` that no connection manager has had so far.
         self.unknown_names = {name.lower(): name for name in options.windows_auth_by_name}
 
-    def register(self, converter: ManagerConverter[SettingsT]) -> str:
+    def register(self, converter: ManagerConverter[Any, SettingsT]) -> str:
         """Convert a connection manager; return the id of its Airflow connection."""
         if isinstance(converter, SmtpConverter):
             self.unknown_names.pop(converter.name.lower(), None)
@@ -116,12 +116,12 @@ class ConnectionRegistry:
         return json.dumps(by_id, indent=2, ensure_ascii=False) + "\n" if by_id else ""
 
 
-class ManagerConverter(ABC, Generic[SettingsT]):
+class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
     """Converts one connection manager.
 
     Args:
         symbols, scope: resolve the names in its expressions.
-        answers: the answers of `questions.csv`, by the key of the question.
+        options: the options of the import.
 
     Attributes:
         source: the file and the name of the connection manager.
@@ -129,18 +129,13 @@ class ManagerConverter(ABC, Generic[SettingsT]):
         open_questions: the keys of the questions about expressions whose value is not in the files, and not answered.
     """
 
-    def __init__(
-        self,
-        manager: SmtpConnection | DatabaseConnection,
-        symbols: SymbolTable,
-        scope: Scope,
-        answers: Mapping[str, str],
-    ) -> None:
-        self._symbols, self._scope, self._expressions = symbols, scope, manager.expressions
+    def __init__(self, manager: ManagerT, symbols: SymbolTable, scope: Scope, options: ConversionOptions) -> None:
+        self._manager: ManagerT = manager
+        self._symbols, self._scope, self._options = symbols, scope, options
         self._where = f"{CONNECTION_MANAGERS}{manager.name}"
         self.name = manager.name
         self.source = f"{manager.source}: {manager.name}" if manager.source else manager.name
-        self.findings = Findings(answers)
+        self.findings = Findings(options.answers)
         self.open_questions: list[str] = []
 
     @abstractmethod
@@ -171,7 +166,7 @@ class ManagerConverter(ABC, Generic[SettingsT]):
             stored: the value in the package.
             is_server: whether the property is, or contains, the server.
         """
-        if (expression := self._expressions.get(name)) is None:
+        if (expression := self._manager.expressions.get(name)) is None:
             return None
         display = display_expression(expression)
         reason = "something sets it in each run."
@@ -223,22 +218,14 @@ class ManagerConverter(ABC, Generic[SettingsT]):
         self.findings.decision(code, self._where, text, remedy, question)
 
 
-class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
-    """Converts an SMTP connection manager.
+class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
+    """Converts an SMTP connection manager."""
 
-    Args:
-        symbols, scope: resolve the names in its expressions.
-        options: the options of the import.
-    """
-
-    def __init__(
-        self, connection: SmtpConnection, symbols: SymbolTable, scope: Scope, options: ConversionOptions
-    ) -> None:
-        super().__init__(connection, symbols, scope, options.answers)
-        self._connection = connection
-        by_name = {name.lower(): mode for name, mode in options.windows_auth_by_name.items()}
-        # None if the user has not decided what to do with UseWindowsAuthentication=True.
-        self._windows_auth = by_name.get(connection.name.lower(), options.windows_auth)
+    @property
+    def _windows_auth(self) -> WindowsAuth | None:
+        """What to do with UseWindowsAuthentication=True; None if the user has not decided."""
+        by_name = {name.lower(): mode for name, mode in self._options.windows_auth_by_name.items()}
+        return by_name.get(self.name.lower(), self._options.windows_auth)
 
     def convert(self) -> SmtpConnectionManager:
         values = self._read_values()
@@ -276,7 +263,7 @@ class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
 
     def _keeps_windows_auth(self, host: str) -> bool:
         """Whether a connection with UseWindowsAuthentication=True signs in."""
-        text = f"{self._connection.name!r} has UseWindowsAuthentication=True; "
+        text = f"{self.name!r} has UseWindowsAuthentication=True; "
         if self._windows_auth is WindowsAuth.ANONYMOUS:
             self._note("windows-auth-dropped", f"{text}because of --windows-auth, the connection is anonymous.")
         elif self._windows_auth is None and self.findings.value(self._ask_for_windows_auth(host).key) is not None:
@@ -288,7 +275,7 @@ class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
 
     def _ask_for_windows_auth(self, host: str) -> Question:
         # Anything else may be a password in the wrong place.
-        server = host if _HOST.fullmatch(host) and host != UNKNOWN_HOST else self._connection.name
+        server = host if _HOST.fullmatch(host) and host != UNKNOWN_HOST else self.name
         how = (
             "SSIS sends without a sign-in, and without a warning, if it offers none. "
             f"Answer {KEEP} to sign in with Windows Authentication, or anonymous. "
@@ -318,7 +305,7 @@ class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
         return "_".join(parts)
 
     def report_became(self, converted: ConvertedConnection[SmtpConnectionManager]) -> None:
-        name, conn_id = self._connection.name, converted.conn_id
+        name, conn_id = self.name, converted.conn_id
         self._note(
             "connection-manager-became",
             f"The SMTP connection manager {name!r} became the Airflow connection {conn_id!r}.",
@@ -342,7 +329,7 @@ class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
 
     def _read_values(self) -> Mapping[str, str]:
         """Return the properties by name; an expression takes precedence over the connection string."""
-        text = self._connection.connection_string
+        text = self._manager.connection_string
         stored, _, _ = _split_properties(text)
         server = stored.get("SmtpServer", "")
         # Without "=", an answer is the server.
@@ -374,8 +361,8 @@ class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
         """Return the host and the port from the SmtpServer property; an unknown server becomes `UNKNOWN_HOST`."""
         if not server:
             question = Question(
-                key=f"server of {self._connection.name}",
-                text=f"Which mail server does the connection manager {self._connection.name!r} use? The packages have "
+                key=f"server of {self.name}",
+                text=f"Which mail server does the connection manager {self.name!r} use? The packages have "
                 f"none, and SSIS fails there. Answer with it, or {KEEP} if the connection is completed in Airflow.",
             )
             if any(key.startswith("server of ") for key in self.open_questions):
@@ -408,13 +395,13 @@ class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
 
     def _report_project_settings(self) -> None:
         """Report the properties that the project overrides, unless an expression takes precedence."""
-        connection = self._connection
-        if CONNECTION_STRING in connection.expressions:
+        manager = self._manager
+        if CONNECTION_STRING in manager.expressions:
             return
-        for setting in connection.set_by:
-            if setting.property in connection.expressions:
+        for setting in manager.set_by:
+            if setting.property in manager.expressions:
                 continue
-            text = f"The parameter {setting.by} in {setting.source} sets {setting.property} of {connection.name!r}"
+            text = f"The parameter {setting.by} in {setting.source} sets {setting.property} of {manager.name!r}"
             if setting.contradicted:
                 self._decision(
                     "connection-parameter",
@@ -424,11 +411,11 @@ class SmtpConverter(ManagerConverter[SmtpConnectionManager]):
             else:
                 text += "; the connection has that value, not the one in the connection manager itself."
                 self._note("connection-parameter", text)
-        for setting in connection.configured:
-            if setting.property not in connection.expressions:
+        for setting in manager.configured:
+            if setting.property not in manager.expressions:
                 self._decision(
                     "project-configuration",
-                    f"For {setting.property} of {connection.name!r}, these configurations in {setting.source} set a "
+                    f"For {setting.property} of {manager.name!r}, these configurations in {setting.source} set a "
                     f"value other than the one used here: {setting.by}.",
                     "Look up which configuration is deployed, and check that the Airflow connection has its value.",
                 )

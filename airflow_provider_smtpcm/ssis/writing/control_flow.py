@@ -17,7 +17,6 @@ from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executa
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside
-from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
@@ -35,7 +34,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     keywords,
     variable_name,
 )
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.tasks import convert_task
@@ -43,7 +42,6 @@ from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
     TemplateTranslator,
     WritingContext,
-    display_expression,
     error_summary,
 )
 
@@ -237,12 +235,7 @@ class _ContainerWriter(ContainerConditions):
         """Add the task that lists the files of a loop; return the condition that it succeeded."""
         container, context = loop.loop, self._writer.context
         where = container.where
-        translator = TemplateTranslator(
-            context=context,
-            scope=open_scope(container.variables, self._scope),
-            template_context=TemplateContext.TASK,
-            reader=ReadPoint.inside(container),
-        )
+        translator = TemplateTranslator.inside(container, context, open_scope(container.variables, self._scope))
 
         def convert(name: str, argument: str, value: str, *, is_path: bool) -> KeywordArgument:
             expression = files.expressions.get(name)

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, DatabaseKind
 from airflow_provider_smtpcm.ssis.writing.connections import CONNECTION_STRING, ConvertedConnection, ManagerConverter
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 from airflow_provider_smtpcm.ssis.writing.python_source import slug
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
-from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
 
 SQL_SERVER_DRIVER = "ODBC Driver 18 for SQL Server"
 # The driver on a worker, by a word in the OLE DB provider, the .NET class or the Windows driver's name, in this order.
@@ -109,24 +107,14 @@ def is_sql_server(connection: DatabaseConnection | None) -> bool:
     return _find_driver(connection, values) == SQL_SERVER_DRIVER
 
 
-class DatabaseConverter(ManagerConverter[DatabaseSettings]):
-    """Converts an OLE DB, ADO.NET or ODBC connection manager.
+class DatabaseConverter(ManagerConverter[DatabaseConnection, DatabaseSettings]):
+    """Converts an OLE DB, ADO.NET or ODBC connection manager."""
 
-    Args:
-        symbols, scope: resolve the names in its expressions.
-        options: the options of the import.
-    """
-
-    def __init__(
-        self, connection: DatabaseConnection, symbols: SymbolTable, scope: Scope, options: ConversionOptions
-    ) -> None:
-        super().__init__(connection, symbols, scope, options.answers)
-        self._connection = connection
-        self._has_password = connection.has_password
+    _has_password = False
 
     def convert(self) -> DatabaseSettings:
         values = self._read_values()
-        driver = _find_driver(self._connection, values)
+        driver = _find_driver(self._manager, values)
         extra: dict[str, str] = {}
         server = values.get("server", "")
         if dsn := values.get("dsn", ""):
@@ -178,7 +166,7 @@ class DatabaseConverter(ManagerConverter[DatabaseSettings]):
         name, conn_id, settings = self.name, converted.conn_id, converted.settings
         self._note(
             "database-connection-became",
-            f"The {self._connection.kind} connection manager {name!r} became the Airflow connection {conn_id!r} of "
+            f"The {self._manager.kind} connection manager {name!r} became the Airflow connection {conn_id!r} of "
             "type odbc.",
             "Install apache-airflow-providers-odbc and the driver on the workers.",
         )
@@ -198,8 +186,8 @@ class DatabaseConverter(ManagerConverter[DatabaseSettings]):
             )
         driver = settings.extra.get("driver", "")
         if not driver and "dsn" not in settings.extra:
-            provider = sanitize_line(_read_string(self._connection.connection_string).get("provider", ""))
-            provider = provider or self._connection.provider
+            provider = sanitize_line(_read_string(self._manager.connection_string).get("provider", ""))
+            provider = provider or self._manager.provider
             self._note(
                 "database-driver",
                 f"The provider of {name!r} ({provider or 'none'}) has no known counterpart on Linux, so {conn_id!r} "
@@ -222,7 +210,7 @@ class DatabaseConverter(ManagerConverter[DatabaseSettings]):
 
     def _read_values(self) -> dict[str, str]:
         """Return the properties by name; an expression takes precedence over the connection string."""
-        stored = _read_string(self._connection.connection_string)
+        stored = _read_string(self._manager.connection_string)
         values = dict(stored)
         server = stored.get("server", "")
         if (given := self._evaluate(CONNECTION_STRING, "database server", server, is_server=True)) is not None:
@@ -231,10 +219,9 @@ class DatabaseConverter(ManagerConverter[DatabaseSettings]):
             value = self._evaluate(name, noun, stored.get(key, ""), is_server=key == "server")
             if value is not None:
                 values[key] = value.strip().partition(";")[0]
-        if values.pop("password", ""):
-            self._has_password = True
-        for setting in self._connection.set_by:
-            if setting.property not in self._expressions:
+        self._has_password = self._manager.has_password or bool(values.get("password"))
+        for setting in self._manager.set_by:
+            if setting.property not in self._manager.expressions:
                 self._note(
                     "connection-parameter",
                     f"The parameter {setting.by} in {setting.source} sets {setting.property} of "

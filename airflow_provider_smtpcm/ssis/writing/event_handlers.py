@@ -8,7 +8,7 @@ those executables for which SSIS sends them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_smtpcm.ssis.findings import Findings
@@ -19,6 +19,7 @@ from airflow_provider_smtpcm.ssis.model import (
     ExpressionTask,
     OtherTask,
     Package,
+    SendMailTask,
     SqlTask,
     walk_executables,
 )
@@ -26,11 +27,11 @@ from airflow_provider_smtpcm.ssis.writing.alerts import (
     EVENTS_OF_EXECUTABLES,
     EVENTS_OF_TASKS,
     AlertWriter,
-    NotifierRegistry,
+    NotifierDefinition,
     describe_tasks,
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
-from airflow_provider_smtpcm.ssis.writing.handler_flow import find_handler_mails, find_other_tasks
+from airflow_provider_smtpcm.ssis.writing.handler_conditions import find_handler_mails
 from airflow_provider_smtpcm.ssis.writing.live_variables import find_assigned_names
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, Raw, UniqueNames, keywords, quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
@@ -98,8 +99,13 @@ class EventHandlerWriter:
     def __init__(self, context: WritingContext, variable_names: UniqueNames) -> None:
         self._context, self._findings = context, context.findings
         self._package = context.symbols.package
-        self._registry = NotifierRegistry(variable_names)
-        self.notifiers, self.mails = self._registry.notifiers, self._registry.mails
+        self._variable_names = variable_names
+        self.notifiers: list[NotifierDefinition] = []
+        self.mails: list[MailRecord] = []
+        # The event of each notifier, in lower case.
+        self._events: dict[str, str] = {}
+        # The notifiers that a handler further out has for an executable, by its id and the callback argument.
+        self._assigned: dict[str, dict[str, list[str]]] = {}
 
     def convert_callbacks(self, owner: Executable, scope: Scope, outer: Callbacks) -> Callbacks:
         """Convert the handlers of an executable; return its callbacks.
@@ -128,13 +134,13 @@ class EventHandlerWriter:
             and not self._context.symbols.flow.is_group(owner)
         ):
             self._report_propagate_inside(owner, callbacks)
-        for argument, names in self._registry.assigned.pop(owner.id, {}).items():
+        for argument, names in self._assigned.pop(owner.id, {}).items():
             callbacks.own[argument] = [*callbacks.own.get(argument, []), *names]
         return callbacks
 
     def _apply_propagate(self, handler: EventHandler, event: str, callbacks: Callbacks, *, is_task: bool) -> None:
         """Remove the inherited notifiers of an event if System::Propagate keeps it from the handlers further out."""
-        setters = [task for task in find_other_tasks(handler.executables) if _sets_propagate(task)]
+        setters = [task for task in _find_other_tasks(handler.executables) if _sets_propagate(task)]
         if handler.disabled or not (handler.propagate is False or setters):
             return
         if setters or "Disable" in handler.expressions:
@@ -149,7 +155,7 @@ class EventHandlerWriter:
         if handler.propagate is False:
             for argument in EVENTS_OF_TASKS.get(event, ()):
                 inherited = callbacks.inherited.get(argument, [])
-                callbacks.inherited[argument] = [name for name in inherited if self._registry.events[name] != event]
+                callbacks.inherited[argument] = [name for name in inherited if self._events[name] != event]
                 callbacks.blocked = is_task
 
     def _report_propagate_inside(self, container: Container, callbacks: Callbacks) -> None:
@@ -173,7 +179,7 @@ class EventHandlerWriter:
     def _convert_handler(self, handler: EventHandler, owner: Executable, scope: Scope) -> list[str]:
         """Define notifiers for the mails of a handler; return their names.
 
-        If the event is raised for containers too, the registry has assigned them to executables.
+        If the event is raised for containers too, they are assigned to executables.
         """
         event = handler.event_name.lower()
         names: list[str] = []
@@ -195,15 +201,26 @@ class EventHandlerWriter:
                 self.mails.append(MailRecord(where=where, event=handler.event_name))
                 continue
             explained |= {*mail.run.assumed, *mail.run.lost}
-            names += AlertWriter(self._registry, self._context, mail, handler, owner).write()
+            alert = AlertWriter(self._context, self._variable_names, mail, handler, owner)
+            for notifier in alert.write():
+                names.append(notifier.name)
+                self._add_notifier(notifier, event)
+            self.mails.append(alert.record)
         if names:
             self._report_frequency(handler, owner)
             self._report_other_tasks(handler, explained)
         return names
 
+    def _add_notifier(self, notifier: NotifierDefinition, event: str) -> None:
+        self.notifiers.append(notifier)
+        self._events[notifier.name] = event
+        for argument in EVENTS_OF_EXECUTABLES.get(event, ()):
+            for executable in notifier.executables:
+                self._assigned.setdefault(executable.id, {}).setdefault(argument, []).append(notifier.name)
+
     def report_unplaced(self) -> None:
         """Report the notifiers for executables that the DAG does not have."""
-        for id_, callbacks in self._registry.assigned.items():
+        for id_, callbacks in self._assigned.items():
             executable = next(one for one, _ in self._package.walk_executables() if one.id == id_)
             for argument, names in callbacks.items():
                 self._findings.decision(
@@ -216,7 +233,7 @@ class EventHandlerWriter:
 
     def _report_other_tasks(self, handler: EventHandler, explained: set[tuple[str, ...]]) -> None:
         """Report the tasks of a handler that the DAG does not run and that no other finding names."""
-        others = [task for task in find_other_tasks(handler.executables) if task.path not in explained]
+        others = [task for task in _find_other_tasks(handler.executables) if task.path not in explained]
         if others:
             self._findings.note(
                 "handler-task-not-run",
@@ -248,6 +265,13 @@ class EventHandlerWriter:
                 f"SSIS raises {handler.event_name} for {owner.name!r} and for each executable in it. The callback is "
                 "that of each of them for which SSIS sends the mail.",
             )
+
+
+def _find_other_tasks(executables: Iterable[Executable]) -> Iterator[Executable]:
+    """Yield the enabled tasks among these executables, and inside them, that are not Send Mail tasks."""
+    for executable in walk_executables(executables):
+        if not executable.disabled and not isinstance(executable, Container | SendMailTask):
+            yield executable
 
 
 def _sets_propagate(executable: Executable) -> bool:

@@ -1,4 +1,4 @@
-"""The control flow of a package as a whole: the id of each task, and which executable runs before which.
+"""The control flow of a package as a whole: the id of each task, the order of the executables, and what loops become.
 
 It is known before the first task is written, since a task reads variables that others set.
 """

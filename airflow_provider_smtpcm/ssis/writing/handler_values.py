@@ -116,8 +116,8 @@ class HandlerValues:
     """
 
     def __init__(self, handler: EventHandler, symbols: SymbolTable) -> None:
-        self._symbols = symbols
-        self._is_idle = not any(map(self._find_handler_setters, symbols.package.variables))
+        self.symbols, self._find_setters = symbols, symbols.live.setters.in_event_handlers
+        self._is_idle = not any(map(self._find_setters, symbols.package.variables))
         # The constraints on each executable, by its id.
         self._incoming: dict[str, list[PrecedenceConstraint]] = {}
         self._required: dict[str, set[str]] = {}
@@ -139,8 +139,8 @@ class HandlerValues:
         for child in owner.executables:
             self._executables[child.id], self._chains[child.id] = child, (*chain, child.id)
             if not child.disabled:
-                for variable in self._symbols.live.setters.set_by(child):
-                    self._setters.setdefault(_identify(variable), []).append(child.id)
+                for variable in self.symbols.live.setters.set_by(child):
+                    self._setters.setdefault(variable.identity, []).append(child.id)
             if isinstance(child, Container):
                 self._enter(child, (*chain, child.id))
             for nested in child.event_handlers:
@@ -150,10 +150,10 @@ class HandlerValues:
         """Return the values of the handler that SSIS has run for the same executable: OnError before OnTaskFailed."""
         if handler.event_name.lower() != "ontaskfailed" or self._is_idle:
             return None
-        handlers = {id(one): one for _, one in self._symbols.package.walk_executables() if one is not None}
+        handlers = {id(one): one for _, one in self.symbols.package.walk_executables() if one is not None}
         found = [one for one in handlers.values() if one.owner == handler.owner and one.event_name.lower() == "onerror"]
         is_certain = len(found) == 1 and not found[0].disabled and "Disable" not in found[0].expressions
-        return HandlerValues(found[0], self._symbols) if is_certain else None
+        return HandlerValues(found[0], self.symbols) if is_certain else None
 
     def _enter_nested(self, handler: EventHandler) -> None:
         pending: list[EventHandler | Executable] = [handler]
@@ -218,14 +218,14 @@ class HandlerValues:
         paths = [setter.path for setter in value.setters]
         paths += [variable.scope] if variable.expression is not None else []
         return all(
-            self._symbols.lookup(name, self._scope_at(other)) == self._symbols.lookup(name, self._scope_at(path))
+            self.symbols.lookup(name, self._scope_at(other)) == self.symbols.lookup(name, self._scope_at(path))
             for name in find_variables(value.tree)
             for other in paths
         )
 
     def _scope_at(self, path: tuple[str, ...]) -> Scope:
         if path not in self._scopes:
-            self._scopes[path] = self._symbols.scope_at(path)
+            self._scopes[path] = self.symbols.scope_at(path)
         return self._scopes[path]
 
     def _find_value(self, variable: Variable, point: _Point, depth: int) -> _Value | None:
@@ -249,7 +249,7 @@ class HandlerValues:
         values: list[_Value] = []
 
         def expand(node: Name) -> Expression:
-            symbol = self._symbols.lookup(node.name, scope)
+            symbol = self.symbols.lookup(node.name, scope)
             value = self._find_value(symbol, point, depth + 1) if isinstance(symbol, Variable) else None
             if value is None:
                 return node
@@ -273,10 +273,10 @@ class HandlerValues:
         """
         if depth > _MAX_DEPTH:
             raise _UnknownError
-        found = {key: self._compare(key, point) for key in self._setters.get(_identify(variable), ())}
+        found = {key: self._compare(key, point) for key in self._setters.get(variable.identity, ())}
         earlier = [key for key, when in found.items() if when != "not before"]
         if not earlier:
-            others = {one.executable.id for one in self._find_handler_setters(variable)} - {*chain}
+            others = {one.executable.id for one in self._find_setters(variable)} - {*chain}
             if not others:
                 return None
             if self._preceding is None:
@@ -290,8 +290,8 @@ class HandlerValues:
     def _compute_assignment(self, variable: Variable, task: Executable, depth: int, chain: tuple[str, ...]) -> _Value:
         """Return the value that a task assigns to a variable, in terms of the values outside the handler."""
         scope = self._scope_at(task.path)
-        assignments = find_assignments(self._symbols, task, scope)
-        tree = next((value for target, value in assignments or () if _identify(target) == _identify(variable)), None)
+        assignments = find_assignments(self.symbols, task, scope)
+        tree = next((value for target, value in assignments or () if target.identity == variable.identity), None)
         if tree is None:
             raise _UnknownError
         point = _Point(self._chains[task.id], is_after=False)
@@ -300,7 +300,7 @@ class HandlerValues:
 
         def expand(node: Name) -> Expression:
             nonlocal adds
-            symbol = self._symbols.lookup(node.name, scope)
+            symbol = self.symbols.lookup(node.name, scope)
             if not isinstance(symbol, Variable):
                 return node
             if symbol.expression is not None:
@@ -310,7 +310,7 @@ class HandlerValues:
             else:
                 value = self._compute(symbol, point, depth + 1, chain)
             if value is None:
-                adds = adds or bool(self._find_handler_setters(symbol))
+                adds = adds or bool(self._find_setters(symbol))
                 return node
             values.append(value)
             return value.tree
@@ -379,18 +379,14 @@ class HandlerValues:
 
     # What a person is asked.
 
-    def _find_handler_setters(self, variable: Variable) -> list[VariableUse]:
-        """Return the executables of all event handlers that set a variable."""
-        return [one for one in self._symbols.live.setters.of(variable) if one.event_handler is not None]
-
     def _is_set_in_nested_handler(self, variable: Variable) -> bool:
         """Whether an event handler of an executable in this handler sets a variable."""
-        return any(one.executable.id in self._nested for one in self._find_handler_setters(variable))
+        return any(one.executable.id in self._nested for one in self._find_setters(variable))
 
     def _ask(self, variable: Variable) -> _Value | None:
         """Return the answer of a person, or a guess."""
-        question = ask_for_value(self._symbols, variable)
-        answer = self._symbols.findings.answer(question.key)
+        question = ask_for_value(self.symbols, variable)
+        answer = self.symbols.findings.answer(question.key)
         text = question.guess if answer is None else answer
         if text.strip().lower() == KEEP:
             return None
@@ -399,7 +395,7 @@ class HandlerValues:
 
 def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     """Return the question for the value of a variable that executables in event handlers set."""
-    setters = [one for one in symbols.live.setters.of(variable) if one.event_handler is not None]
+    setters = symbols.live.setters.in_event_handlers(variable)
     names = quoted_list(sorted({one.executable.name for one in setters}))
     how = (
         "Answer with an SSIS expression such as @[System::ErrorDescription], with a text, or with "
@@ -445,10 +441,6 @@ def _read_answer(answer: str) -> Expression:
         except (ExpressionError, RecursionError):  # which `read_answers` refuses
             pass
     return Literal(type=TypeSpec(DataType.WSTR), value=answer)
-
-
-def _identify(variable: Variable) -> tuple[str, tuple[str, ...]]:
-    return variable.qualified_name, variable.scope
 
 
 def _is_too_large(tree: Expression) -> bool:

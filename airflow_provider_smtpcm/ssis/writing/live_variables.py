@@ -82,11 +82,15 @@ class VariableSetters:
 
     def of(self, variable: Variable) -> Sequence[VariableUse]:
         """Return what sets a variable, in the order of `Package.walk_executables`."""
-        return self._setters.get(_identify(variable), ())
+        return self._setters.get(variable.identity, ())
+
+    def in_event_handlers(self, variable: Variable) -> list[VariableUse]:
+        """Return what sets a variable in event handlers."""
+        return [setter for setter in self.of(variable) if setter.event_handler is not None]
 
     def reads(self, variable: Variable) -> Sequence[VariableUse]:
         """Return what reads a variable: mails, conditions, statements, expressions and tasks, in the same order."""
-        return self._readers.get(_identify(variable), ())
+        return self._readers.get(variable.identity, ())
 
     def set_by(self, executable: Executable) -> tuple[Variable, ...]:
         """Return the variables that an executable sets itself, even if it is disabled; not those that it contains."""
@@ -116,7 +120,7 @@ class VariableSetters:
         for place in self._places.values():
             names = () if place.executable.disabled else _find_outputs(place.executable)
             variables = (_resolve(name, place.scope) for name in names)
-            for identity in dict.fromkeys(_identify(each) for each in variables if each is not None):
+            for identity in dict.fromkeys(each.identity for each in variables if each is not None):
                 found.setdefault(identity, []).append(VariableUse(place.executable, place.handler))
         return found
 
@@ -135,9 +139,9 @@ class VariableSetters:
         remaining = [_resolve(name, scope)]
         while remaining:
             variable = remaining.pop()
-            if variable is None or _identify(variable) in found:
+            if variable is None or variable.identity in found:
                 continue
-            found[_identify(variable)] = None
+            found[variable.identity] = None
             if variable.expression is not None:
                 declaring_scope = self._scopes.get(variable.scope, scope)
                 remaining += [_resolve(each, declaring_scope) for each in find_names(variable.expression)]
@@ -161,10 +165,6 @@ def find_assigned_names(expression: str) -> tuple[str, ...]:
 
 def _name(match: re.Match[str]) -> str:
     return match["quoted"] or match["bare"] or ""
-
-
-def _identify(variable: Variable) -> _Identity:
-    return variable.qualified_name, variable.scope
 
 
 def _resolve(name: str, scope: _Scope) -> Variable | None:
@@ -435,7 +435,7 @@ class LiveVariables:
             )
 
     def _report_handlers(self, variable: Variable, reader: ReadPoint) -> None:
-        inside = [setter for setter in self.setters.of(variable) if setter.event_handler is not None]
+        inside = self.setters.in_event_handlers(variable)
         if inside and reader.id:
             names = dict.fromkeys(f"{setter.executable.name!r}" for setter in inside)
             setters = quoted_list(sorted({setter.executable.name for setter in inside}))

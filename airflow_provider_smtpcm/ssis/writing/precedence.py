@@ -31,12 +31,11 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     keywords,
     variable_name,
 )
-from airflow_provider_smtpcm.ssis.writing.secrets import sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
     WritingContext,
-    display_expression,
     error_summary,
     translate_condition,
 )

@@ -1,12 +1,32 @@
-"""Finds secrets in the texts of SSIS packages, and removes them from reports and DAG files.
+"""Finds secrets in the texts and expressions of SSIS packages, and removes them from reports and DAG files.
 
-The account in a connection string (`Password=...`) is always removed. A password in the text of a mail
-(`Password: Hunter2!`) is kept, since its author meant to send it, and is reported as a finding.
+The account in a connection string (`Password=...`) is always removed, even if an expression has it in several literals:
+`"User ID=" + "svc" + ";Password=" + ...`. A password in the text of a mail (`Password: Hunter2!`) is kept, since its
+author meant to send it, and is reported as a finding.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+from airflow_provider_smtpcm.ssis.expressions import (
+    Cast,
+    Conditional,
+    DataType,
+    Expression,
+    ExpressionError,
+    Literal,
+    Name,
+    NotTranslatable,
+    Operation,
+    TypeSpec,
+    children,
+    parse,
+    replace_strings,
+    unparse,
+    walk,
+)
 
 # An SMTP connection manager has no account in SSIS, but packages have one in its connection string or in an expression.
 # The value ends at a semicolon, a quotation mark or the end of the line, and may itself be quoted.
@@ -27,6 +47,10 @@ _CONNECTION_STRING = re.compile(
 _REMOVED = "(removed)"
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 _WHITESPACE_KEPT = "\n\t"
+# Stands for a value that is computed at run time. In a connection string, a semicolon ends the value before it.
+_COMPUTED = ";"
+_MAX_PREFIX = 200  # characters before a value that are searched for `Password=`
+_PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*N?[\"']?\Z", re.IGNORECASE)
 
 
 def sanitize(text: str) -> str:
@@ -157,3 +181,89 @@ def _looks_like_password(word: str) -> bool:
     has_sign = any(char in "!@#$%^&*+=?_~|" for char in word.rstrip("!?"))
     has_inner_capital = any(char.isupper() for char in word[1:]) and any(char.islower() for char in word)
     return (has_letter and (has_digit or has_sign)) or has_inner_capital
+
+
+def display_expression(expression: str) -> str:
+    """Return an expression without credentials, for a report or a comment.
+
+    If credentials are spread over several literals, all literals are removed.
+    """
+    try:
+        tree = parse(expression)
+    except (ExpressionError, RecursionError):
+        return sanitize(expression)
+    literals = {str(node.value).strip(_COMPUTED) for node in walk(tree) if isinstance(node, Literal)}
+    if any(has_credentials(text) and text.strip(_COMPUTED) not in literals for text in joined_literals(tree)):
+        return unparse(replace_strings(tree, lambda _: "(removed)"))
+    return sanitize(expression)
+
+
+def reject_credentials(tree: Expression) -> Expression:
+    """Return the tree unchanged.
+
+    Raises:
+        NotTranslatable: it contains credentials.
+    """
+    if any(has_credentials(text) for text in joined_literals(tree)):
+        raise NotTranslatable(
+            "It contains credentials, which were not copied.", remedy="Read them from a secrets backend."
+        )
+    return tree
+
+
+def find_password_names(tree: Expression) -> Iterator[str]:
+    """Yield the names whose value is used as a password, as in `"Password=" + @[User::Text]`."""
+    for node in walk(tree):
+        if not isinstance(node, Operation):
+            continue
+        before = ""
+        for operand in _get_operands(node):
+            if isinstance(operand, Name) and _PASSWORD_KEY.search(before[-_MAX_PREFIX:]):
+                yield operand.name
+            before += _get_text(operand)
+
+
+def joined_literals(tree: Expression) -> list[str]:
+    """Return the texts in an expression: what `+` joins is one text, and each branch of a conditional gives one."""
+    texts: list[str] = []
+    remaining = [tree]
+    while remaining:
+        node = remaining.pop()
+        if isinstance(node, Literal | Cast | Operation):
+            operands = _get_operands(node)
+            text = "".join(map(_get_text, operands))
+            texts += [text] if text.strip(_COMPUTED) else []
+            # Each branch of a conditional is a text of its own, which begins with the text before the conditional.
+            before = ""
+            for operand in operands:
+                if isinstance(operand, Conditional):
+                    remaining += [branch for test, arm in operand.arms for branch in (test, _prepend(before, arm))]
+                    remaining.append(_prepend(before, operand.otherwise))
+                before += _get_text(operand)
+            remaining += [
+                inner for operand in operands if not isinstance(operand, Conditional) for inner in children(operand)
+            ]
+        else:
+            remaining += children(node)
+    return texts
+
+
+def _get_operands(node: Expression) -> list[Expression]:
+    """Return the operands of a `+` in order, also those inside casts; for any other node, the node itself."""
+    if isinstance(node, Cast):
+        return _get_operands(node.operand)
+    if isinstance(node, Operation) and node.is_sum:
+        return [inner for operand in node.operands for inner in _get_operands(operand)]
+    return [node]
+
+
+def _get_text(node: Expression) -> str:
+    return node.value if isinstance(node, Literal) and isinstance(node.value, str) else _COMPUTED
+
+
+def _prepend(before: str, branch: Expression) -> Expression:
+    """Return a branch of a conditional with the end of the preceding text before it."""
+    if not before.strip(_COMPUTED):
+        return branch
+    prefix = Literal(type=TypeSpec(DataType.WSTR), value=before[-_MAX_PREFIX:])
+    return Operation(first=prefix, rest=(("+", branch, 0),))

@@ -20,15 +20,18 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.findings import Question, ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
-from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
-from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials, sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import (
+    display_expression,
+    find_password_line,
+    has_credentials,
+    sanitize,
+)
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
     TemplateTranslator,
     WritingContext,
-    display_expression,
     error_summary,
     separate_lines,
 )
@@ -81,11 +84,7 @@ class MailConverter:
         self._context, self._task, self._scope, self._template_context = context, task, scope, template_context
         self._findings = context.findings
         self._where = task.where
-        # The alert of an event handler reads variables whenever its event occurs.
-        reader = ReadPoint.inside(task, is_callback=template_context is TemplateContext.CALLBACK)
-        self._translator = TemplateTranslator(
-            context=context, scope=scope, template_context=template_context, reader=reader
-        )
+        self._translator = TemplateTranslator.inside(task, context, scope, template_context)
         # The reader has reported that all properties are missing.
         self._is_reported = task.is_unconfigured or task.has_unreadable_data
         self.arguments: list[KeywordArgument] = []

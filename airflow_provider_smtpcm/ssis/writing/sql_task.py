@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
     NotTranslatable,
-    TemplateContext,
     escape_template,
     quote_string,
 )
@@ -25,7 +24,6 @@ from airflow_provider_smtpcm.ssis.model import (
     Variable,
 )
 from airflow_provider_smtpcm.ssis.writing.database_connections import is_sql_server
-from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, Raw, keywords, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials_in_statement, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope
@@ -84,12 +82,7 @@ class SqlTaskConverter:
     def __init__(self, context: WritingContext, task: SqlTask, scope: Scope) -> None:
         self._context, self._task, self._scope = context, task, scope
         self._where = task.where
-        self._translator = TemplateTranslator(
-            context=context,
-            scope=scope,
-            template_context=TemplateContext.TASK,
-            reader=ReadPoint.inside(task),
-        )
+        self._translator = TemplateTranslator.inside(task, context, scope)
 
     def convert(self) -> list[KeywordArgument]:
         """Return the arguments of the operator.

@@ -131,8 +131,8 @@ class DagParams:
 
     def mark_secret(self, symbol: Symbol) -> None:
         """Never write the value of this symbol; if it already is a param, empty its default."""
-        self._secrets.add(_identity(symbol))
-        if (key := self._keys.get(_identity(symbol))) is not None:
+        self._secrets.add(symbol.identity)
+        if (key := self._keys.get(symbol.identity)) is not None:
             self._add(symbol, key)
 
     def default_of(self, symbol: Symbol) -> object:
@@ -143,7 +143,7 @@ class DagParams:
 
     def set_default(self, symbol: Symbol, value: str) -> None:
         """Replace the default of a symbol's param, if it has one."""
-        key = self._keys.get(_identity(symbol))
+        key = self._keys.get(symbol.identity)
         if key is not None:
             self.defaults[key] = value
 
@@ -216,7 +216,7 @@ class DagParams:
         )
 
     def _param(self, symbol: Symbol) -> JinjaName:
-        identity = _identity(symbol)
+        identity = symbol.identity
         if identity not in self._keys:
             key, number = symbol.name, 2
             while key in self.defaults:
@@ -226,11 +226,11 @@ class DagParams:
         return JinjaName(code=f"params[{quote_string(key)}]", type=TYPES.get(symbol.data_type))
 
     def _add(self, symbol: Symbol, key: str) -> None:
-        self._keys[_identity(symbol)] = key
+        self._keys[symbol.identity] = key
         self.defaults[key] = self._choose_default(symbol, key)
 
     def _is_secret(self, symbol: Symbol) -> bool:
-        return is_secret(symbol) or _identity(symbol) in self._secrets
+        return is_secret(symbol) or symbol.identity in self._secrets
 
     def _choose_default(self, symbol: Symbol, key: str) -> object:
         where = symbol.qualified_name
@@ -466,10 +466,6 @@ class SymbolTable:
             )
 
         return resolve
-
-
-def _identity(symbol: Symbol) -> _Identity:
-    return symbol.qualified_name, symbol.scope if isinstance(symbol, Variable) else ("$Package",)
 
 
 def _is_visible(declared_at: tuple[str, ...], path: tuple[str, ...]) -> bool:

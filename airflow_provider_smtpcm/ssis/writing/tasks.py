@@ -15,7 +15,6 @@ from airflow_provider_smtpcm.ssis.expressions import (
     Name,
     NotTranslatable,
     Operation,
-    TemplateContext,
     TypeSpec,
     Unary,
     find_system_type,
@@ -33,7 +32,6 @@ from airflow_provider_smtpcm.ssis.model import (
     describe_kind,
     walk_executables,
 )
-from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, keywords, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.sql_task import OPERATOR as SQL_OPERATOR
@@ -74,8 +72,7 @@ def _convert_assignments(
     """Return the operator of an Expression task, or of a script that only sets variables."""
     if not assignments:
         return ConvertedTask(operator="EmptyOperator", comment=f"SSIS: {task.name!r} does nothing.")
-    reader = ReadPoint.inside(task)
-    translator = TemplateTranslator(context=context, scope=scope, template_context=TemplateContext.TASK, reader=reader)
+    translator = TemplateTranslator.inside(task, context, scope)
     values: dict[str, object] = {}
     comments = []
     for variable, tree in assignments:
@@ -85,7 +82,7 @@ def _convert_assignments(
     if isinstance(task, OtherTask):
         context.findings.note(
             "script-became-expression",
-            reader.where,
+            task.where,
             f"{task.name!r} ({describe_kind(task.kind)}) only sets {', '.join(values)}: the DAG computes the same.",
         )
     if isinstance(task, ExpressionTask):

@@ -1,8 +1,7 @@
-r"""Translates the SSIS expressions of a package to Jinja templates.
+"""Translates the SSIS expressions of a package to Jinja templates.
 
 Variables are inlined, and Windows paths are mapped to paths of a worker. An expression that contains the credentials of
-a connection string is refused, even if they are spread over several literals:
-`"User ID=" + "svc" + ";Password=" + ...`.
+a connection string is refused.
 """
 
 from __future__ import annotations
@@ -12,18 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.expressions import (
-    Cast,
-    Conditional,
     DataType,
     Expression,
     ExpressionError,
     Literal,
-    Name,
-    NotTranslatable,
-    Operation,
     TemplateContext,
-    TypeSpec,
-    children,
     condition_to_jinja,
     find_leading_strings,
     find_variables,
@@ -31,14 +23,25 @@ from airflow_provider_smtpcm.ssis.expressions import (
     parse,
     replace_strings,
     to_jinja,
-    unparse,
     walk,
 )
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
-from airflow_provider_smtpcm.ssis.model import DatabaseConnection, ExpressionTask, Package, SmtpConnection, Variable
+from airflow_provider_smtpcm.ssis.model import (
+    DatabaseConnection,
+    Executable,
+    ExpressionTask,
+    Package,
+    SmtpConnection,
+    Variable,
+)
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, keywords
-from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials, sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import (
+    find_password_names,
+    joined_literals,
+    reject_credentials,
+    sanitize,
+)
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, Symbol, SymbolTable, design_value
 
 #: A name that no template defines: reading an attribute of it fails, so the mail is not sent.
@@ -50,10 +53,6 @@ _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _RECIPIENTS = {"to", "cc", "bcc"}
 _RECIPIENT_LINES = re.compile(r"[ \t]*[;,]?[ \t]*[\r\n]+[\s;,]*")
 _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
-# Stands for a value that is computed at run time. In a connection string, a semicolon ends the value before it.
-_COMPUTED = ";"
-_MAX_PREFIX = 200  # characters before a value that are searched for `Password=`
-_PASSWORD_KEY = re.compile(r"(?:password|passwd|pwd)\s*[=:]\s*N?[\"']?\Z", re.IGNORECASE)
 _PASSWORD_WORD = re.compile(r"password|passwd|pwd", re.IGNORECASE)
 
 
@@ -140,18 +139,30 @@ class Template:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateTranslator:
-    """Translates the expressions of one mail.
+    """Translates the expressions of one executable.
 
     Args:
         scope: resolves the names in the expressions.
         template_context: what renders the templates: a task or a callback.
-        reader: the mail; its name is the value of `System::TaskName`.
+        reader: the executable; its name is the value of `System::TaskName`.
     """
 
     context: WritingContext
     scope: Scope
     template_context: TemplateContext
     reader: ReadPoint
+
+    @classmethod
+    def inside(
+        cls,
+        executable: Executable,
+        context: WritingContext,
+        scope: Scope,
+        template_context: TemplateContext = TemplateContext.TASK,
+    ) -> TemplateTranslator:
+        """Return the translator for the expressions of an executable."""
+        reader = ReadPoint.inside(executable, is_callback=template_context is TemplateContext.CALLBACK)
+        return cls(context=context, scope=scope, template_context=template_context, reader=reader)
 
     def translate(self, expression: str, *, argument: str = "", is_path: bool = False) -> Template:
         """Return the template for an expression.
@@ -167,8 +178,8 @@ class TemplateTranslator:
         context, symbols = self.context, self.context.symbols
         original = parse(expression)
         with symbols.params.rollback_on_failure():
-            tree = _reject_credentials(symbols.inline(original, self.scope, self.reader.name))
-            symbols.mark_secret(_find_password_names(tree), self.scope)
+            tree = reject_credentials(symbols.inline(original, self.scope, self.reader.name))
+            symbols.mark_secret(find_password_names(tree), self.scope)
             if is_path:
                 tree = self._with_mapped_paths(tree)
             elif argument in _RECIPIENTS:
@@ -188,7 +199,7 @@ class TemplateTranslator:
         template = translation.template
         if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
-        return Template(text=template, literals=_joined_literals(symbols.inline(original, self.scope)))
+        return Template(text=template, literals=joined_literals(symbols.inline(original, self.scope)))
 
     def typed(self, expression: str, data_type: DataType | None) -> FunctionCall:
         """Return the call that makes the value of an expression, with its type, from a template.
@@ -316,81 +327,16 @@ def translate_condition(
     symbols = context.symbols
     with symbols.params.rollback_on_failure():
         original = parse(expression) if isinstance(expression, str) else expression
-        tree = _reject_credentials(symbols.inline(original, scope))
+        tree = reject_credentials(symbols.inline(original, scope))
         template = condition_to_jinja(tree, symbols.jinja_resolver(scope, template_context, reader))
     if "ssis." in template:
         context.macros.add("ssis")
     return template
 
 
-def display_expression(expression: str) -> str:
-    """Return an expression without credentials, for a report or a comment.
-
-    If credentials are spread over several literals, all literals are removed.
-    """
-    try:
-        tree = parse(expression)
-    except (ExpressionError, RecursionError):
-        return sanitize(expression)
-    literals = {str(node.value).strip(_COMPUTED) for node in walk(tree) if isinstance(node, Literal)}
-    if any(has_credentials(text) and text.strip(_COMPUTED) not in literals for text in _joined_literals(tree)):
-        return unparse(replace_strings(tree, lambda _: "(removed)"))
-    return sanitize(expression)
-
-
 def error_summary(error: Exception) -> str:
     """Return the message of an error without the lines that show the position in the expression."""
     return sanitize(str(error)).partition("\n    ")[0]
-
-
-def _joined_literals(tree: Expression) -> list[str]:
-    """Return the texts in an expression: what `+` joins is one text, and each branch of a conditional gives one."""
-    texts: list[str] = []
-    remaining = [tree]
-    while remaining:
-        node = remaining.pop()
-        if isinstance(node, Literal | Cast | Operation):
-            operands = _get_operands(node)
-            text = "".join(map(_get_text, operands))
-            texts += [text] if text.strip(_COMPUTED) else []
-            # Each branch of a conditional is a text of its own, which begins with the text before the conditional.
-            before = ""
-            for operand in operands:
-                if isinstance(operand, Conditional):
-                    remaining += [branch for test, arm in operand.arms for branch in (test, _prepend(before, arm))]
-                    remaining.append(_prepend(before, operand.otherwise))
-                before += _get_text(operand)
-            remaining += [
-                inner for operand in operands if not isinstance(operand, Conditional) for inner in children(operand)
-            ]
-        else:
-            remaining += children(node)
-    return texts
-
-
-def _reject_credentials(tree: Expression) -> Expression:
-    """Return the tree unchanged.
-
-    Raises:
-        NotTranslatable: it contains credentials.
-    """
-    if any(has_credentials(text) for text in _joined_literals(tree)):
-        raise NotTranslatable(
-            "It contains credentials, which were not copied.", remedy="Read them from a secrets backend."
-        )
-    return tree
-
-
-def _find_password_names(tree: Expression) -> Iterator[str]:
-    """Yield the names whose value is used as a password, as in `"Password=" + @[User::Text]`."""
-    for node in walk(tree):
-        if not isinstance(node, Operation):
-            continue
-        before = ""
-        for operand in _get_operands(node):
-            if isinstance(operand, Name) and _PASSWORD_KEY.search(before[-_MAX_PREFIX:]):
-                yield operand.name
-            before += _get_text(operand)
 
 
 def mark_passwords(symbols: SymbolTable) -> None:
@@ -400,7 +346,7 @@ def mark_passwords(symbols: SymbolTable) -> None:
         if not _PASSWORD_WORD.search(text):
             continue
         try:
-            names = set(_find_password_names(parse(text)))
+            names = set(find_password_names(parse(text)))
         except (ExpressionError, RecursionError):
             continue
         known: tuple[Symbol, ...] = (*package.parameters, *package.variables)
@@ -420,24 +366,3 @@ def _find_expressions(package: Package) -> Iterator[str]:
         yield from executable.expressions.values()
         if isinstance(executable, ExpressionTask):
             yield executable.expression.partition("=")[2]
-
-
-def _get_operands(node: Expression) -> list[Expression]:
-    """Return the operands of a `+` in order, also those inside casts; for any other node, the node itself."""
-    if isinstance(node, Cast):
-        return _get_operands(node.operand)
-    if isinstance(node, Operation) and node.is_sum:
-        return [inner for operand in node.operands for inner in _get_operands(operand)]
-    return [node]
-
-
-def _get_text(node: Expression) -> str:
-    return node.value if isinstance(node, Literal) and isinstance(node.value, str) else _COMPUTED
-
-
-def _prepend(before: str, branch: Expression) -> Expression:
-    """Return a branch of a conditional with the end of the preceding text before it."""
-    if not before.strip(_COMPUTED):
-        return branch
-    prefix = Literal(type=TypeSpec(DataType.WSTR), value=before[-_MAX_PREFIX:])
-    return Operation(first=prefix, rest=(("+", branch, 0),))
