@@ -27,7 +27,7 @@ FLOORS = {
     "ledger": {"smtp", "mail", "errors"},
     "merge": {"ledger", "arguments", "smtp", "mail", "errors"},
     "operators": {"merge", "ledger", "arguments", "ssis", "hooks", "smtp", "mail", "errors"},
-    "decorators": {"operators", "ledger", "hooks", "mail", "errors"},
+    "decorators": {"operators", "arguments", "ledger", "hooks", "mail", "errors"},
     "notifications": {"arguments", "hooks", "smtp", "mail", "errors"},
     "email_backend": {"notifications", "operators", "arguments", "hooks", "mail", "errors"},
     "check": {"hooks", "smtp", "connection_manager", "errors"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
-from airflow_provider_smtpcm.arguments.values import as_text, check_not_negative
+from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_not_negative
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
@@ -107,24 +107,7 @@ class SendMailNotifier(BaseNotifier):
         ValueError: `to` is empty, or `retry_for` is negative or not a number.
     """
 
-    template_fields: Sequence[str] = (
-        "smtpcm_conn_id",
-        "from_address",
-        "to",
-        "cc",
-        "bcc",
-        "reply_to",
-        "subject",
-        "text",
-        "html",
-        "text_file",
-        "html_file",
-        "attachments",
-        "inline_images",
-        "priority",
-        "headers",
-        "only_if",
-    )
+    template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "only_if")
     template_ext: Sequence[str] = ()
 
     def __init__(
