@@ -177,8 +177,8 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
         MailError: no recipient was accepted, or the outcome is unknown.
     """
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.mail.address import format_addresses
     from airflow_provider_smtpcm.mail.headers import new_message_id
+    from airflow_provider_smtpcm.smtp.outcome import format_addresses
 
     started_at = time.monotonic()
     hook = get_hook(conn_id)

@@ -29,7 +29,7 @@ FLOORS = {
     "operators": {"merge", "ledger", "arguments", "ssis", "hooks", "smtp", "mail", "errors"},
     "decorators": {"operators", "arguments", "ledger", "hooks", "mail", "errors"},
     "notifications": {"arguments", "hooks", "smtp", "mail", "errors"},
-    "email_backend": {"notifications", "operators", "arguments", "hooks", "mail", "errors"},
+    "email_backend": {"notifications", "operators", "hooks", "smtp", "mail", "errors"},
     "check": {"hooks", "smtp", "connection_manager", "errors"},
     "testing": set(),
     "ssis": {"connection_manager", "errors"},

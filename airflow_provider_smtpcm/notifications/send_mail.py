@@ -196,7 +196,7 @@ class SendMailNotifier(BaseNotifier):
             if delivery.error is not None:
                 log.error("The alert did not reach every recipient (%s): %s", delivery.outcome, delivery.error)
             if delivery.accepted:
-                from airflow_provider_smtpcm.mail.address import format_addresses
+                from airflow_provider_smtpcm.smtp.outcome import format_addresses
 
                 log.info("The alert %s was accepted for %s.", delivery.message_id, format_addresses(delivery.accepted))
 

@@ -161,6 +161,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
         """Send the mail; return its delivery, or None if `attempt.failure` is set."""
+        from airflow_provider_smtpcm.smtp.outcome import format_addresses
+
         rendered: Any = self  # Airflow has rendered the fields
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
@@ -171,8 +173,6 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if attempt.failure is not None:
             return None
         assert delivery is not None
-        from airflow_provider_smtpcm.mail.address import format_addresses
-
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         accepted = format_addresses(delivery.accepted)
@@ -233,8 +233,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         cancellation: CancellationToken,
     ) -> Delivery:
         """Send the mail to the recipients who do not have it yet."""
-        from airflow_provider_smtpcm.mail.address import format_addresses
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
+        from airflow_provider_smtpcm.smtp.outcome import format_addresses
 
         log.info(
             "SendMailTaskInfo: %s from %s to %s, subject %r, %d %s.",
