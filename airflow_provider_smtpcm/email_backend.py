@@ -177,8 +177,9 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
         MailError: no recipient was accepted, or the outcome is unknown.
     """
     from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.mail.address import format_addresses
     from airflow_provider_smtpcm.mail.headers import new_message_id
+    from airflow_provider_smtpcm.smtp.outcome import format_addresses
+    from airflow_provider_smtpcm.smtp.queue import SendRequest
 
     started_at = time.monotonic()
     hook = get_hook(conn_id)
@@ -186,7 +187,8 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     assert mail.from_address is not None
     if mail.message_id is None:
         mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))
-    rendering = hook.render(mail)
+    request = SendRequest(0, mail)
+    request.render()
     recipients = format_addresses([address.address for address in mail.recipients])
     if dryrun:
         log.info(
@@ -202,7 +204,7 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
             recipients,
         )
         raise OutcomeUnknownError(error_text)
-    delivery = send_alert(hook, mail, ALERT_RETRY_FOR, started_at=started_at, rendering=rendering)
+    delivery = send_alert(hook, request, ALERT_RETRY_FOR, started_at=started_at)
     if delivery.error is not None:
         if delivery.outcome == "unknown":
             _add_unknown_outcome(fingerprint, str(delivery.error))

@@ -1,1 +1,90 @@
-"""Arguments of operators and the notifier: validation, and templates whose values cannot act as syntax."""
+"""Arguments of operators and the notifier: checked and converted here; templates are rendered by the modules below.
+
+Pure: no Airflow. Every parse of a DAG file imports this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+#: The arguments that describe a mail, of every operator and notifier.
+MAIL_FIELDS = (
+    "from_address",
+    "to",
+    "cc",
+    "bcc",
+    "reply_to",
+    "subject",
+    "text",
+    "html",
+    "text_file",
+    "html_file",
+    "attachments",
+    "inline_images",
+    "priority",
+    "headers",
+)
+#: The default of `retry_for`: how long (s) a mail is retried within one attempt of the task.
+DEFAULT_RETRY_FOR = 60.0
+
+
+def as_text(value: object) -> str | None:
+    """Convert a value to text, since native rendering turns text that looks like a number into one. None stays None."""
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def as_headers(value: Any) -> Any:
+    """Convert the values of a mapping of headers to text. Anything else is returned unchanged, for `Mail` to check."""
+    if value is None:
+        return ()
+    return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Check that an argument is one of the allowed values.
+
+    Raises:
+        ValueError: names the argument, its value and the allowed values.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
+
+
+def check_positive_int(name: str, value: object) -> None:
+    """Check that an argument is an integer of at least 1.
+
+    Raises:
+        ValueError: names the argument and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; give an integer of at least 1.")
+
+
+def check_positive_or_none(name: str, value: object) -> None:
+    """Check that an argument is a number above 0, or None.
+
+    Raises:
+        ValueError: names the argument and its value.
+    """
+    if value is not None and not _to_float(value) > 0:
+        raise ValueError(f"{name} is {value!r}; give a number above 0, or None.")
+
+
+def check_not_negative(name: str, value: object) -> None:
+    """Check that an argument is a number of at least 0.
+
+    Raises:
+        ValueError: names the argument and its value.
+    """
+    if not _to_float(value) >= 0:
+        raise ValueError(f"{name} is {value!r}; give a number of at least 0.")
+
+
+def _to_float(value: object) -> float:
+    """Return a number as a float; nan for anything else, and for an integer that is too large for a float."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
+from airflow_provider_smtpcm.arguments import MAIL_FIELDS
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 
@@ -27,21 +28,7 @@ if TYPE_CHECKING:
 
 #: The fields that a function may return: those of a mail, without `text_file` and `html_file`, since only the author of
 #: the DAG may choose template files.
-RETURNED_FIELDS = (
-    "from_address",
-    "to",
-    "cc",
-    "bcc",
-    "reply_to",
-    "subject",
-    "text",
-    "html",
-    "attachments",
-    "inline_images",
-    "priority",
-    "headers",
-    "message_id",
-)
+RETURNED_FIELDS = tuple(name for name in (*MAIL_FIELDS, "message_id") if name not in ("text_file", "html_file"))
 # These have to be text. Numbers from a template are converted (`as_text`); numbers that are returned are an error.
 _TEXT_FIELDS = ("subject", "text", "html")
 _REMEDY = "Return the text as a str, a dict of the mail's fields such as {'html': ...}, or a Mail."

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError, RefusedError, Reply
 from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, Reservation
 from airflow_provider_smtpcm.ledger.record import BLOCK_ROWS, FINGERPRINT_OCTETS, NO_PROGRESS, Progress, RowState
-from airflow_provider_smtpcm.mail.address import format_addresses
-from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome, format_addresses
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 
 if TYPE_CHECKING:

@@ -29,8 +29,6 @@ _PLAIN_LOCAL_PART = re.compile(r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 # RFC 5321 4.1.2, plus the underscore, which internal host names often contain.
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-# Maximum number of addresses in an error message or a log line.
-_MAX_NAMED = 10
 _MAX_CACHED_LENGTH = 1000  # longer text is parsed without the cache, to bound its memory
 
 _ADDRESS_REMEDY = "Write it as jane@corp.example or Jane Doe <jane@corp.example>."
@@ -144,12 +142,6 @@ def parse_addresses(value: AddressesLike | None, *, field: str) -> tuple[Address
         else:
             addresses.append(parse_address(item, field=field))
     return tuple(addresses)
-
-
-def format_addresses(addresses: Sequence[str]) -> str:
-    """Format the first ten addresses, and the number of the others."""
-    more = len(addresses) - _MAX_NAMED
-    return ", ".join(addresses[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def format_phrase(text: str) -> str:

@@ -13,11 +13,8 @@ from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.attachment import Attachment
 from airflow_provider_smtpcm.mail.encoding import EncodedFile, render_text_part
 from airflow_provider_smtpcm.mail.headers import render_date, render_mailboxes, render_unstructured
-from airflow_provider_smtpcm.mail.message import Mail
 from airflow_provider_smtpcm.mail.render import (
-    PartRenderers,
-    Rendering,
-    compose,
+    MessageRenderer,
     measure_base64_file,
     measure_binary_file,
     render_fixed_fields,
@@ -32,7 +29,7 @@ _MAX_CACHED_PART = 1024 * 1024
 _CACHE_ENTRY_OVERHEAD = 1024  # approximate memory of an entry, even for an empty file
 
 
-class BatchRenderer:
+class BatchRenderer(MessageRenderer):
     """Renders mails one after another, with the same octets as `render`, and caches what the next one may share.
 
     A header field or a body that is the same as in the previous mail is not rendered again. A file that takes up to
@@ -48,7 +45,7 @@ class BatchRenderer:
     """
 
     def __init__(self, *, binary: bool = False) -> None:
-        self._renderers = PartRenderers(
+        super().__init__(
             binary=binary,
             file=_FileCache(measure_binary_file if binary else measure_base64_file),
             date=_DateCache(),
@@ -60,18 +57,6 @@ class BatchRenderer:
             text=_LastResultCache(render_text_part),
             html=_LastResultCache(render_text_part),
         )
-
-    def render(self, mail: Mail, *, date: datetime | None = None) -> Rendering:
-        """Render a mail.
-
-        Args:
-            mail: must have a sender and a Message-ID.
-            date: the date of the mail, with a time zone; default: now.
-
-        Raises:
-            MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
-        """
-        return compose(mail, date, self._renderers)
 
 
 class CachedFile(EncodedFile):

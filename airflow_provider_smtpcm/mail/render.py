@@ -76,7 +76,7 @@ def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) ->
     Raises:
         MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
     """
-    return compose(mail, date, _BINARY if binary else _BASE64)
+    return (_BINARY if binary else _BASE64).render(mail, date=date)
 
 
 def render_fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> bytes:
@@ -110,10 +110,16 @@ def measure_binary_file(attachment: Attachment) -> BinaryFile:
     return BinaryFile(attachment, attachment.state())
 
 
-class PartRenderers:
-    """The functions that render the parts of a message. `BatchRenderer` uses variants with a cache."""
+class MessageRenderer:
+    """Renders mails.
 
-    # Not a `NamedTuple`, which would compile each annotation on import.
+    Args:
+        binary: whether files are sent unencoded (BINARYMIME, RFC 3030 3) instead of in base64.
+        file: measures a file.
+        date, sender, to, cc, reply_to, subject, fixed_fields, text, html: render a part; `BatchRenderer` passes
+            variants with a cache.
+    """
+
     def __init__(
         self,
         *,
@@ -129,107 +135,114 @@ class PartRenderers:
         text: Callable[[str, str], bytes] = render_text_part,
         html: Callable[[str, str], bytes] = render_text_part,
     ) -> None:
-        self.binary = binary
-        self.file = file
-        self.date = date
-        self.sender = sender
-        self.to = to
-        self.cc = cc
-        self.reply_to = reply_to
-        self.subject = subject
-        self.fixed_fields = fixed_fields
-        self.text = text
-        self.html = html
+        self._is_binary = binary
+        self._measure_file = file
+        self._render_date = date
+        self._render_sender = sender
+        self._render_to = to
+        self._render_cc = cc
+        self._render_reply_to = reply_to
+        self._render_subject = subject
+        self._render_fixed_fields = fixed_fields
+        self._render_text = text
+        self._render_html = html
 
+    def render(self, mail: Mail, *, date: datetime | None = None) -> Rendering:
+        """Render a mail. Its attachments are measured now and read on iteration.
 
-_BASE64 = PartRenderers(binary=False, file=measure_base64_file)
-_BINARY = PartRenderers(binary=True, file=measure_binary_file)
+        Args:
+            mail: must have a sender and a Message-ID.
+            date: the date of the mail, with a time zone; default: now.
 
+        Raises:
+            MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
+        """
+        if mail.from_address is None:
+            raise MessageError(
+                "The mail has no sender.", remedy="Set From on the task, or 'from_address' on the connection."
+            )
+        if mail.message_id is None:
+            raise MessageError(
+                "The mail has no Message-ID.",
+                remedy="Add one: mail.with_identity(message_id=new_message_id(mail.from_address.domain)).",
+            )
+        header = self._render_header(mail, mail.from_address, mail.message_id, date)
+        # Only addresses may be rendered in non-ASCII characters, and Bcc is not rendered.
+        needs_smtputf8 = not header.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
+        if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # most mails
+            body = self._render_body(mail)
+            message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
+            return Rendering((message,), needs_smtputf8=needs_smtputf8)
+        files = self._measure_files(mail)
+        binary = self._is_binary and bool(files)
+        segments: list[Segment] = [header, *self._render_multipart(mail, mail.message_id, files, binary=binary)]
+        last = segments[-1]
+        if not (isinstance(last, bytes) and last.endswith(b"\r\n")):
+            segments.append(b"\r\n")
+        return Rendering(_join_adjacent_octets(segments), needs_smtputf8=needs_smtputf8, binary=binary)
 
-def compose(mail: Mail, date: datetime | None, renderers: PartRenderers) -> Rendering:
-    """Compose a message from its parts.
-
-    Args:
-        mail, date: as in `render`.
-        renderers: the functions that render the parts.
-
-    Raises:
-        MessageError: as in `render`.
-    """
-    if mail.from_address is None:
-        raise MessageError(
-            "The mail has no sender.", remedy="Set From on the task, or 'from_address' on the connection."
+    def _render_header(self, mail: Mail, from_address: Address, message_id: str, date: datetime | None) -> bytes:
+        """Render all header fields except those of the content. None of them names Bcc (RFC 5322 3.6.3)."""
+        fields = [self._render_date(date), self._render_sender("From", (from_address,))]
+        if mail.to:
+            fields.append(self._render_to("To", mail.to))
+        elif not mail.cc:
+            # An empty group (RFC 5322 3.4): some servers add a header with every recipient to a mail without To and Cc.
+            fields.append(b"To: undisclosed-recipients:;\r\n")
+        if mail.cc:
+            fields.append(self._render_cc("Cc", mail.cc))
+        if mail.reply_to:
+            fields.append(self._render_reply_to("Reply-To", mail.reply_to))
+        fields += (
+            self._render_subject("Subject", mail.subject),
+            f"Message-ID: {message_id}\r\n".encode(),
+            self._render_fixed_fields(mail.priority, mail.headers),
         )
-    if mail.message_id is None:
-        raise MessageError(
-            "The mail has no Message-ID.",
-            remedy="Add one: mail.with_identity(message_id=new_message_id(mail.from_address.domain)).",
-        )
-    header = _render_header(mail, mail.from_address, mail.message_id, date, renderers)
-    # Only addresses may be rendered in non-ASCII characters, and Bcc is not rendered.
-    needs_smtputf8 = not header.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
-    if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # most mails
-        body = _render_body(mail, renderers)
-        message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
-        return Rendering((message,), needs_smtputf8=needs_smtputf8)
-    files = _measure_files(mail, renderers)
-    binary = renderers.binary and bool(files)
-    segments: list[Segment] = [header, *_render_multipart(mail, mail.message_id, files, renderers, binary=binary)]
-    last = segments[-1]
-    if not (isinstance(last, bytes) and last.endswith(b"\r\n")):
-        segments.append(b"\r\n")
-    return Rendering(_join_adjacent_octets(segments), needs_smtputf8=needs_smtputf8, binary=binary)
+        return b"".join(fields)
+
+    def _render_body(self, mail: Mail) -> bytes:
+        """Render the HTML body, or the text body if there is none."""
+        return self._render_html("html", mail.html) if mail.html else self._render_text("plain", mail.text or "")
+
+    def _render_multipart(
+        self, mail: Mail, message_id: str, files: list[EncodedFile], *, binary: bool
+    ) -> list[Segment]:
+        """Render a multipart body: mixed ( alternative ( text, related ( html, images ) ), attachments ).
+
+        Args:
+            files: the attachments, then the inline images.
+        """
+        boundary = _make_secret_boundary(message_id) if binary else _make_boundary(message_id)
+        attached, images = files[: len(mail.attachments)], files[len(mail.attachments) :]
+        body: list[Segment] = [self._render_body(mail)]
+        if images:
+            related = _render_file_parts("inline", mail.inline_images, images, binary=binary)
+            # RFC 2387 3.1 requires the type of the root part.
+            body = _join_parts('related; type="text/html"', f"{boundary}_3", [body, *related], binary=binary)
+        if mail.text and mail.html:
+            texts: list[list[Segment]] = [[self._render_text("plain", mail.text)], body]
+            body = _join_parts("alternative", f"{boundary}_2", texts, binary=binary and bool(images))
+        if attached:
+            attached_parts = _render_file_parts("attachment", mail.attachments, attached, binary=binary)
+            body = _join_parts("mixed", f"{boundary}_1", [body, *attached_parts], binary=binary)
+        return body
+
+    def _measure_files(self, mail: Mail) -> list[EncodedFile]:
+        """Measure the files of a mail, attachments first; raise one error for all that cannot be measured."""
+        files: list[EncodedFile] = []
+        faults: list[MessageError] = []
+        for attachment in (*mail.attachments, *mail.inline_images):
+            try:
+                files.append(self._measure_file(attachment))
+            except MessageError as fault:
+                faults.append(fault)
+        if faults:
+            raise combine_faults(faults)
+        return files
 
 
-def _render_header(
-    mail: Mail, from_address: Address, message_id: str, date: datetime | None, renderers: PartRenderers
-) -> bytes:
-    """Render all header fields except those of the content. None of them names Bcc (RFC 5322 3.6.3)."""
-    fields = [renderers.date(date), renderers.sender("From", (from_address,))]
-    if mail.to:
-        fields.append(renderers.to("To", mail.to))
-    elif not mail.cc:
-        # An empty group (RFC 5322 3.4): some servers add a header with every recipient to a mail without To and Cc.
-        fields.append(b"To: undisclosed-recipients:;\r\n")
-    if mail.cc:
-        fields.append(renderers.cc("Cc", mail.cc))
-    if mail.reply_to:
-        fields.append(renderers.reply_to("Reply-To", mail.reply_to))
-    fields += (
-        renderers.subject("Subject", mail.subject),
-        f"Message-ID: {message_id}\r\n".encode(),
-        renderers.fixed_fields(mail.priority, mail.headers),
-    )
-    return b"".join(fields)
-
-
-def _render_body(mail: Mail, renderers: PartRenderers) -> bytes:
-    """Render the HTML body, or the text body if there is none."""
-    return renderers.html("html", mail.html) if mail.html else renderers.text("plain", mail.text or "")
-
-
-def _render_multipart(
-    mail: Mail, message_id: str, files: list[EncodedFile], renderers: PartRenderers, *, binary: bool
-) -> list[Segment]:
-    """Render a multipart body: mixed ( alternative ( text, related ( html, images ) ), attachments ).
-
-    Args:
-        files: the attachments, then the inline images.
-    """
-    boundary = _make_secret_boundary(message_id) if binary else _make_boundary(message_id)
-    attached, images = files[: len(mail.attachments)], files[len(mail.attachments) :]
-    body: list[Segment] = [_render_body(mail, renderers)]
-    if images:
-        related = _render_file_parts("inline", mail.inline_images, images, binary=binary)
-        # RFC 2387 3.1 requires the type of the root part.
-        body = _join_parts('related; type="text/html"', f"{boundary}_3", [body, *related], binary=binary)
-    if mail.text and mail.html:
-        texts: list[list[Segment]] = [[renderers.text("plain", mail.text)], body]
-        body = _join_parts("alternative", f"{boundary}_2", texts, binary=binary and bool(images))
-    if attached:
-        attached_parts = _render_file_parts("attachment", mail.attachments, attached, binary=binary)
-        body = _join_parts("mixed", f"{boundary}_1", [body, *attached_parts], binary=binary)
-    return body
+_BASE64 = MessageRenderer(binary=False, file=measure_base64_file)
+_BINARY = MessageRenderer(binary=True, file=measure_binary_file)
 
 
 def _render_file_parts(
@@ -243,20 +256,6 @@ def _render_file_parts(
         ]
         for attachment, file in zip(attachments, files, strict=True)
     ]
-
-
-def _measure_files(mail: Mail, renderers: PartRenderers) -> list[EncodedFile]:
-    """Measure the files of a mail, attachments first; raise one error for all that cannot be measured."""
-    files: list[EncodedFile] = []
-    faults: list[MessageError] = []
-    for attachment in (*mail.attachments, *mail.inline_images):
-        try:
-            files.append(renderers.file(attachment))
-        except MessageError as fault:
-            faults.append(fault)
-    if faults:
-        raise combine_faults(faults)
-    return files
 
 
 def _join_parts(subtype: str, boundary: str, parts: Iterable[list[Segment]], *, binary: bool) -> list[Segment]:

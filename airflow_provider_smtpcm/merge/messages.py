@@ -14,7 +14,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments.values import as_headers, as_text
+from airflow_provider_smtpcm.arguments import as_headers, as_text
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
 from airflow_provider_smtpcm.ledger.journal import in_doubt_error, pending_request
 from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, rows_changed_error

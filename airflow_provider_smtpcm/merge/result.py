@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError, OutcomeUnknownError, RefusedError
-from airflow_provider_smtpcm.mail.address import format_addresses
 from airflow_provider_smtpcm.merge.report import OUTCOMES, MergeReport
+from airflow_provider_smtpcm.smtp.outcome import format_addresses
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail import Mail

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
-    from airflow_provider_smtpcm.mail import Mail
-    from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.outcome import Delivery
+    from airflow_provider_smtpcm.smtp.queue import SendRequest
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +79,7 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
 
 
 def send_alert(
-    hook: SmtpConnectionManagerHook,
-    mail: Mail,
-    retry_for: float,
-    *,
-    started_at: float,
-    rendering: Rendering | None = None,
+    hook: SmtpConnectionManagerHook, request: SendRequest, retry_for: float, *, started_at: float
 ) -> Delivery:
     """Send a mail, retry it while it is refused temporarily, and return within `retry_for` + 15 seconds.
 
@@ -93,10 +87,9 @@ def send_alert(
 
     Args:
         hook: the hook of the connection.
-        mail: must have a sender and a Message-ID.
+        request: its mail must have a sender and a Message-ID.
         retry_for: how long (s) the mail is retried if the server cannot be reached or refuses it temporarily.
         started_at: the `time.monotonic()` from which these seconds count.
-        rendering: the rendering of the mail, if it has been rendered.
 
     Raises:
         StoppedError: the time ran out before the mail was sent.
@@ -106,7 +99,6 @@ def send_alert(
         InterruptedDeliveryError,
         get_single_delivery,
     )
-    from airflow_provider_smtpcm.smtp.queue import SendRequest
 
     elapsed = time.monotonic() - started_at
     time_left = retry_for + LAST_ATTEMPT_SECONDS - elapsed
@@ -131,7 +123,7 @@ def send_alert(
     try:
         delivery = get_single_delivery(
             hook.send_requests(
-                iter((SendRequest(0, mail, rendering=rendering),)),
+                iter((request,)),
                 retry_for=max(0.0, retry_for - elapsed),
                 cancellation=cancellation,
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
-from airflow_provider_smtpcm.arguments.values import as_text, check_not_negative
+from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_not_negative
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
@@ -35,11 +35,10 @@ if TYPE_CHECKING:
         AttachmentsLike,
         HeaderValues,
         InlineImagesLike,
-        Mail,
         Priority,
     )
-    from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.outcome import Delivery
+    from airflow_provider_smtpcm.smtp.queue import SendRequest
 
 log = logging.getLogger(__name__)
 
@@ -107,24 +106,7 @@ class SendMailNotifier(BaseNotifier):
         ValueError: `to` is empty, or `retry_for` is negative or not a number.
     """
 
-    template_fields: Sequence[str] = (
-        "smtpcm_conn_id",
-        "from_address",
-        "to",
-        "cc",
-        "bcc",
-        "reply_to",
-        "subject",
-        "text",
-        "html",
-        "text_file",
-        "html_file",
-        "attachments",
-        "inline_images",
-        "priority",
-        "headers",
-        "only_if",
-    )
+    template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "only_if")
     template_ext: Sequence[str] = ()
 
     def __init__(
@@ -213,7 +195,7 @@ class SendMailNotifier(BaseNotifier):
             if delivery.error is not None:
                 log.error("The alert did not reach every recipient (%s): %s", delivery.outcome, delivery.error)
             if delivery.accepted:
-                from airflow_provider_smtpcm.mail.address import format_addresses
+                from airflow_provider_smtpcm.smtp.outcome import format_addresses
 
                 log.info("The alert %s was accepted for %s.", delivery.message_id, format_addresses(delivery.accepted))
 
@@ -245,7 +227,7 @@ class SendMailNotifier(BaseNotifier):
             try:
                 page = render_page(event, fields.notices)
                 bodies = (text, html) if uses_own_bodies and (text or html) else (page.text, page.html)
-                mail, rendering = self._build_mail(
+                request = self._build_request(
                     hook, fields, event, default_subject=page.subject, bodies=bodies, omitted=omitted
                 )
             except MessageError as fault:
@@ -253,9 +235,9 @@ class SendMailNotifier(BaseNotifier):
                     raise
                 fields.add_omission("The parts that cannot be sent were", fault)
                 continue
-            delivery = send_alert(hook, mail, self.retry_for, started_at=started_at, rendering=rendering)
+            delivery = send_alert(hook, request, self.retry_for, started_at=started_at)
             refusal = _get_permanent_refusal(delivery)
-            if refusal is None or omitted or not (mail.attachments or mail.inline_images):
+            if refusal is None or omitted or not (request.mail.attachments or request.mail.inline_images):
                 return delivery
             fields.add_omission("The files were", refusal)
         raise AssertionError  # the last attempt returns or raises
@@ -302,7 +284,7 @@ class SendMailNotifier(BaseNotifier):
         text, html = (fields.render_body(name, self.encoding, environment, context) for name in ("text", "html"))
         return fields, text, html
 
-    def _build_mail(
+    def _build_request(
         self,
         hook: SmtpConnectionManagerHook,
         fields: _RenderedFields,
@@ -311,7 +293,7 @@ class SendMailNotifier(BaseNotifier):
         default_subject: str,
         bodies: tuple[str | None, str | None],
         omitted: tuple[str, ...],
-    ) -> tuple[Mail, Rendering | None]:
+    ) -> SendRequest:
         """Build the mail, with From and Message-ID, and render it.
 
         Args:
@@ -320,6 +302,7 @@ class SendMailNotifier(BaseNotifier):
         """
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
+        from airflow_provider_smtpcm.smtp.queue import SendRequest
 
         values = {name: value for name, value in fields.values.items() if name not in omitted}
         text, html = bodies
@@ -344,8 +327,9 @@ class SendMailNotifier(BaseNotifier):
         # on the recipients, so that two notifiers of one event do not suppress each other.
         recipients = sorted(address.address for address in mail.recipients)
         message_id = stable_message_id(mail.from_address.domain, "notification", *event.key, *recipients)
-        mail = mail.with_identity(message_id=message_id)
-        return mail, hook.render(mail)
+        request = SendRequest(0, mail.with_identity(message_id=message_id))
+        request.render()
+        return request
 
 
 def _get_permanent_refusal(delivery: Delivery) -> MailError | None:

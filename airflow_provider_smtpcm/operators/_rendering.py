@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How Airflow's page *Rendered Templates* shows the fields of a mail.
+FIELD_RENDERERS = {"text": "text", "html": "html", "attachments": "json", "inline_images": "json", "headers": "json"}
 # The template field with the arguments of a decorated function.
 _FUNCTION_ARGUMENTS = "op_kwargs"
 _OWN_PACKAGE = __name__.partition(".")[0]

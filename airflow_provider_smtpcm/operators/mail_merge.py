@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from airflow_provider_smtpcm.arguments.values import (
+from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
+    MAIL_FIELDS,
     check_choice,
     check_not_negative,
     check_positive_int,
@@ -20,7 +21,7 @@ from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.merge.rows import STORAGE_REMEDY, is_path, open_rows
 from airflow_provider_smtpcm.merge.templates import defer_templates, undefer_templates
-from airflow_provider_smtpcm.operators._rendering import RenderedOperator
+from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator
 from airflow_provider_smtpcm.operators._task import (
     Attempt,
     Cancelable,
@@ -52,24 +53,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: The fields of each mail: templates over `row`, which Airflow cannot render, since it has no row.
-ROW_FIELDS = (
-    "from_address",
-    "to",
-    "cc",
-    "bcc",
-    "reply_to",
-    "subject",
-    "text",
-    "html",
-    "text_file",
-    "html_file",
-    "attachments",
-    "inline_images",
-    "priority",
-    "headers",
-    "message_id",
-    "row_key",
-)
+ROW_FIELDS = (*MAIL_FIELDS, "message_id", "row_key")
 
 
 class MailMergeOperator(Cancelable, RenderedOperator):
@@ -128,14 +112,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
     template_fields: Sequence[str] = ("smtpcm_conn_id", "rows", "report_file", *ROW_FIELDS)
     rendered_later = ROW_FIELDS
     template_ext: Sequence[str] = ()
-    template_fields_renderers = {  # noqa: RUF012
-        "rows": "json",
-        "text": "text",
-        "html": "html",
-        "attachments": "json",
-        "inline_images": "json",
-        "headers": "json",
-    }
+    template_fields_renderers = {"rows": "json", **FIELD_RENDERERS}  # noqa: RUF012
     ui_color = "#e8f0fb"
 
     def __init__(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_smtpcm.arguments.values import (
+from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
+    MAIL_FIELDS,
     as_headers,
     as_text,
     check_choice,
@@ -16,7 +17,7 @@ from airflow_provider_smtpcm.arguments.values import (
 )
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators._rendering import RenderedOperator
+from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator
 from airflow_provider_smtpcm.operators._task import (
     AirflowException,
     AirflowFailException,
@@ -91,33 +92,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         AirflowFailException: a retry would not help, or could deliver the mail twice.
     """
 
-    template_fields: Sequence[str] = (
-        "smtpcm_conn_id",
-        "from_address",
-        "to",
-        "cc",
-        "bcc",
-        "reply_to",
-        "subject",
-        "text",
-        "html",
-        "text_file",
-        "html_file",
-        "attachments",
-        "inline_images",
-        "priority",
-        "headers",
-        "message_id",
-    )
+    template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "message_id")
     # Empty: Airflow would read any value with one of these extensions, even a subject, as a template file.
     template_ext: Sequence[str] = ()
-    template_fields_renderers = {  # noqa: RUF012
-        "text": "text",
-        "html": "html",
-        "attachments": "json",
-        "inline_images": "json",
-        "headers": "json",
-    }
+    template_fields_renderers = FIELD_RENDERERS
     ui_color = "#e8f0fb"
 
     def __init__(
@@ -183,6 +161,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
         """Send the mail; return its delivery, or None if `attempt.failure` is set."""
+        from airflow_provider_smtpcm.smtp.outcome import format_addresses
+
         rendered: Any = self  # Airflow has rendered the fields
         hook = SmtpConnectionManagerHook(rendered.smtpcm_conn_id)
         try:
@@ -193,8 +173,6 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if attempt.failure is not None:
             return None
         assert delivery is not None
-        from airflow_provider_smtpcm.mail.address import format_addresses
-
         if delivery.error is not None:
             log.warning("%s", delivery.error)
         accepted = format_addresses(delivery.accepted)
@@ -255,8 +233,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         cancellation: CancellationToken,
     ) -> Delivery:
         """Send the mail to the recipients who do not have it yet."""
-        from airflow_provider_smtpcm.mail.address import format_addresses
         from airflow_provider_smtpcm.smtp.cancellation import InterruptedDeliveryError, get_single_delivery
+        from airflow_provider_smtpcm.smtp.outcome import format_addresses
 
         log.info(
             "SendMailTaskInfo: %s from %s to %s, subject %r, %d %s.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_smtpcm.arguments.values import check_choice
+from airflow_provider_smtpcm.arguments import check_choice
 from airflow_provider_smtpcm.operators._rendering import RenderedOperator
 from airflow_provider_smtpcm.operators._task import AirflowFailException
 

@@ -8,9 +8,11 @@ from enum import StrEnum
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, Phase, RefusedError, Reply
-from airflow_provider_smtpcm.mail.address import format_addresses
 from airflow_provider_smtpcm.records import Record
-from airflow_provider_smtpcm.smtp.remedies import format_refusals, remedy_for
+from airflow_provider_smtpcm.smtp.remedies import remedy_for
+
+# Maximum number of addresses in an error message or a log line; the delivery has all of them.
+_MAX_NAMED = 10
 
 
 class Outcome(StrEnum):
@@ -105,6 +107,20 @@ def _reply_to_dict(reply: Reply) -> dict[str, object]:
     return {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}
 
 
+def format_addresses(addresses: Sequence[str]) -> str:
+    """Format the first ten addresses, and the number of the others."""
+    more = len(addresses) - _MAX_NAMED
+    return ", ".join(addresses[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _format_refusals(refused: Mapping[str, Reply]) -> str:
+    """Format refused recipients and replies, grouped by code: the texts often contain a unique id."""
+    groups: dict[tuple[int, str | None], tuple[Reply, list[str]]] = {}
+    for address, reply in refused.items():
+        groups.setdefault((reply.code, reply.enhanced), (reply, []))[1].append(address)
+    return "; ".join(f"{format_addresses(addresses)}: '{reply}'" for reply, addresses in groups.values())
+
+
 def refused_error(
     peer: str,
     what: str,
@@ -128,7 +144,7 @@ def refused_error(
     """
     differ = len({(reply.code, reply.enhanced) for reply in refused.values()}) > 1
     return RefusedError(
-        f"{peer} refused {what} with '{reply}'{f' ({format_refusals(refused)})' if differ else ''}.",
+        f"{peer} refused {what} with '{reply}'{f' ({_format_refusals(refused)})' if differ else ''}.",
         remedy=remedy_for(reply, is_anonymous=is_anonymous),
         phase=phase,
         reply=reply,
@@ -140,7 +156,7 @@ def partial_error(peer: str, message_id: str, accepted: Sequence[str], refused: 
     """Return the error for a mail that the server accepted for some recipients and refused for others."""
     return RefusedError(
         f"{peer} accepted {message_id} for {format_addresses(accepted)}, who will receive it, and refused "
-        f"{format_refusals(refused)}.",
+        f"{_format_refusals(refused)}.",
         remedy="Once the refused addresses are corrected, send it to them only.",
         phase=Phase.ENVELOPE,
         reply=next(iter(refused.values())),

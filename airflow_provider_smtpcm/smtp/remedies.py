@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.mail.address import format_addresses
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
@@ -65,14 +63,6 @@ def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
     return "Ask the server's administrator what this answer means."
-
-
-def format_refusals(refused: Mapping[str, Reply]) -> str:
-    """Format refused recipients and replies, grouped by code: the texts often contain a unique id."""
-    groups: dict[tuple[int, str | None], tuple[Reply, list[str]]] = {}
-    for address, reply in refused.items():
-        groups.setdefault((reply.code, reply.enhanced), (reply, []))[1].append(address)
-    return "; ".join(f"{format_addresses(addresses)}: '{reply}'" for reply, addresses in groups.values())
 
 
 # --- Refused sign-ins, by reply code (RFC 4954 6) and what Exchange means by it.

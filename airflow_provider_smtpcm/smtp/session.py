@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Self
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.address import format_addresses
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.handshake import Handshake
-from airflow_provider_smtpcm.smtp.outcome import Delivery
+from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses
 from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile

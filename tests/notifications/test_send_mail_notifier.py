@@ -26,6 +26,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.notifications import alert_delivery, send_mail
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 from airflow_provider_smtpcm.smtp import connection_pool
+from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.testing import Relay
 from demo.processes import free_port
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
@@ -220,7 +221,7 @@ def test_an_alert_that_is_sent_again_without_its_files_has_no_time_of_its_own(si
     mail = Mail(from_address="airflow@corp.example", to=TO, message_id="<1@corp.example>")
     with pytest.raises(StoppedError, match="the time for a last attempt ran out"):
         alert_delivery.send_alert(
-            alert_delivery.get_hook("smtpcm_default"), mail, 30, started_at=time.monotonic() - 3600
+            alert_delivery.get_hook("smtpcm_default"), SendRequest(0, mail), 30, started_at=time.monotonic() - 3600
         )
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from airflow_provider_smtpcm.arguments.values import check_not_negative, check_positive_or_none
+from airflow_provider_smtpcm.arguments import check_not_negative, check_positive_or_none
 
 
 @pytest.mark.parametrize("value", [math.nan, -1, -math.inf, True, "60", None, 10**400])
