@@ -147,6 +147,8 @@ def convert(value: object, data_type: str) -> Value:
         number = _parse_number(typed.data)
         is_integer = isinstance(number.data, Decimal) and number.data == number.data.to_integral_value()
         typed = number if kind in _EXACT or is_integer else typed
+    if kind in _EXACT and isinstance(typed.data, int | float) and not isinstance(typed.data, bool):
+        typed = _parse_number(repr(typed.data))  # with the digits that it has in a param
     if kind in _EXACT:
         return typed if isinstance(typed.data, Decimal) else cast(typed, TypeSpec(DataType.NUMERIC, (38, 10)))
     if kind in _WIDE:

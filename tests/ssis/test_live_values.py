@@ -37,6 +37,8 @@ MOMENT = dt.datetime(2026, 11, 29, 10, 57, 48, 123000)  # noqa: DTZ001 - SSIS ha
         (None, "DT_I4", None),
         (MOMENT.isoformat(sep=" "), "DT_DATE", MOMENT),
         ("11/29/2026 10:57:48 AM", "DT_DATE", MOMENT.replace(microsecond=0)),
+        ("29/11/2026 10:57:48", "DT_DATE", MOMENT.replace(microsecond=0)),
+        ("29.11.2026 10:57:48", "DT_DATE", MOMENT.replace(microsecond=0)),
         ("2026-11-29", "DT_DBDATE", MOMENT.date()),
         (MOMENT, "DT_DBTIMESTAMP", MOMENT),
     ],
@@ -93,6 +95,8 @@ def test_several_templates_of_a_task_request_an_xcom_once() -> None:
     [
         ("2026-11-29 10:57:48.123000", "DT_DATE", "11/29/2026 10:57:48 AM"),
         ("1.50", "DT_DECIMAL", "1.50"),
+        (1.5, "DT_DECIMAL", "1.5"),
+        (12, "DT_NUMERIC", "12"),
         ("1.50", "DT_CY", "1.5000"),
         ("12.00", "DT_I4", "12"),
         (True, "DT_BOOL", "True"),

@@ -32,6 +32,8 @@ _OFFSET = r"(?:\s*([+-])\s*(\d{1,2}):(\d{2}))?"
 _ISO = re.compile(rf"(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}})(?:[T\s]\s*{_TIME}{_OFFSET})?")
 # Month before day, as in US English; SSIS uses the locale of the package.
 _US = re.compile(rf"(\d{{1,2}})[-/](\d{{1,2}})[-/](\d{{4}})(?:\s+{_TIME}{_OFFSET})?")
+# Day before month, as everywhere where dots separate them.
+_DOTTED = re.compile(rf"(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}})(?:\s+{_TIME}{_OFFSET})?")
 _TIME_ONLY = re.compile(_TIME)
 _SECONDS_IN = {"hour": 3600, "minute": 60, "second": 1}
 
@@ -51,7 +53,8 @@ def parse_date(text: str, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
     """Parse a string as a date or time.
 
     Args:
-        text: a date in ISO or US English order, with or without a time; for a time type also a time alone.
+        text: a date in ISO or US English order, or with dots and the day first, with or without a time; for a time
+            type also a time alone.
         type_: type of the result; fractional seconds are truncated to its scale.
 
     Raises:
@@ -85,6 +88,10 @@ def _parse_moment(text: str) -> dt.datetime:
         year, month, day, *rest = match.groups()
     elif match := _US.fullmatch(text):
         month, day, year, *rest = match.groups()
+        if int(month) > 12:  # as OLE Automation reads it
+            month, day = day, month
+    elif match := _DOTTED.fullmatch(text):
+        day, month, year, *rest = match.groups()
     else:
         raise ValueError
     moment = dt.datetime.combine(dt.date(int(year), int(month), int(day)), _build_time(tuple(rest[:5])))

@@ -182,8 +182,9 @@ def read_variable(name: JinjaName) -> JinjaExpression:
         primary = name.is_typed or _PRIMARY.fullmatch(name.code) is not None
         return JinjaExpression(code=name.code, type=type_, nullable=name.nullable, native=is_native, primary=primary)
     # Airflow stores any other type differently: a date in a param, for example, is a string.
-    scale = {DataType.NUMERIC: ", 38, 10", DataType.DECIMAL: ", 10"}.get(name.type, "")
-    code = f"ssis.cast({name.code}, '{name.type}'{scale})"
+    # A cast would give a decimal number ten digits after the point, whatever it has.
+    macro = "convert" if name.type in {DataType.NUMERIC, DataType.DECIMAL} else "cast"
+    code = f"ssis.{macro}({name.code}, '{name.type}')"
     return JinjaExpression(code=code, type=type_, nullable=name.nullable, native=False)
 
 

@@ -29,6 +29,7 @@ NAMES: dict[str, JinjaName | str] = {
     "User::To": JinjaName(code="params['To']", type=DataType.WSTR),
     "User::Rows": JinjaName(code="params['Rows']", type=DataType.I4),
     "User::Big": JinjaName(code="params['Big']", type=DataType.I8),
+    "User::Price": JinjaName(code="params['Price']", type=DataType.DECIMAL),
     "User::Flag": JinjaName(code="params['Flag']", type=DataType.BOOL),
     "User::May": JinjaName(code="params['May']", type=DataType.WSTR, nullable=True),
     "User::Any": "params['Any']",
@@ -37,7 +38,15 @@ CONTEXT: dict[str, Any] = {
     "dag": {"dag_id": "nightly"},
     "dag_run": {"start_date": dt.datetime.fromisoformat("2026-11-25 13:05:00")},
     "error": "disk full",
-    "params": {"To": "ops@corp.example", "Rows": 7, "Big": 5, "Flag": True, "May": None, "Any": "any"},
+    "params": {
+        "To": "ops@corp.example",
+        "Rows": 7,
+        "Big": 5,
+        "Price": "12.50",
+        "Flag": True,
+        "May": None,
+        "Any": "any",
+    },
 }
 
 
@@ -51,6 +60,11 @@ def rendered(template: str, **more: object) -> str:
     environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
     environment.globals["ssis"] = macros
     return environment.from_string(template).render(**{**CONTEXT, **more})
+
+
+def test_a_decimal_number_keeps_the_digits_that_it_has() -> None:
+    """A cast would give it ten after the point."""
+    assert rendered(template('"Total: " + (DT_WSTR, 20)@[User::Price]')) == "Total: 12.50"
 
 
 def template(text: str) -> str:
