@@ -53,11 +53,10 @@ from airflow_provider_smtpcm.ssis.writing.connections import (
     SmtpConverter,
     known_properties,
 )
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord, PathMap
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseSettings
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import PathMap
 
 CONNECTIONS = "connections.json"
 # Findings with other codes are not reported for a package with neither a Send Mail task nor an SMTP connection manager.

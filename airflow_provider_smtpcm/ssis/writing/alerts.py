@@ -25,7 +25,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Variable,
     describe_kind,
 )
-from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus, WritingContext
 from airflow_provider_smtpcm.ssis.writing.handler_conditions import (
     CLOCKS,
     SOURCE_NAMES,
@@ -52,12 +52,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
-from airflow_provider_smtpcm.ssis.writing.templates import (
-    COMPLETE_ME,
-    WritingContext,
-    error_summary,
-    translate_condition,
-)
+from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary, translate_condition
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
 # The callback arguments for each event. SSIS raises the first ones for tasks only.

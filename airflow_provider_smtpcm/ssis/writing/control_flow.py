@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     escape_template,
 )
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, ForeachLoop, SendMailTask
-from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, WritingContext
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside
 from airflow_provider_smtpcm.ssis.writing.precedence import (
@@ -38,12 +38,7 @@ from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, san
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
 from airflow_provider_smtpcm.ssis.writing.tasks import convert_task
-from airflow_provider_smtpcm.ssis.writing.templates import (
-    COMPLETE_ME,
-    TemplateTranslator,
-    WritingContext,
-    error_summary,
-)
+from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, TemplateTranslator, error_summary
 
 # Most For loops count, or retry until something succeeds.
 _LOOP_REMEDIES = {

@@ -11,7 +11,13 @@ from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Pack
 from airflow_provider_smtpcm.ssis.writing.alerts import ON_EXECUTE
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, SmtpConverter
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule, MailRecord
+from airflow_provider_smtpcm.ssis.writing.conversion import (
+    ConversionOptions,
+    DagModule,
+    MailRecord,
+    PathMap,
+    WritingContext,
+)
 from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseConverter
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter, report_mails_left_out
 from airflow_provider_smtpcm.ssis.writing.flow import sends_mail
@@ -28,7 +34,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext, mark_passwords
+from airflow_provider_smtpcm.ssis.writing.templates import mark_passwords
 
 _PROVIDER = "airflow_provider_smtpcm"
 _EMPTY_OPERATOR_IMPORT = "from airflow.providers.standard.operators.empty import EmptyOperator"

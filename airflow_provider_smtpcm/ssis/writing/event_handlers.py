@@ -30,12 +30,11 @@ from airflow_provider_smtpcm.ssis.writing.alerts import (
     NotifierDefinition,
     describe_tasks,
 )
-from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, WritingContext
 from airflow_provider_smtpcm.ssis.writing.handler_conditions import find_handler_mails
 from airflow_provider_smtpcm.ssis.writing.live_variables import find_assigned_names
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, Raw, UniqueNames, keywords, quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, open_scope
-from airflow_provider_smtpcm.ssis.writing.templates import WritingContext
 
 
 @dataclass(slots=True, kw_only=True)

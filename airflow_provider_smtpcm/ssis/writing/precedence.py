@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Executable,
     PrecedenceConstraint,
 )
+from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
 from airflow_provider_smtpcm.ssis.writing.flow import find_incoming, select_included
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
@@ -33,12 +34,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
-from airflow_provider_smtpcm.ssis.writing.templates import (
-    COMPLETE_ME,
-    WritingContext,
-    error_summary,
-    translate_condition,
-)
+from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary, translate_condition
 
 ALL_SUCCESS, ALL_FAILED, ALL_DONE = "all_success", "all_failed", "all_done"
 #: For the task at the end of a container: it runs if nothing in the container failed and not everything was skipped.

@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 )
 from airflow_provider_smtpcm.ssis.findings import Question, ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
-from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus
+from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus, WritingContext
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
 from airflow_provider_smtpcm.ssis.writing.secrets import (
     display_expression,
@@ -31,7 +31,6 @@ from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import (
     COMPLETE_ME,
     TemplateTranslator,
-    WritingContext,
     error_summary,
     separate_lines,
 )

@@ -23,11 +23,12 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
     Variable,
 )
+from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
 from airflow_provider_smtpcm.ssis.writing.database_connections import is_sql_server
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, KeywordArgument, Raw, keywords, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import has_credentials_in_statement, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope
-from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, WritingContext
+from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator
 
 OPERATOR = "SQLExecuteQueryOperator"
 _OBJECTS = {12, 13}  # the VARENUMs of Object

@@ -32,12 +32,13 @@ from airflow_provider_smtpcm.ssis.model import (
     describe_kind,
     walk_executables,
 )
+from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, keywords, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.sql_task import OPERATOR as SQL_OPERATOR
 from airflow_provider_smtpcm.ssis.writing.sql_task import SqlTaskConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope, SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, WritingContext, error_summary
+from airflow_provider_smtpcm.ssis.writing.templates import TemplateTranslator, error_summary
 
 NoMail = SqlTask | ExpressionTask | OtherTask | Container
 PLACEHOLDER = "PlaceholderOperator"

@@ -7,8 +7,8 @@ a connection string is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
     DataType,
@@ -25,15 +25,14 @@ from airflow_provider_smtpcm.ssis.expressions import (
     to_jinja,
     walk,
 )
-from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
+from airflow_provider_smtpcm.ssis.findings import KEEP, Question
 from airflow_provider_smtpcm.ssis.model import (
-    DatabaseConnection,
     Executable,
     ExpressionTask,
     Package,
-    SmtpConnection,
     Variable,
 )
+from airflow_provider_smtpcm.ssis.writing.conversion import PathMap, WritingContext, is_windows_path, path_root
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, keywords
 from airflow_provider_smtpcm.ssis.writing.secrets import (
@@ -52,76 +51,7 @@ COMPLETE_ME = "complete_me"
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _RECIPIENTS = {"to", "cc", "bcc"}
 _RECIPIENT_LINES = re.compile(r"[ \t]*[;,]?[ \t]*[\r\n]+[\s;,]*")
-_WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
 _PASSWORD_WORD = re.compile(r"password|passwd|pwd", re.IGNORECASE)
-
-
-class PathMap:
-    r"""Maps Windows paths to paths of a worker by their prefixes; the longest prefix wins.
-
-    A prefix is a drive or a UNC path, with either kind of slash, in upper or lower case. It ends where a folder ends:
-    `\\srv\share` is not a prefix of `\\srv\share2`.
-
-    Args:
-        pairs: pairs of a Windows path prefix and the path on a worker.
-
-    Attributes:
-        unused: the prefixes that have matched no path so far.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        pairs = tuple(pairs)
-        self.unused = {_normalize(windows).rstrip("/"): windows for windows, _ in pairs}
-        known = {_normalize(windows).rstrip("/"): worker.rstrip("/") for windows, worker in pairs}
-        self._pairs = sorted(known.items(), key=lambda pair: (-len(pair[0]), pair[0]))
-
-    def map(self, path: str) -> str | None:
-        """Return the path on a worker, or None if no prefix matches."""
-        normalized = _normalize(path)
-        for windows, worker in self._pairs:
-            if normalized.startswith(windows) and normalized[len(windows) : len(windows) + 1] in ("", "/"):
-                self.unused.pop(windows, None)
-                return worker + path.replace("\\", "/")[len(windows) :] or "/"
-        return None
-
-
-def is_windows_path(path: str) -> bool:
-    """Whether a text begins like an absolute Windows path."""
-    return _WINDOWS_PATH.match(path) is not None
-
-
-def path_root(path: str) -> str:
-    r"""Return the root of a Windows path: a drive such as `D:\`, or a share such as `\\srv\share` in lower case."""
-    path = path.strip().replace("/", "\\")
-    if path.startswith("\\\\"):
-        return "\\".join(path.split("\\")[:4]).lower()
-    return f"{path[0].upper()}:\\" if path[1:2] == ":" else "\\"
-
-
-def _normalize(path: str) -> str:
-    return path.replace("\\", "/").lower()
-
-
-@dataclass(slots=True, kw_only=True)
-class WritingContext:
-    """State that is shared by the conversion of one package.
-
-    Args:
-        get_conn_id: returns the id of the Airflow connection for a connection manager.
-        macros: the names of the macros that the templates use.
-        imports: further names that the module imports.
-        placeholders_pass: whether placeholders succeed instead of failing.
-        used_connections: the ids of the connections that the mails use, in order; a dict as an ordered set.
-    """
-
-    symbols: SymbolTable
-    findings: Findings
-    paths: PathMap
-    get_conn_id: Callable[[SmtpConnection | DatabaseConnection], str]
-    macros: set[str] = field(default_factory=set)
-    imports: set[str] = field(default_factory=set)
-    placeholders_pass: bool = False
-    used_connections: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.ssis.findings import Findings, Severity
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, PrecedenceConstraint
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
+from airflow_provider_smtpcm.ssis.writing.conversion import PathMap, WritingContext
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
-from airflow_provider_smtpcm.ssis.writing.templates import PathMap, WritingContext
 from tests.ssis.writing.building import constraint, mail, other_task, package, written
 
 SUCCESS, FAILED, SKIPPED, UPSTREAM_FAILED = "success", "failed", "skipped", "upstream_failed"

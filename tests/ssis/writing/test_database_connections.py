@@ -190,3 +190,16 @@ def test_what_understands_t_sql() -> None:
     assert is_sql_server(database(WINDOWS))
     assert not is_sql_server(database("Data Source=x;Provider=MSDAORA.1"))
     assert not is_sql_server(database("Dsn=Sales", kind=DatabaseKind.ODBC))
+
+
+def test_a_connection_keeps_each_question_however_many_there_are() -> None:
+    """The report names three connection managers for each note, but `questions.csv` has every answer."""
+    found = [
+        database(LOGIN, f"Sales {number}", expressions={"ServerName": f"@[$Project::Db{number}]"})
+        for number in range(5)
+    ]
+    keys = [f"server of @[$Project::Db{number}], stored as sqlsrv" for number in range(5)]
+    _, findings, ids = registered(*found, answers=dict.fromkeys(keys, "sqlsrv"))
+    assert set(ids) == {"db_sqlsrv_sales_etl"}
+    asked = [each.question for each in findings if each.code == "connection-expression"]
+    assert [each.key for each in asked if each is not None] == keys
