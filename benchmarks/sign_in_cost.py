@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from tests.integration.gssapi_postfix import GssapiPostfix

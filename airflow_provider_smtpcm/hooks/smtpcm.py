@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.mail.render import Rendering
-    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+    from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
     from airflow_provider_smtpcm.smtp.outcome import Delivery
@@ -116,7 +116,7 @@ class SmtpConnectionManagerHook(BaseHook):
     def _authenticator(self) -> WindowsAuthenticator | None:
         if self.connection_manager.auth_mode is AuthMode.ANONYMOUS:
             return None
-        from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+        from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 
         return WindowsAuthenticator(self.connection_manager)
 

@@ -17,8 +17,8 @@ from airflow_provider_smtpcm.smtp.trace import Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport, format_peer
 
 if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
-    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from airflow_provider_smtpcm.smtp.trace import LOG, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
 
 if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
-    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Session:
         #: How the session signed in; None: anonymous.
         self.authentication: Authentication | None = None
         if authenticator is None and manager.auth_mode is AuthMode.WINDOWS:
-            from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+            from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 
             authenticator = WindowsAuthenticator(manager)
         self._authenticator = authenticator

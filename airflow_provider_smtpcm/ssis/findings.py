@@ -89,6 +89,11 @@ class Findings:
         answer = self.answer(key)
         return None if answer is None or answer.lower() == KEEP else answer
 
+    def values(self, prefix: str) -> dict[str, str]:
+        """Return the answers, other than `keep`, to questions whose keys begin with a prefix, by rest of the key."""
+        keys = [key for key in self._answers if key.startswith(prefix)]
+        return {key.removeprefix(prefix): value for key in keys if (value := self.value(key)) is not None}
+
     def note(self, code: str, where: str, text: str, remedy: str = "") -> None:
         """Add a finding that needs no action."""
         self.add(Finding(code=code, severity=Severity.NOTE, where=where, text=text, remedy=remedy))

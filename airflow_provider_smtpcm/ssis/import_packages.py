@@ -47,13 +47,14 @@ from airflow_provider_smtpcm.ssis.report.entries import (
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
 from airflow_provider_smtpcm.ssis.waiting_mails import WaitingMails
+from airflow_provider_smtpcm.ssis.windows_paths import PathMap
 from airflow_provider_smtpcm.ssis.writing.connections import (
     ConnectionRegistry,
     ConvertedConnection,
     SmtpConverter,
     known_properties,
 )
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord, PathMap
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseSettings
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable

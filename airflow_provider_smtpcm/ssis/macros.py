@@ -5,9 +5,9 @@ Each macro is a function or an operator of SSIS's expression language: `{{ ssis.
 are returned as Python objects; any other type, and a null, as a `Value`. A `Value` renders as its cast to DT_WSTR, and
 a null as an empty string.
 
-Three macros are ours: `ssis.variable` reads a variable that other tasks set, `ssis.convert` gives a decimal number, or
-the value in a row of a merge, the type of a variable, and `read_message_file`, which has no prefix, reads the text of a
-mail from a file.
+Four macros are ours: `ssis.variable` reads a variable that other tasks set; `ssis.convert` gives a decimal number, or
+the value in a row of a merge, the type of a variable; `ssis.worker_paths` maps Windows paths; and `read_message_file`,
+which has no prefix, reads the text of a mail from a file.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from airflow_provider_smtpcm.ssis.expressions import to_bool as _to_bool
 from airflow_provider_smtpcm.ssis.expressions import to_value as _to_value
 from airflow_provider_smtpcm.ssis.live_values import convert_to_plain as convert
 from airflow_provider_smtpcm.ssis.live_values import read_variable as variable
+from airflow_provider_smtpcm.ssis.windows_paths import map_paths as worker_paths
 
 __all__ = [
     "calc",
@@ -37,6 +38,7 @@ __all__ = [
     "truth",
     "unary",
     "variable",
+    "worker_paths",
 ]
 
 Result = Value | str | bool | int

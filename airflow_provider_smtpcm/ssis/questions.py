@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.csv_files import read_header, read_rows, read_text
+from airflow_provider_smtpcm.ssis.csv_dialects import read_header, read_rows, read_text
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse
 from airflow_provider_smtpcm.ssis.findings import KEEP, Question
 from airflow_provider_smtpcm.ssis.writing.handler_values import is_expression

@@ -328,7 +328,7 @@ def test_an_anonymous_connection_to_any_other_server_gets_no_hint(keyword: str, 
 
 def test_a_locked_account_is_not_tried_again(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each further sign-in would keep it locked."""
-    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+    from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 
     def refuse(*_: object, **__: object) -> None:
         from airflow_provider_smtpcm.errors import AuthenticationError, Reply

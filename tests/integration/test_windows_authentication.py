@@ -15,9 +15,9 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, MailError
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.smtp.auth import windows as sign_in
+from airflow_provider_smtpcm.smtp.auth import negotiation as sign_in
+from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
-from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.session import Session
 from demo.processes import LOOPBACK
 from tests.integration.binding_server import BindingServer

@@ -207,7 +207,7 @@ def test_nor_does_that_of_a_kdc_that_is_not_there(
 
 def test_a_refused_account_that_is_not_tried_again_raises_an_error_of_its_own(manager_for: ManagerFor) -> None:
     """Not one that grows with the frames of each thread that asks."""
-    from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+    from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 
     with Dialogue(f"{opening('NTLM')}\nS: 535 5.7.3 no") as dialogue:
         manager = manager_for(dialogue, **WINDOWS)

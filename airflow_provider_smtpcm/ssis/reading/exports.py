@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from airflow_provider_smtpcm.errors import PackageError
-from airflow_provider_smtpcm.ssis.csv_files import read_header, read_lines, read_rows, read_text
+from airflow_provider_smtpcm.ssis.csv_dialects import read_header, read_lines, read_rows, read_text
 from airflow_provider_smtpcm.ssis.model import Configuration, Parameter
 
 #: The suffixes of the files that are read.

@@ -5,16 +5,14 @@ The result is the DAG module, its findings, and what became of every mail proper
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from airflow_provider_smtpcm.ssis.findings import Finding, Findings
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, SmtpConnection
+from airflow_provider_smtpcm.ssis.windows_paths import PathMap
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
-
-_WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
 
 
 class WindowsAuth(StrEnum):
@@ -43,52 +41,6 @@ class ConversionOptions:
     path_map: tuple[tuple[str, str], ...] = ()
     answers: Mapping[str, str] = field(default_factory=dict, repr=False)
     placeholders_pass: bool = False
-
-
-class PathMap:
-    r"""Maps Windows paths to paths of a worker by their prefixes; the longest prefix wins.
-
-    A prefix is a drive or a UNC path, with either kind of slash, in upper or lower case. It ends where a folder ends:
-    `\\srv\share` is not a prefix of `\\srv\share2`.
-
-    Args:
-        pairs: pairs of a Windows path prefix and the path on a worker.
-
-    Attributes:
-        unused: the prefixes that have matched no path so far.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        pairs = tuple(pairs)
-        self.unused = {_normalize(windows).rstrip("/"): windows for windows, _ in pairs}
-        known = {_normalize(windows).rstrip("/"): worker.rstrip("/") for windows, worker in pairs}
-        self._pairs = sorted(known.items(), key=lambda pair: (-len(pair[0]), pair[0]))
-
-    def map(self, path: str) -> str | None:
-        """Return the path on a worker, or None if no prefix matches."""
-        normalized = _normalize(path)
-        for windows, worker in self._pairs:
-            if normalized.startswith(windows) and normalized[len(windows) : len(windows) + 1] in ("", "/"):
-                self.unused.pop(windows, None)
-                return worker + path.replace("\\", "/")[len(windows) :] or "/"
-        return None
-
-
-def is_windows_path(path: str) -> bool:
-    """Whether a text begins like an absolute Windows path."""
-    return _WINDOWS_PATH.match(path) is not None
-
-
-def path_root(path: str) -> str:
-    r"""Return the root of a Windows path: a drive such as `D:\`, or a share such as `\\srv\share` in lower case."""
-    path = path.strip().replace("/", "\\")
-    if path.startswith("\\\\"):
-        return "\\".join(path.split("\\")[:4]).lower()
-    return f"{path[0].upper()}:\\" if path[1:2] == ":" else "\\"
-
-
-def _normalize(path: str) -> str:
-    return path.replace("\\", "/").lower()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, Package, Project, Severity, SmtpConnection
+from airflow_provider_smtpcm.ssis.windows_paths import PathMap
 from airflow_provider_smtpcm.ssis.writing.alerts import ON_EXECUTE
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry, SmtpConverter
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
@@ -15,7 +16,6 @@ from airflow_provider_smtpcm.ssis.writing.conversion import (
     ConversionOptions,
     DagModule,
     MailRecord,
-    PathMap,
     WritingContext,
 )
 from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseConverter

@@ -7,7 +7,7 @@ a connection string is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
@@ -21,6 +21,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     find_variables,
     merge_strings,
     parse,
+    quote_string,
     replace_strings,
     to_jinja,
     walk,
@@ -32,7 +33,8 @@ from airflow_provider_smtpcm.ssis.model import (
     Package,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.conversion import PathMap, WritingContext, is_windows_path, path_root
+from airflow_provider_smtpcm.ssis.windows_paths import PathMap, is_windows_path, path_root
+from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, keywords
 from airflow_provider_smtpcm.ssis.writing.secrets import (
@@ -99,7 +101,8 @@ class TemplateTranslator:
 
         Args:
             argument: the operator's argument; the values of `to`, `cc`, `bcc` and `attachments` may be lists.
-            is_path: whether to map Windows paths, in literals and in the defaults of variables.
+            is_path: whether to map Windows paths: in literals, in the defaults of variables, and in each run in what a
+                query or an expression sets.
 
         Raises:
             ExpressionError: the expression cannot be parsed.
@@ -115,8 +118,7 @@ class TemplateTranslator:
             elif argument in _RECIPIENTS:
                 tree = replace_strings(merge_strings(tree), separate_lines)
             translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context, self.reader))
-        if is_path:
-            self._report_live_paths(tree)
+        live = self._find_live_paths(tree) if is_path else []
         for symbol, text in self._text_variables(tree):
             if is_path:
                 symbols.params.set_default(symbol, self._map_paths(text))
@@ -129,6 +131,8 @@ class TemplateTranslator:
         template = translation.template
         if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
+        if live:
+            template = self._map_in_each_run(template, live)
         return Template(text=template, literals=joined_literals(symbols.inline(original, self.scope)))
 
     def typed(self, expression: str, data_type: DataType | None) -> FunctionCall:
@@ -183,23 +187,40 @@ class TemplateTranslator:
                 "Write the full path in the DAG.",
             )
 
-    def _report_live_paths(self, tree: Expression) -> None:
-        """Report the variables that a query or an expression sets in each run, and with whose value a path begins.
+    def _find_live_paths(self, tree: Expression) -> list[Variable]:
+        """Return the variables that a query or an expression sets in each run, if a path may begin with their values.
 
         What takes the place of a placeholder is written for the workers, and sets a path of theirs.
         """
         if find_leading_strings(tree):
-            return
-        for name in find_variables(tree):
-            symbol = self.context.symbols.lookup(name, self.scope)
-            if isinstance(symbol, Variable) and self.context.symbols.live.is_translated(symbol, self.reader):
-                self.context.findings.decision(
-                    "unmapped-path",
-                    self.reader.where,
-                    f"{self.context.symbols.live.describe_setters(symbol)} in each run, to a path that the DAG uses as "
-                    "it is: no --map-path option applies to it. A worker does not find a Windows path.",
-                    "If it is one, let that task set a path on a worker.",
-                )
+            return []
+        symbols = [self.context.symbols.lookup(name, self.scope) for name in find_variables(tree)]
+        live = self.context.symbols.live
+        return [each for each in symbols if isinstance(each, Variable) and live.is_translated(each, self.reader)]
+
+    def _map_in_each_run(self, template: str, variables: Iterable[Variable]) -> str:
+        """Return the template with a macro that maps its paths, if an option or an answer maps any."""
+        findings, live = self.context.findings, self.context.symbols.live
+        pairs = {**findings.values("path "), **dict(self.context.paths.pairs)}
+        setters = "; ".join(live.describe_setters(variable) for variable in variables)
+        if not pairs:
+            findings.decision(
+                "unmapped-path",
+                self.reader.where,
+                f"{setters} in each run, to a path that the DAG uses as it is: no --map-path option maps any path. A "
+                "worker does not find a Windows path.",
+                r"Import again with --map-path '\\server\share=/mnt/share', or let that task set a path on a worker.",
+            )
+            return template
+        findings.note(
+            "path-mapped-in-each-run",
+            self.reader.where,
+            f"{setters} in each run. A path that begins with {' or '.join(map(sanitize, pairs))} is then mapped; any "
+            "other is used as it is, and a worker does not find a Windows path.",
+        )
+        self.context.macros.add("ssis")
+        mapped = ", ".join(f"{quote_string(windows)}: {quote_string(worker)}" for windows, worker in pairs.items())
+        return f"{{% set paths %}}{template}{{% endset %}}{{{{ ssis.worker_paths(paths, {{{mapped}}}) | safe }}}}"
 
     def _text_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
         """Return the variables in an expression that keep their text in each run, with the text."""

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.ssis.findings import Findings, Severity
 from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, PrecedenceConstraint
+from airflow_provider_smtpcm.ssis.windows_paths import PathMap
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
-from airflow_provider_smtpcm.ssis.writing.conversion import PathMap, WritingContext
+from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.precedence import DagNode
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_smtpcm.errors import NoAnswerError
-from airflow_provider_smtpcm.smtp.auth.windows import WindowsAuthenticator
+from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.smtp.connection_pool.batches import letter, outcomes, send_many
 from tests.smtp.server import Server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.writing.conversion import PathMap, is_windows_path
+from airflow_provider_smtpcm.ssis.windows_paths import PathMap, is_windows_path
 
 MAP = PathMap([(r"\\srv\share", "/mnt/share"), ("D:\\", "/data/"), (r"\\srv\share\deep", "/deep"), ("e:", "/e")])
 

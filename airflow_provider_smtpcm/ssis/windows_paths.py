@@ -1,0 +1,67 @@
+"""Windows paths, and where they are on a worker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+_WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
+
+
+class PathMap:
+    r"""Maps Windows paths to paths of a worker by their prefixes; the longest prefix wins.
+
+    A prefix is a drive or a UNC path, with either kind of slash, in upper or lower case. It ends where a folder ends:
+    `\\srv\share` is not a prefix of `\\srv\share2`.
+
+    Args:
+        pairs: pairs of a Windows path prefix and the path on a worker.
+
+    Attributes:
+        pairs: the pairs.
+        unused: the prefixes that have matched no path so far.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        pairs = tuple(pairs)
+        self.unused = {_normalize(windows).rstrip("/"): windows for windows, _ in pairs}
+        known = {_normalize(windows).rstrip("/"): worker.rstrip("/") for windows, worker in pairs}
+        self._pairs = sorted(known.items(), key=lambda pair: (-len(pair[0]), pair[0]))
+        self.pairs = pairs
+
+    def map(self, path: str) -> str | None:
+        """Return the path on a worker, or None if no prefix matches."""
+        normalized = _normalize(path)
+        for windows, worker in self._pairs:
+            if normalized.startswith(windows) and normalized[len(windows) : len(windows) + 1] in ("", "/"):
+                self.unused.pop(windows, None)
+                return worker + path.replace("\\", "/")[len(windows) :] or "/"
+        return None
+
+
+def is_windows_path(path: str) -> bool:
+    """Whether a text begins like an absolute Windows path."""
+    return _WINDOWS_PATH.match(path) is not None
+
+
+def map_paths(paths: object, pairs: Mapping[str, str]) -> str:
+    """Return Windows paths as paths of a worker, where a prefix matches.
+
+    Args:
+        paths: one path, or several with `|` between.
+        pairs: the path on a worker for each prefix, as in `PathMap`.
+    """
+    known = PathMap(pairs.items())
+    return "|".join(known.map(path.strip()) or path for path in str(paths).split("|"))
+
+
+def path_root(path: str) -> str:
+    r"""Return the root of a Windows path: a drive such as `D:\`, or a share such as `\\srv\share` in lower case."""
+    path = path.strip().replace("/", "\\")
+    if path.startswith("\\\\"):
+        return "\\".join(path.split("\\")[:4]).lower()
+    return f"{path[0].upper()}:\\" if path[1:2] == ":" else "\\"
+
+
+def _normalize(path: str) -> str:
+    return path.replace("\\", "/").lower()
