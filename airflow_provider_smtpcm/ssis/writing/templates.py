@@ -144,7 +144,10 @@ class TemplateTranslator:
         return FunctionCall("TypedTemplate", arguments)
 
     def map_path(self, path: str) -> str:
-        """Return the path on a worker; if no option maps it, ask for its root and return the path unchanged."""
+        """Return the path on a worker, by an option or an answer; unchanged if there is neither.
+
+        If no option maps it, its root is asked for, or a relative path is reported.
+        """
         if not path.strip():
             return path
         if self.context.paths.map(path.strip()) is None:
@@ -184,9 +187,9 @@ class TemplateTranslator:
             )
 
     def _report_live_paths(self, tree: Expression) -> None:
-        """Report the variables that a query or an expression sets in each run, and with whose value a path begins.
+        """Report a path that begins with a variable that a query or an expression sets in each run.
 
-        What takes the place of a placeholder is written for the workers, and sets a path of theirs.
+        A variable that only placeholders set is not reported: their replacements are written for the workers.
         """
         if find_leading_strings(tree):
             return
@@ -196,9 +199,9 @@ class TemplateTranslator:
                 self.context.findings.decision(
                     "unmapped-path",
                     self.reader.where,
-                    f"{self.context.symbols.live.describe_setters(symbol)} in each run, to a path that the DAG uses as "
-                    "it is: no --map-path option applies to it. A worker does not find a Windows path.",
-                    "If it is one, let that task set a path on a worker.",
+                    f"{self.context.symbols.live.describe_setters(symbol)} in each run. The DAG uses the value as a "
+                    "path, unchanged: no --map-path option applies to it, and a worker does not find a Windows path.",
+                    "If the value is a Windows path, let that task set a path on a worker.",
                 )
 
     def _text_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
