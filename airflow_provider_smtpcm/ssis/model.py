@@ -1,6 +1,6 @@
 r"""Data model of SSIS packages and projects, in SSIS's own terms. Pure: no XML, no file access.
 
-What a package declares (variables, connection managers, ...) is defined in `ssis.declarations`, and imported from here.
+What a package declares (variables, connection managers, ...) is defined in `ssis.declarations` and re-exported here.
 
 An `id` is a GUID in upper case with braces, or the `refId` if there is no GUID. The `path` of an executable is the one
 that SSIS shows, such as `("Package", "Sequence", "Send Mail")`; in an event handler it begins with
@@ -72,7 +72,8 @@ __all__ = [
 #: The remedy of an internal error.
 REPORT_INTERNAL_ERROR = "Please report it, if possible with the package; only the parts about mail are needed."
 _SOURCES = Path(__file__).parent
-# The names of the Data Flow task: since 2012, in 2008, and as a GUID in 2008 and 2005.
+# The names of the Data Flow task: `Microsoft.Pipeline` since 2012, `SSIS.Pipeline.2` in 2008, and its GUIDs in 2008 and
+# 2005.
 _DATA_FLOWS = {"PIPELINE", "{5918251B-2970-45A4-AB5F-01C3C588FE5A}", "{C3BF9DC1-4715-4694-936F-D3CFDA9E42C5}"}
 _WORDS = re.compile(r"ActiveX|[A-Z]+(?![a-z])|[A-Z][a-z]+|[a-z]+|\d+")
 _SPELLINGS = {"Ftp": "FTP", "Wmi": "WMI", "Xml": "XML", "Sql": "SQL", "Exec": "Execute", "80": "DTS 2000"}
@@ -134,14 +135,14 @@ class PrecedenceConstraint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DtsContainer:
-    """What tasks, containers and event handlers have; SSIS's base class of them has the same name.
+    """What tasks, containers and event handlers have in common; SSIS's base class of them has the same name.
 
     Args:
         variables: those that it declares.
         expressions: by property. A property with an expression has a value as well: the result of its last evaluation
             at design time.
-        disabled: whether it or an executable that contains it is disabled. An expression for `Disable` takes precedence
-            over the property, but is used only if it is a literal.
+        disabled: whether it or an executable that contains it is disabled. If there is an expression for `Disable`, the
+            property is ignored: only the literal True disables it here. The DAG evaluates any other expression.
         disabled_because: the path of the outermost disabled executable, if `disabled`.
         force_result: the ForceExecutionResult: `success`, `failure` or `completion`; empty for None.
         maximum_errors: the MaximumErrorCount; the executable fails at this number of errors, and never for 0.
@@ -158,7 +159,7 @@ class DtsContainer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutableBase(DtsContainer):
-    """What tasks of all types have, and containers.
+    """What containers and tasks of all types have in common.
 
     Args:
         path: as SSIS shows it, such as `("Package", "Sequence", "Send Mail")`.
@@ -245,7 +246,8 @@ class SqlParameter:
         name: a number from 0 for a `?` (OLE DB; from 1 for ODBC), or a name such as `@day` (ADO.NET).
         variable: the qualified name of the variable.
         direction: `Input`, `Output` or `ReturnValue`.
-        data_type: the number in the package: an OLE DB type, an ODBC type or a .NET `DbType`, by the connection.
+        data_type: the number in the package: an OLE DB type, an ODBC type or a .NET `DbType`, depending on the
+            kind of the connection manager.
         size: the ParameterSize; -1 if it has none.
     """
 
@@ -408,7 +410,7 @@ class Package:
         connection_managers: its own SMTP connection managers, and those of the project that its mails use.
         database_connections: its own OLE DB, ADO.NET and ODBC connection managers.
         configurations: those that it declares, and those whose values were applied.
-        unread_configurations: those in effect whose values are unknown.
+        unread_configurations: those in effect whose values are unknown, and not answered in `questions.csv` either.
     """
 
     name: str
@@ -427,7 +429,7 @@ class Package:
 
     @property
     def file_stem(self) -> str:
-        """The name of the file without its extension: the catalog, dtexec and Execute Package tasks know it by that."""
+        """The file name without its extension: the package's name in the catalog, dtexec and Execute Package tasks."""
         return PureWindowsPath(self.path.rpartition("!")[2]).stem or self.name
 
     def walk_mail_tasks(self) -> Iterator[tuple[SendMailTask, EventHandler | None]]:
@@ -450,7 +452,7 @@ class Package:
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """The variables of all scopes; an inner variable hides an outer one of the same name."""
+        """The variables of all scopes, including those that an inner variable of the same name hides."""
         variables: list[Variable] = []
         seen_handlers: set[int] = set()
         for executable, handler in self.walk_executables():

@@ -152,7 +152,7 @@ def test_an_option_answers_the_question_of_its_finding(packages: Path, tmp_path:
     asked = run(packages, "--out", tmp_path / "1")
     assert asked.returncode == 3
     said = " ".join(asked.stdout.split())
-    assert "Does the mail server exchange.corp.example sign in the accounts" in said
+    assert "Does the mail server exchange.corp.example accept Windows Authentication from the accounts" in said
     assert r"Where is \\files\loads on the workers?" in said
     for choice in ("keep", "keep=mail", "anonymous", "anonymous=MAIL"):
         ended = run(packages, "--out", tmp_path / choice, *DECIDED[2:], "--windows-auth", choice)

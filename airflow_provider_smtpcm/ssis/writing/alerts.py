@@ -1,4 +1,4 @@
-"""The alerts that the mails of event handlers become: one `SendMailNotifier` for each, with the condition of SSIS."""
+"""Alerts: each mail of an event handler as a `SendMailNotifier`, with the condition under which SSIS sends it."""
 
 from __future__ import annotations
 
@@ -55,11 +55,12 @@ from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary, translate_condition
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
-# The callback arguments for each event. SSIS raises the first ones for tasks only.
+# The callback arguments for each event, in lower case. OnError and OnTaskFailed reach the handlers of a container from
+# the tasks inside; OnPreExecute and OnPostExecute are raised for the container itself, too.
 EVENTS_OF_TASKS = {"onerror": (ON_FAILURE,), "ontaskfailed": (ON_FAILURE,)}
 EVENTS_OF_EXECUTABLES = {"onpostexecute": (ON_SUCCESS, ON_FAILURE), "onpreexecute": (ON_EXECUTE,)}
-# The System variables whose value in a callback is SSIS's, so that a condition on them is exact. The value of
-# SourceName is the display name of the task.
+# The System variables that have the same value in a callback as in SSIS, so that a condition on them is exact. In a
+# callback, SourceName is the display name of the Airflow task.
 _EXACT_NAMES = {"SourceName", "PackageName", "PackageID", "TaskName"}
 _EXACT_NAMES |= {"InteractiveMode", "OfflineMode", "IgnoreConfigurationsOnLoad"}
 
@@ -79,7 +80,7 @@ class NotifierDefinition:
 
 
 class AlertWriter:
-    """Converts a Send Mail task in an event handler to one or several notifiers.
+    """Converts a Send Mail task in an event handler to a notifier.
 
     Args:
         context: the package's context.
@@ -109,15 +110,15 @@ class AlertWriter:
         self.record = MailRecord(where=self._where, event=handler.event_name)
 
     def write(self) -> list[NotifierDefinition]:
-        """Return the notifiers of the mail; there is none if the mail is left out."""
+        """Return the notifier of the mail; an empty list if the mail is left out."""
         task, run = self._mail.task, self._mail.run
         self._report_lost(run)
         for executable in run.forced.values():
             self._findings.decision(
                 "forced-result",
                 self._where,
-                f"ForceExecutionResult of {executable.name!r} is {executable.force_result}, which has a part in what "
-                "SSIS counts its container as, and so in whether the mail is sent.",
+                f"ForceExecutionResult of {executable.name!r} is {executable.force_result}. This influences the result "
+                "of the container around it, and so whether SSIS sends the mail.",
                 "Check whether the alert is meant to be sent.",
             )
         if run.condition is False:
@@ -157,9 +158,9 @@ class AlertWriter:
         )
 
     def _choose_variants(self, condition: Condition) -> list[tuple[Condition, tuple[Executable, ...]]]:
-        """Return the conditions of the alert, each with the executables for which it is called.
+        """Return the condition of the alert, with the executables for which it is called.
 
-        For an event of tasks, there is one condition, for all of them. An empty list: the mail is never sent.
+        An empty list: the mail is never sent.
         """
         if self._mail.error is not None:
             return [(condition, tuple(self._sources))]
@@ -173,7 +174,13 @@ class AlertWriter:
         return [(self._tell_sources_apart(condition, found), tuple(one for each in possible for one in each.sources))]
 
     def _tell_sources_apart(self, condition: Condition, found: Sequence[Specialized]) -> Condition:
-        """Return a condition that depends on the source of the event only by its name."""
+        """Return a condition that tests the name of the event's source, and not its id or its description.
+
+        If two executables with different conditions share a name, the condition is returned with its tests as they are.
+
+        Args:
+            found: the condition for each group of sources.
+        """
         used = self._knowledge.find_source_names(condition)
         names = [{source.name for source in one.sources} for one in found]
         is_ambiguous = sum(map(len, names)) > len(set().union(*names))
@@ -195,9 +202,9 @@ class AlertWriter:
             self._findings.decision(
                 "condition-in-handler",
                 self._where,
-                f"SSIS sends the mail only if {text}, which no task of the DAG fulfils: only an error of the package "
-                "itself or of a container, such as one in the expression of a precedence constraint. The mail is not "
-                "in the DAG.",
+                f"SSIS sends the mail only if {text}. No task of the DAG meets that condition; only an error of the "
+                "package itself or of a container does, such as one in the expression of a precedence constraint. The "
+                "mail is not in the DAG.",
                 "If it is meant to be sent once when the package fails, set a SendMailNotifier as on_failure_callback "
                 "of the DAG.",
             )
@@ -207,7 +214,7 @@ class AlertWriter:
             )
 
     def _add_condition(self, converter: MailConverter, condition: Condition) -> None:
-        """Add the argument `only_if`, and say how exact it is."""
+        """Add the argument `only_if`, and report where it may differ from SSIS's condition."""
         error: Exception | None = self._mail.error
         if error is None and condition is True:
             return
@@ -262,7 +269,7 @@ class AlertWriter:
         if other is None:  # which `MailConverter` has reported
             arguments.insert(1, KeywordArgument("to", f"{{{{ {COMPLETE_ME}.to }}}}"))
             return
-        text = f"The mail has no To recipients, which an alert needs; those of {other.name!r} are in 'to'."
+        text = f"The mail has no To recipients, which an alert needs; so it has those of {other.name!r} in 'to'."
         arguments[arguments.index(other)] = replace(other, name="to")
         if other.name == "cc":
             self._findings.note("alert-without-to", self._where, text)
@@ -270,7 +277,7 @@ class AlertWriter:
             self._findings.decision(
                 "alert-without-to",
                 self._where,
-                f"{text} They see each other's addresses.",
+                f"{text} These recipients see each other's addresses.",
                 "Set 'to' in the DAG to an address that all of them may see, and 'bcc' to these.",
             )
 
@@ -336,20 +343,27 @@ class AlertWriter:
     def _report_value(self, value: HandlerValue) -> None:
         name, expression = value.variable.qualified_name, display_expression(value.definition.expression or "")
         if value.question is not None:
-            self._ask_for_value(value.variable, value.question, f"The alert has {expression} in its place.")
+            self._ask_for_value(value.variable, value.question, f"The alert uses {expression} instead.")
             return
-        text = f"In SSIS, {describe_tasks(value.setters)} in the event handler sets what the mail reads in {name}. "
+        text = f"In SSIS, {describe_tasks(value.setters)} in the event handler sets {name}, which the mail reads. "
         text += f"The alert computes the value itself: {expression}."
         if value.adds:
-            text += " SSIS adds it to what earlier events have left; the alert has the value of its own event only."
+            text += " In SSIS, the value also contains what earlier events have added; in the alert, it is that of its "
+            text += "own event only."
         self._findings.note("set-in-event-handler", self._where, text)
 
     def _report_unknown_value(self, variable: Variable, computed: set[str]) -> None:
-        """Report a variable that tasks of event handlers set, other than those that the alert computes."""
+        """Report a variable that tasks of event handlers set, if the alert does not compute its value.
+
+        Args:
+            computed: the ids of the tasks whose values the alert computes.
+        """
         setters = self._context.symbols.live.setters.in_event_handlers(variable)
         if any(setter.executable.id not in computed for setter in setters):
             question = ask_for_value(self._context.symbols, variable)
-            self._ask_for_value(variable, question, "The alert has its other value.")
+            self._ask_for_value(
+                variable, question, "The alert uses the value that the variable has outside event handlers."
+            )
 
     def _ask_for_value(self, variable: Variable, question: Question, consequence: str) -> None:
         inside = [one.executable for one in self._context.symbols.live.setters.in_event_handlers(variable)]
@@ -390,7 +404,7 @@ class _Inexact:
         for name in find_variables(test.tree):
             self._check_name(name, test.scope)
         if any(isinstance(node, Call) and node.function in CLOCKS for node in walk(test.tree)):
-            self._add("It uses the clock of the Airflow worker, often in UTC, and SSIS that of its server.")
+            self._add("The alert uses the clock of the Airflow worker, often in UTC; SSIS uses that of its server.")
         return code
 
     def _check_name(self, name: str, scope: Scope) -> None:

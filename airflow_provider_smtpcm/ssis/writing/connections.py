@@ -4,7 +4,8 @@ The id of a connection depends on its settings alone (`smtp_mail_corp_example_wi
 packages is one connection, in whatever order they are read.
 
 An expression takes precedence over the connection string, which has what the developer's machine evaluated last. If the
-files do not contain the value of the expression, the connection has that until somebody answers the question.
+files do not contain the value of the expression, the import asks for it; until `questions.csv` has the answer, the
+connection has the value from the connection string.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class ConvertedConnection(Generic[SettingsT]):
 
     Args:
         sources: the file and the name of each connection manager.
-        findings: at most three of each code, besides those with another question; a dict as an ordered set.
+        findings: at most three of each code, and at least one for each question; a dict as an ordered set.
     """
 
     conn_id: str
@@ -84,7 +85,7 @@ class ConnectionRegistry:
         if isinstance(converter, SmtpConverter):
             self.unknown_names.pop(converter.name.lower(), None)
         settings = converter.convert()
-        # Two managers whose server is only known at run time may have two servers, whatever is stored in them.
+        # If the server is only known at run time, two managers with the same stored server may use different ones.
         key = (*converter.make_key(settings), *converter.open_questions)
         if key not in self._by_settings:
             conn_id = self._conn_ids.allocate(converter.make_conn_id(settings))
@@ -120,13 +121,14 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
     """Converts one connection manager.
 
     Args:
+        manager: the connection manager.
         symbols, scope: resolve the names in its expressions.
         options: the options of the import.
 
     Attributes:
         source: the file and the name of the connection manager.
         findings: the findings about the connection manager.
-        open_questions: the keys of the questions about expressions whose value is not in the files, and not answered.
+        open_questions: the keys of the unanswered questions about expressions whose values are not in the files.
     """
 
     def __init__(self, manager: ManagerT, symbols: SymbolTable, scope: Scope, options: ConversionOptions) -> None:
@@ -144,11 +146,11 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
 
     @abstractmethod
     def make_key(self, settings: SettingsT) -> tuple[object, ...]:
-        """Return what is equal for connection managers that become the same connection."""
+        """Return a key; connection managers with equal keys share a connection."""
 
     @abstractmethod
     def make_conn_id(self, settings: SettingsT) -> str:
-        """Return the id of the connection, unless it is taken."""
+        """Return the preferred id of the connection; it gets a number appended if another connection has it."""
 
     @abstractmethod
     def report_became(self, converted: ConvertedConnection[SettingsT]) -> None:
@@ -162,6 +164,7 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
         """Return the value of a property's expression; None if it has none, or if the value in the package is used.
 
         Args:
+            name: the property, such as `SmtpServer`.
             noun: what the property is, for the question.
             stored: the value in the package.
             is_server: whether the property is, or contains, the server.
@@ -198,11 +201,12 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
             "guess.",
             guess=guess,
         )
-        used = f"The connection has {guess!r}, which is stored in the package" if guess else "The package stores none"
+        used = "The package stores none."
+        if guess:
+            used = f"The connection has {guess!r}, which the package stores: what the developer's machine had last."
         self._decision(
             "connection-expression",
-            f"{name} comes from the expression {display}, whose value is not in the files: {reason} {used}; it is what "
-            "the developer's machine had last.",
+            f"{name} comes from the expression {display}, whose value is not in the files: {reason} {used}",
             "Answer the question, or set it in the Airflow connection.",
             question,
         )
@@ -244,7 +248,7 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
         }
         if properties.timeout is not None:
             settings["timeout"] = properties.timeout
-        # Without what is not valid, the rest is kept.
+        # A setting that is not valid is replaced, and the others are kept.
         first_error: ConnectionSettingsError | None = None
         for replaced in ({}, {"timeout": _MAX_TIMEOUT}, {"host": UNKNOWN_HOST, "port": _SMTP_PORT}):
             try:
@@ -262,7 +266,7 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
         return SmtpConnectionManager(host=UNKNOWN_HOST, ssl_mode=SslMode.NONE)
 
     def _keeps_windows_auth(self, host: str) -> bool:
-        """Whether a connection with UseWindowsAuthentication=True signs in."""
+        """Whether a connection with UseWindowsAuthentication=True signs in; report it if not."""
         text = f"{self.name!r} has UseWindowsAuthentication=True; "
         if self._windows_auth is WindowsAuth.ANONYMOUS:
             self._note("windows-auth-dropped", f"{text}because of --windows-auth, the connection is anonymous.")
@@ -274,19 +278,21 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
         return False
 
     def _ask_for_windows_auth(self, host: str) -> Question:
-        # Anything else may be a password in the wrong place.
+        # The question shows only what looks like a host: anything else may be a password in the wrong place.
         server = host if _HOST.fullmatch(host) and host != UNKNOWN_HOST else self.name
         how = (
-            "SSIS sends without a sign-in, and without a warning, if it offers none. "
-            f"Answer {KEEP} to sign in with Windows Authentication, or anonymous. "
+            "If a server does not offer it, SSIS sends without a sign-in and without a warning. "
+            f"Answer {KEEP} to sign in with Windows Authentication, or anonymous to send without a sign-in. "
             "To find out, run python -m airflow_provider_smtpcm check with the connection."
         )
         return Question(
             key=f"windows authentication of {server}",
-            text=f"Does the mail server {server} sign in the accounts that run the packages? {how}",
+            text=f"Does the mail server {server} accept Windows Authentication from the accounts that run the "
+            f"packages? {how}",
             guess=KEEP,
             subject=server,
-            shared_text=f"Does each of these mail servers sign in the accounts that run the packages? {how}",
+            shared_text="Does each of these mail servers accept Windows Authentication from the accounts that run the "
+            f"packages? {how}",
         )
 
     def make_key(self, settings: SmtpConnectionManager) -> tuple[object, ...]:
@@ -332,7 +338,7 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
         text = self._manager.connection_string
         stored, _, _ = _split_properties(text)
         server = stored.get("SmtpServer", "")
-        # Without "=", an answer is the server.
+        # `text` may be an answer; one without "=" is the name of the server.
         text = self._evaluate(CONNECTION_STRING, "mail server", server, is_server=True) or text
         values, has_credentials, others = _split_properties(text)
         for name in _PROPERTIES:
@@ -405,7 +411,8 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
             if setting.contradicted:
                 self._decision(
                     "connection-parameter",
-                    f"{text}, and the parameter for its ConnectionString sets another value; the former was used.",
+                    f"{text}, and the parameter for its ConnectionString sets another value; the value of {setting.by} "
+                    "was used.",
                     "Look up which of the two applies where the project is deployed.",
                 )
             else:

@@ -1,8 +1,10 @@
 """The control flow of a package as Airflow tasks and task groups.
 
-A Sequence container becomes a task group with all its executables; so does a loop that sends mail, and everything in it
-runs once. What the import cannot translate becomes a placeholder, which fails until a task with the same work takes its
-place: otherwise a DAG would report by mail what it has never done.
+A Sequence container becomes a task group with all its executables, and so does a loop that sends mail. If the
+iterations of the loop are known before they begin, the group may be mapped over them, or the loop becomes a mail merge
+(see `loops`); otherwise, everything in the group runs once. What the import cannot translate becomes a placeholder,
+which fails until a task with the same work takes its place: otherwise a DAG would report by mail what it has never
+done.
 """
 
 from __future__ import annotations
@@ -76,12 +78,12 @@ class ControlFlowWriter(TaskFactory):
         Args:
             scope: the container's variables, and those around it.
             callbacks: the callbacks of the container, and the inherited ones.
-            may_be_skipped: whether the container as a whole may not run while the DAG run continues.
+            may_be_skipped: whether the container as a whole may be skipped while the DAG run continues.
         """
         nodes = _ContainerWriter(self, container, scope, callbacks, may_be_skipped=may_be_skipped).nodes
         if not any(node.variable for node in nodes):
             call = self.create_task("EmptyOperator", "nothing", "nothing")
-            comment = f"No executable of {container.name!r} is in the DAG: all are disabled."
+            comment = f"No executable of {container.name!r} is in the DAG: it has none, or all are disabled."
             nodes.append(
                 DagNode(
                     variable=self.variable_names.allocate("nothing"), call=call, comment=comment, is_executable=True
@@ -135,7 +137,7 @@ class _ContainerWriter(ContainerConditions):
         if disable:
             condition = self._add_only_if(executable, f"!({disable})", f"Disable: {disable}", "enabled", condition)
         if condition.rule != ALL_SUCCESS and (becomes_group or mapped is not None):
-            # The query of a loop becomes an upstream task of it, which the rule must not count.
+            # The task with the rows of a loop becomes upstream of the loop; the rule must not count that task.
             condition = self._add_empty(f"{task_id}_start", condition, "")
         if mapped is not None and mapped.files is not None:
             condition = self._add_listing(mapped, mapped.files, condition)
@@ -309,11 +311,12 @@ class _ContainerWriter(ContainerConditions):
         else:
             text = (
                 f"{container.name!r} is a {container.kind}. It became a mapped task group over {over}: its tasks run "
-                "for each of them. SSIS completes one iteration before the next and stops at the first that fails; in "
-                "the DAG, each task does so by itself, and the other iterations run."
+                "for each of them. SSIS completes one iteration before the next, and stops at the first that fails. In "
+                "the DAG, only the instances of the same task run one after the other; if an iteration fails, the "
+                "others still run."
             )
             if query is not None or loop.files is not None:
-                text += " Airflow maps at most 1,024 rows (max_map_length)."
+                text += " By default, Airflow maps at most 1,024 rows (max_map_length)."
         self._writer.context.findings.note(
             "loop-became-group" if loop.mail is None else "loop-became-merge", container.where, text
         )

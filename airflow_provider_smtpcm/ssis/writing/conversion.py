@@ -107,7 +107,8 @@ class MailRecord:
         became: what it is in the DAG, such as `task send_mail`; empty if it is not in the DAG.
         connection: the id of its Airflow connection.
         disabled_because: the path of the disabled executable: the task itself, or a container around it.
-        questions: the keys of the questions for whose answers it waits, without those about its connection.
+        questions: the keys of the questions on whose answers it depends, answered or not, without those about its
+            connection.
         properties: every property that is set.
     """
 

@@ -94,7 +94,7 @@ def write_package(
         options: the options of the import.
         dag_ids: the DAG ids of the whole import, so that no two packages get the same file; None for a single package.
         project: the package's project, for its parameters.
-        paths: the paths of the whole import; None for a single package.
+        paths: the path map of the whole import, which collects the unused prefixes; None for a single package.
     """
     findings = Findings(options.answers)
     for finding in package.findings:
@@ -296,7 +296,7 @@ def _used_variables(nodes: Sequence[DagNode]) -> Iterable[str]:
 
 
 def _group_calls(nodes: Iterable[DagNode]) -> Iterable[str]:
-    """Yield the names of what creates the task groups."""
+    """Yield `TaskGroup` or `task_group` for each task group, whichever creates it."""
     for node in nodes:
         if node.children is not None and node.call is not None:
             yield node.call.name

@@ -53,7 +53,8 @@ _PART = re.compile(
         |(?P<plain>[^;]*))\s*(?:;|\Z)""",
     re.VERBOSE,
 )
-# The other properties that may come from an expression, and what each is.
+# The properties besides ConnectionString that may come from an expression. For each: the key as in `_SYNONYMS`, and the
+# noun for the question.
 _PROPERTIES = {
     "ServerName": ("server", "database server"),
     "InitialCatalog": ("database", "database"),
@@ -77,7 +78,7 @@ class DatabaseSettings:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for settings that mean the same; names of servers and databases are compared without case."""
+        """Equal for settings that mean the same; servers, databases and logins are compared without case."""
         return (self.server.lower(), self.database.lower(), self.login.lower(), tuple(sorted(self.extra.items())))
 
     @property
@@ -144,7 +145,7 @@ class DatabaseConverter(ManagerConverter[DatabaseConnection, DatabaseSettings]):
             else:
                 extra["Port"] = port
         login = "" if "Trusted_Connection" in extra else values.get("user", "")
-        # The hook does not quote, so that a semicolon would begin another setting.
+        # The hook does not quote, so a semicolon would begin another setting.
         server, database, login = (
             sanitize_line(value).partition(";")[0] for value in (server, values.get("database", ""), login)
         )
@@ -174,7 +175,7 @@ class DatabaseConverter(ManagerConverter[DatabaseConnection, DatabaseSettings]):
             self._note(
                 "database-windows-authentication",
                 f"{name!r} uses Windows Authentication, so {conn_id!r} has Trusted_Connection=yes: the worker signs in "
-                "with its Kerberos ticket, as the account that SSIS ran as did.",
+                "with its Kerberos ticket, where SSIS signed in as the account that it ran under.",
                 "Keep a ticket on the workers (kinit with a keytab), or give the connection a login and a password.",
             )
         elif settings.login or self._has_password:
@@ -235,7 +236,7 @@ class DatabaseConverter(ManagerConverter[DatabaseConnection, DatabaseSettings]):
 
 
 def _read_string(text: str) -> dict[str, str]:
-    """Return the parts of a connection string by their meaning; of a key that occurs twice, the last counts."""
+    """Return the values of a connection string by the names in `_SYNONYMS`; if a key occurs twice, the last counts."""
     values: dict[str, str] = {}
     for part in _PART.finditer(text):
         name = _SYNONYMS.get(part["key"].replace(" ", "").lower())

@@ -1,9 +1,9 @@
 """The mails of event handlers as Airflow callbacks.
 
-SSIS raises OnError once for each error, for the task and for every container around it. Airflow calls a callback once,
-for the task that failed after its last retry. So the OnError handler of a package or a container becomes a callback of
-every task in it. OnPreExecute and OnPostExecute are raised for containers too: their mails become callbacks of exactly
-those executables for which SSIS sends them.
+SSIS raises OnError once for each error, for the task and for every container around it. Airflow calls a callback only
+for the task, and once: when it has failed after its last retry. So the OnError handler of a package or a container
+becomes a callback of every task in it. OnPreExecute and OnPostExecute are raised for containers too: their mails become
+callbacks of exactly those executables for which SSIS sends them.
 """
 
 from __future__ import annotations
@@ -138,12 +138,18 @@ class EventHandlerWriter:
         return callbacks
 
     def _apply_propagate(self, handler: EventHandler, event: str, callbacks: Callbacks, *, is_task: bool) -> None:
-        """Remove the inherited notifiers of an event if System::Propagate keeps it from the handlers further out."""
+        """Remove the inherited notifiers of an event if System::Propagate keeps it from the handlers further out.
+
+        Args:
+            event: the event of the handler, in lower case.
+            is_task: whether the handler is that of a task.
+        """
         setters = [task for task in _find_other_tasks(handler.executables) if _sets_propagate(task)]
         if handler.disabled or not (handler.propagate is False or setters):
             return
         if setters or "Disable" in handler.expressions:
-            what = f"what {quoted_list(task.name for task in setters)} in it does" if setters else "its Disable"
+            names = quoted_list(task.name for task in setters)
+            what = f"what {names} in it does" if setters else "the expression for its Disable property"
             self._findings.decision(
                 "propagate-at-run-time",
                 handler.where,
@@ -170,15 +176,15 @@ class EventHandlerWriter:
                         "propagate-at-run-time",
                         container.where,
                         f"In SSIS, {handler.event_name} of {executable.name!r} does not reach the event handlers "
-                        f"outside of {container.name!r}, since System::Propagate is False. In the DAG, that is one "
-                        "task, which has their alerts.",
-                        "Remove them from that task if its failure is not to be reported.",
+                        f"outside of {container.name!r}, since System::Propagate is False. In the DAG, "
+                        f"{container.name!r} is a single task, and it has the alerts of those event handlers.",
+                        "Remove the alerts from that task if its failure is not to be reported.",
                     )
 
     def _convert_handler(self, handler: EventHandler, owner: Executable, scope: Scope) -> list[str]:
         """Define notifiers for the mails of a handler; return their names.
 
-        If the event is raised for containers too, they are assigned to executables.
+        If the event is raised for containers too, each notifier is assigned to the executables that need it.
         """
         event = handler.event_name.lower()
         names: list[str] = []
@@ -261,8 +267,8 @@ class EventHandlerWriter:
             self._findings.note(
                 "handler-became-callback",
                 where,
-                f"SSIS raises {handler.event_name} for {owner.name!r} and for each executable in it. The callback is "
-                "that of each of them for which SSIS sends the mail.",
+                f"SSIS raises {handler.event_name} for {owner.name!r} and for each executable in it. In the DAG, those "
+                "for which SSIS sends the mail have the callback.",
             )
 
 
@@ -286,10 +292,10 @@ def _sets_propagate(executable: Executable) -> bool:
 
 
 def report_mails_left_out(package: Package, findings: Findings, mails: Iterable[MailRecord]) -> None:
-    """Report the mails of event handlers that no other finding is about.
+    """Report the mails of event handlers that have no record, since the DAG has no place for them.
 
     Args:
-        findings: are added to.
+        findings: where they are reported.
         mails: the records of the mails in event handlers so far.
     """
     known = {(mail.where, mail.event) for mail in mails}

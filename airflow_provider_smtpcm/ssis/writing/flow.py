@@ -1,6 +1,6 @@
 """The control flow of a package as a whole: the id of each task, the order of the executables, and what loops become.
 
-It is known before the first task is written, since a task reads variables that others set.
+It is computed before the first task is written: a task that reads a variable has the ids of the tasks that set it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
 def find_incoming(
     constraints: Iterable[PrecedenceConstraint], ids: Collection[str]
 ) -> dict[str, list[PrecedenceConstraint]]:
-    """Return the constraints on each of these executables by another one of them, by its id."""
+    """Return the constraints between executables with these ids, by the id of the constrained one."""
     incoming: dict[str, list[PrecedenceConstraint]] = {key: [] for key in ids}
     for constraint in constraints:
         before, after = constraint.before, constraint.after
@@ -40,7 +40,12 @@ def find_incoming(
 
 
 def find_upstream(incoming: Mapping[str, Sequence[PrecedenceConstraint]], key: str) -> set[str]:
-    """Return the ids of all executables before one in the same container."""
+    """Return the ids of all executables that precede another one of their container, directly or indirectly.
+
+    Args:
+        incoming: the constraints on each executable, by its id.
+        key: the id of the other one.
+    """
     found: set[str] = set()
     pending = [key]
     while pending:
@@ -100,7 +105,7 @@ class MappedLoop:
         mail: its only executable, if it becomes a mail merge; None for a mapped task group.
         query: the Execute SQL task with the rows; None if there is none.
         files: the enumerator of files; None if there is none.
-        columns: the number of the column for each field of a row, if there is a query.
+        columns: the number of the column, from 0, for each field of a row, if there is a query.
         rows: the values of each iteration by field, if neither a query nor an enumerator yields them.
         fields: the field of each variable that the loop sets.
     """
@@ -132,7 +137,8 @@ def row_field(name: str) -> str:
     return f"row.{name}" if name.isascii() and name.isidentifier() else f"row[{quote_string(name)}]"
 
 
-# The results that executables need to come to, by their ids; None stands for an expression.
+# What has to happen before an executable runs: pairs of the id of another one and its result; None if an expression is
+# tested.
 _Needs = frozenset[tuple[str, ConstraintValue | None]]
 
 
@@ -168,7 +174,8 @@ class Flow:
     def is_group(self, executable: Executable) -> bool:
         """Whether an executable becomes a task group; any other one becomes a single task.
 
-        A loop becomes a group only if it sends mail: what it repeats is not known before a run.
+        A loop without mail becomes a single task, since its iterations are not known before a run; so does a loop that
+        becomes a mail merge.
         """
         if not isinstance(executable, Container) or executable.disabled or not executable.executables:
             return False
@@ -209,8 +216,8 @@ class Flow:
         """Whether an executable runs after another one if both run.
 
         Returns:
-            True: always after it. False: always before it, or it is not in the control flow. None: the package does
-            not say, or one contains the other.
+            True: always after it. False: always before it, or one of them is not in the control flow. None: the package
+            does not say, or one contains the other.
         """
         left, right = self._chains.get(after, ()), self._chains.get(before, ())
         if not left or not right:
@@ -247,9 +254,9 @@ class Flow:
         return known[key]
 
     def may_run_together(self, one: str, other: str) -> bool:
-        """Whether two executables may both run, in either order, by all that the constraints say without expressions.
+        """Whether the constraints allow two executables to run in the same run of the package, in either order.
 
-        False also if the expression of a constraint decides which of them runs.
+        False also if one of them depends on an expression, which may decide that only one of them runs.
         """
         left, right = self._chains.get(one, ()), self._chains.get(other, ())
         level = find_fork(left, right)
@@ -263,7 +270,7 @@ class Flow:
         )
 
     def _find_needs(self, key: str) -> _Needs:
-        """Return what has to come to which result before an executable runs."""
+        """Return which executables need to have which results before an executable runs."""
         if key not in self._needs:
             self._needs[key] = frozenset()  # for a cycle
             incoming = self._incoming.get(key, [])

@@ -75,7 +75,11 @@ class Test:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Group:
-    """Conditions that all have to hold (`and`), or of which one is enough (`or`)."""
+    """Conditions that all have to hold (`and`), or of which one is enough (`or`).
+
+    Args:
+        size: the number of tests in it.
+    """
 
     operator: str
     parts: tuple[Condition, ...]
@@ -162,7 +166,7 @@ class Run:
         condition: its condition, if no task of the handler fails.
         assumed: the tasks that must not fail, by path.
         lost: the tasks whose failure would make it run as well, by path.
-        forced: the executables with a result that SSIS forces, and that makes their container fail or not, by path.
+        forced: the executables whose forced result influences whether a preceding container fails, by path.
     """
 
     condition: Condition = True
@@ -176,8 +180,9 @@ class HandlerMail:
     """A Send Mail task in an event handler.
 
     Args:
-        scope: its variables, and those around it; what tasks before it set is defined by an expression.
-        values: what is known of those.
+        scope: its variables, and those around it. A variable that tasks before it set is in it with an expression for
+            the value that they set.
+        values: what is known of such variables.
         run: when SSIS sends it.
         loops: the loops around it.
         error: why its condition cannot be computed.
@@ -262,7 +267,7 @@ class _Flow:
             found: Run | NotTranslatable = self._make_run(key)
         except NotTranslatable as error:
             found = error
-        del self._runs[key]  # so that the order is that of the ends
+        del self._runs[key]  # so that it is added again, after its predecessors
         self._runs[key] = found
         return found
 
@@ -278,7 +283,7 @@ class _Flow:
             return self._entered
         all_of = len(runs) == 1 or all(constraint.logical_and for constraint in self._incoming[key])
         condition = combine("and" if all_of else "or", [run.condition for run in runs])
-        # Of a conjunction that is never true, only what makes it so counts.
+        # If the condition is never true, only the parts that are never true matter for the findings.
         runs = [run for run in runs if condition is not False or run.condition is False]
         return Run(
             condition=condition,
@@ -347,7 +352,7 @@ class Specialized:
     """A condition for those executables that have it in common.
 
     Args:
-        condition: without the System variables that are known for each of them.
+        condition: with the System variables replaced whose values are known for these executables.
         sources: the executables.
     """
 
@@ -375,7 +380,7 @@ class SourceKnowledge:
         }
 
     def specialize(self, condition: Condition, sources: Sequence[Executable]) -> list[Specialized]:
-        """Return the condition for each executable that may raise the event; equal ones are one."""
+        """Return the condition for each executable that may raise the event; those with equal conditions share one."""
         if not self.find_source_names(condition):
             return [Specialized(condition=self.fold(condition, None), sources=tuple(sources))]
         found: dict[str, tuple[Condition, list[Executable]]] = {}

@@ -43,11 +43,11 @@ from airflow_provider_smtpcm.ssis.writing.python_source import quoted_list
 from airflow_provider_smtpcm.ssis.writing.symbols import TYPES, Scope, SymbolTable, is_secret
 from airflow_provider_smtpcm.ssis.writing.tasks import find_assignments
 
-# A value may contain others, twice each.
+# If the value of each variable contains that of another one twice, the size doubles with each level.
 _MAX_NODES = 1000
 _MAX_DEPTH = 20
 _STRING = 8  # the VARENUM of String
-# What a variable with such a name gets in most packages.
+# Patterns of variable names, and what most packages set such a variable to: `System::ErrorDescription` or `ErrorCode`.
 _GUESSES = (
     (
         re.compile(r"err.*(desc|msg|message|text|info)|(desc|msg|message|text).*err|^err(or)?$", re.IGNORECASE),
@@ -117,6 +117,7 @@ class HandlerValues:
 
     def __init__(self, handler: EventHandler, symbols: SymbolTable) -> None:
         self.symbols, self._find_setters = symbols, symbols.live.setters.in_event_handlers
+        # Whether no event handler of the package sets a variable.
         self._is_idle = not any(map(self._find_setters, symbols.package.variables))
         # The constraints on each executable, by its id.
         self._incoming: dict[str, list[PrecedenceConstraint]] = {}
@@ -125,7 +126,7 @@ class HandlerValues:
         self._chains: dict[str, tuple[str, ...]] = {}
         # The ids of the executables that set a variable, by its identity.
         self._setters: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        # The ids of the executables in event handlers of executables in this one.
+        # The ids of the executables in the event handlers of this one, and of the executables in it.
         self._nested: set[str] = set()
         self._scopes: dict[tuple[str, ...], Scope] = {}
         self._enter(handler, ())
@@ -174,7 +175,7 @@ class HandlerValues:
         return self._define(_Point(self._chains[executable.id], is_after=True), scope)
 
     def find(self, symbol: object) -> HandlerValue | None:
-        """Return what is known of a symbol in one of these scopes; None if it is as the package declares it."""
+        """Return what is known of a symbol from `before` or `after`; None if it is as the package declares it."""
         return self._definitions.get(id(symbol))
 
     def compute_at_end(self, variable: Variable, setters: set[str]) -> _Value | None:
@@ -265,6 +266,8 @@ class HandlerValues:
         """Return the value that a task has given to a variable.
 
         Args:
+            point: where the variable is read.
+            depth: the nesting of values so far; the maximum is 20.
             chain: the ids of the tasks whose values need this one.
 
         Raises:
@@ -377,14 +380,14 @@ class HandlerValues:
                 self._required[key] = set.union(*found) if all_of else set.intersection(*found)
         return self._required[key]
 
-    # What a person is asked.
-
     def _is_set_in_nested_handler(self, variable: Variable) -> bool:
-        """Whether an event handler of an executable in this handler sets a variable."""
+        """Whether an event handler of this handler, or of an executable in it, sets a variable."""
         return any(one.executable.id in self._nested for one in self._find_setters(variable))
 
+    # What a person is asked.
+
     def _ask(self, variable: Variable) -> _Value | None:
-        """Return the answer of a person, or a guess."""
+        """Return the answer of a person, or a guess; None for `keep`: the value outside the handler."""
         question = ask_for_value(self.symbols, variable)
         answer = self.symbols.findings.answer(question.key)
         text = question.guess if answer is None else answer
@@ -399,16 +402,16 @@ def ask_for_value(symbols: SymbolTable, variable: Variable) -> Question:
     names = quoted_list(sorted({one.executable.name for one in setters}))
     how = (
         "Answer with an SSIS expression such as @[System::ErrorDescription], with a text, or with "
-        f"{KEEP} for its design-time value."
+        f"{KEEP} for the design-time value."
     )
     return Question(
         key=f"variable {variable.qualified_name} in event handlers",
-        text=f"Which value does {variable.qualified_name} have in the mails of event handlers? In SSIS, {names} sets "
-        f"it, which the DAG does not run. {how}",
+        text=f"Which value does {variable.qualified_name} have in the mails of event handlers? In SSIS, it is set by "
+        f"{names}, which the DAG does not run. {how}",
         guess=_guess(symbols, variable, setters),
         subject=variable.qualified_name,
-        shared_text="Which value do these variables have in the mails of event handlers? In SSIS, executables set "
-        f"them that the DAG does not run. {how}",
+        shared_text="Which value do these variables have in the mails of event handlers? In SSIS, they are set by "
+        f"executables that the DAG does not run. {how}",
     )
 
 

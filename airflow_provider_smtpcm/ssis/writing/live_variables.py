@@ -89,7 +89,10 @@ class VariableSetters:
         return [setter for setter in self.of(variable) if setter.event_handler is not None]
 
     def reads(self, variable: Variable) -> Sequence[VariableUse]:
-        """Return what reads a variable: mails, conditions, statements, expressions and tasks, in the same order."""
+        """Return what reads a variable: mails, conditions, statements, expressions and tasks.
+
+        The order is that of `Package.walk_executables`.
+        """
         return self._readers.get(variable.identity, ())
 
     def set_by(self, executable: Executable) -> tuple[Variable, ...]:
@@ -134,7 +137,7 @@ class VariableSetters:
         return found
 
     def _find_definition(self, name: str, scope: _Scope) -> Iterable[_Identity]:
-        """Return the variable with this name, and those that its expression needs."""
+        """Return the identities of the variable with this name, and of those that its expression needs."""
         found: dict[_Identity, None] = {}
         remaining = [_resolve(name, scope)]
         while remaining:
@@ -353,7 +356,10 @@ class LiveVariables:
         return JinjaName(code=f"ssis.variable({', '.join(arguments)})", type=data_type, is_typed=True)
 
     def is_translated(self, variable: Variable, reader: ReadPoint) -> bool:
-        """Whether a task that is not a placeholder may have set the variable, not only emptied it, when it is read."""
+        """Whether a task other than a placeholder may have set the variable when it is read.
+
+        A script that only sets it to an empty text does not count.
+        """
         names = {variable.qualified_name, variable.name}
         return any(_computes(setter.executable, names) for setter in self._before(variable, reader))
 
@@ -373,7 +379,7 @@ class LiveVariables:
         return task_id if mapped is None or mapped.mail is not None else f"{task_id}.{self.flow.row_task(mapped.loop)}"
 
     def _find_row_field(self, variable: Variable, reader: ReadPoint) -> str | None:
-        """Return the Jinja expression for a variable that the loop of a mail merge sets."""
+        """Return the Jinja expression for a variable that the loop of a mail merge sets; None for any other one."""
         for mapped in self.loops.values():
             if mapped.mail is not None and mapped.mail.id == reader.id:
                 name = mapped.find_field(variable)
@@ -381,6 +387,11 @@ class LiveVariables:
         return None
 
     def _before(self, variable: Variable, reader: ReadPoint) -> Iterator[VariableUse]:
+        """Yield what may have set a variable in the control flow when it is read.
+
+        For a callback, this is every setter. For a task, it is every setter that does not certainly run after it; of
+        the containers around it, only a mapped loop.
+        """
         for setter in self.setters.of(variable):
             if setter.event_handler is not None or setter.executable.id not in self.flow.task_ids:
                 continue
@@ -401,8 +412,8 @@ class LiveVariables:
 
     def _report(self, variable: Variable, reader: ReadPoint) -> None:
         setters = list(self._before(variable, reader))
-        text = f"{_describe(variable, setters)} in each run; the DAG reads the value from there, and has the "
-        text += "design-time value if none of them has run."
+        text = f"{_describe(variable, setters)} in each run. The DAG reads the value that was set, or the design-time "
+        text += "value if none was."
         unordered = [
             setter.executable.name
             for setter in setters
@@ -418,7 +429,7 @@ class LiveVariables:
             self._report_race(variable, reader)
 
     def _report_race(self, variable: Variable, reader: ReadPoint) -> None:
-        """Report setters of which the last to end counts in SSIS, and the last of the list in the DAG."""
+        """Report setters in no fixed order: the last to end counts in SSIS, the last in the list of ids in the DAG."""
         ids = list(dict.fromkeys(setter.executable.id for setter in self._before(variable, reader)))
         last = self.flow.sort(ids)[-1]
         names = {setter.executable.id: setter.executable.name for setter in self._before(variable, reader)}
@@ -430,8 +441,8 @@ class LiveVariables:
                 f"{quoted_list(rivals)} and {names[last]!r} set {variable.qualified_name}, and the package does not "
                 "say in which order they run. SSIS has the value of the one that ends last; the DAG has that of "
                 f"{names[last]!r}, if it has run.",
-                "Check which value is meant; if it is another one, put the task that sets it last in the list of tasks "
-                "in the DAG.",
+                "Check which value is meant. If it is that of another task, move that task to the end of the list of "
+                "tasks in the DAG.",
             )
 
     def _report_handlers(self, variable: Variable, reader: ReadPoint) -> None:
@@ -443,17 +454,19 @@ class LiveVariables:
                 "set-in-event-handler",
                 reader.where,
                 f"{', '.join(names)} in an event handler {'sets' if len(names) == 1 else 'set'} "
-                f"{variable.qualified_name}, which {reader.name!r} reads. Event handlers of the DAG only send mail, so "
-                "it keeps its other value.",
+                f"{variable.qualified_name}, which {reader.name!r} reads. The callbacks of the DAG only send mail, so "
+                "the variable keeps the value that it has outside event handlers.",
                 "Check whether the value matters; if it does, set it in a task of the DAG.",
                 Question(
                     key=f"variable {variable.qualified_name} in event handlers, for other tasks",
                     text=f"In SSIS, {setters} in an event handler sets {variable.qualified_name}, and a task of the "
-                    f"control flow reads it. In the DAG, it keeps its other value. Answer {KEEP} if it may.",
+                    "control flow reads it. In the DAG, the variable keeps the value that it has outside event "
+                    f"handlers. Answer {KEEP} if that is right.",
                     guess=KEEP,
                     subject=variable.qualified_name,
                     shared_text="In SSIS, executables in event handlers set these variables, and tasks of the control "
-                    f"flow read them. In the DAG, they keep their other values. Answer {KEEP} if they may.",
+                    "flow read them. In the DAG, the variables keep the values that they have outside event handlers. "
+                    f"Answer {KEEP} if that is right.",
                 ),
             )
 

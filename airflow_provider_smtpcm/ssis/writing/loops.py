@@ -1,4 +1,4 @@
-"""Loops whose iterations are known before they begin: over the rows of a query, files, items, or counting.
+"""Loops whose iterations are known before they begin: over the rows of a query, over files or items, and counters.
 
 A loop that holds nothing but a mail becomes a mail merge: one mail for each row. Any other one becomes a mapped task
 group, whose first task pushes an XCom for each variable that the loop sets, for the tasks of the same iteration.
@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.ssis.writing.flow import Flow, MappedLoop, handler_
 from airflow_provider_smtpcm.ssis.writing.live_variables import VariableSetters
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
 
-#: Airflow's default for `max_map_length`: a mapped task group with more instances fails.
+#: The limit for items and counters. By default, Airflow maps a task group over at most 1,024 rows (`max_map_length`).
 MAX_ITERATIONS = 1000
 # The values of EnumType with which a Foreach ADO enumerator yields the rows of an Execute SQL task.
 _ROW_ENUMERATIONS = {"", "EnumerateRowsInFirstTable", "EnumerateAllRows"}
@@ -40,7 +40,7 @@ DesignValue = Callable[[Variable], object]
 def find_mapped_loops(
     package: Package, flow: Flow, setters: VariableSetters, design_value: DesignValue
 ) -> dict[str, MappedLoop]:
-    """Return the loops with known iterations that send mail, by their ids.
+    """Return the loops that become mail merges or mapped task groups, by their ids.
 
     Args:
         flow: the control flow of the package, for the order of its executables.
@@ -150,7 +150,7 @@ class _LoopReader:
         has_outputs = any(parameter.direction != "Input" for parameter in query.parameters)
         if has_outputs or self._flow.may_follow(self._loop.id, query.id) is not True:
             return None
-        # Inside another loop the task has a result for each iteration, or no task of its own.
+        # Inside another loop, the query has a result for each iteration, or is not a task of its own in the DAG.
         around = (each for each, _ in self._package.walk_executables() if self._flow.contains(each.id, query.id))
         for outer in around:
             is_plain = isinstance(outer, Container) and outer.kind in {ContainerKind.SEQUENCE, ContainerKind.PACKAGE}
@@ -183,7 +183,7 @@ class _LoopReader:
         return None
 
     def _constants(self, counter: Variable) -> dict[str, object]:
-        """Return the values of the variables that keep theirs in each run."""
+        """Return the values of the variables that do not change while the package runs, except the counter."""
         found: dict[str, object] = {}
         for variable in self._package.variables:
             visible = self._setters.resolve(variable.qualified_name, self._loop) == variable

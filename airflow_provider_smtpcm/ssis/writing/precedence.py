@@ -1,9 +1,9 @@
 """Precedence constraints as trigger rules, with empty tasks where one rule cannot express them.
 
-Airflow sets a task whose upstream failed to `upstream_failed`, which `all_failed` and `all_done` count as failed.
-In SSIS an executable that never ran has neither failed nor completed. Where this makes a difference, an empty task is
-added before the executable (`load_ready`): its success shows that the executable was due to run, and the constraint
-requires that task as well.
+Airflow sets a task whose upstream failed to `upstream_failed`, which is a failure for `all_failed`, and done for
+`all_done`. In SSIS an executable that never ran has neither failed nor completed. Where this makes a difference, an
+empty task is added before the executable (`load_ready`): its success shows that the executable was due to run, and the
+constraint requires that task as well.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class PrecedenceGraph:
     Args:
         container: the container.
         included: the executables that are in the DAG, by id.
-        may_be_skipped: whether the container as a whole may not run while the DAG run continues.
+        may_be_skipped: whether the container as a whole may be skipped while the DAG run continues.
 
     Attributes:
         incoming: the constraints on an executable, by its id.
@@ -203,7 +203,8 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
     """Return a container whose constraints allow for ForceExecutionResult and MaximumErrorCount.
 
     Args:
-        findings: a finding is added for each executable that has one and that another one follows.
+        findings: a finding is added for each executable with such a property that influences what follows it, or the
+            result of its container.
     """
     by_id = {child.id: child for child in container.executables}
     constraints: list[PrecedenceConstraint] = []
@@ -219,8 +220,8 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
             findings.note(
                 "forced-result",
                 where,
-                f"SSIS counts {before.name!r} as a {forced} whatever its tasks come to, so what follows it runs in any "
-                "case; in the DAG too. A task that fails still fails the DAG run.",
+                f"SSIS counts {before.name!r} as a {forced} whatever happens in it, so what follows it always runs, in "
+                "the DAG as well. A task that fails still fails the DAG run.",
             )
         else:
             constraints.append(constraint)
@@ -228,8 +229,8 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
                 "forced-result",
                 where,
                 f"SSIS never counts {before.name!r} as a {constraint.value}, because of its ForceExecutionResult or "
-                "MaximumErrorCount, so what follows it on that condition never runs. In the DAG, it runs when the task "
-                "comes to that.",
+                f"MaximumErrorCount, so what follows on its {constraint.value} never runs. In the DAG, it runs after "
+                f"a real {constraint.value}.",
                 "Check whether it is meant to run.",
             )
     if container.kind is not ContainerKind.PACKAGE:
@@ -238,15 +239,15 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
                 findings.decision(
                     "forced-result",
                     child.where,
-                    f"SSIS counts {child.name!r} as a {forced} whatever its tasks come to, and its errors among those "
-                    f"of {container.name!r}. In the DAG, what {container.name!r} counts as depends on its tasks alone.",
+                    f"SSIS counts {child.name!r} as a {forced} whatever happens in it, but adds its errors to those of "
+                    f"{container.name!r}. In the DAG, the result of {container.name!r} depends on its tasks alone.",
                     f"Check what runs after {container.name!r}.",
                 )
     return replace(container, constraints=tuple(constraints))
 
 
 def _get_forced_result(executable: Executable) -> str:
-    """Return the result that an executable always has; empty if it is that of its work."""
+    """Return the result that an executable always has; empty if the result depends on its work."""
     if executable.force_result:
         return executable.force_result
     return "success" if isinstance(executable, Container) and executable.maximum_errors == 0 else ""
@@ -291,7 +292,7 @@ class ContainerConditions:
         factory: creates the extra tasks.
         container: the container.
         scope: resolves the names in the constraints' expressions.
-        may_be_skipped: whether the container as a whole may not run while the DAG run continues.
+        may_be_skipped: whether the container as a whole may be skipped while the DAG run continues.
 
     Attributes:
         nodes: the nodes of the container so far.

@@ -53,7 +53,10 @@ _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def ascii_words(name: str) -> str:
-    """Return a name in ASCII letters, digits and single underscores, transliterated; it may be empty."""
+    """Return a name in ASCII letters, digits and single underscores, transliterated.
+
+    It has at most 60 characters, and may be empty.
+    """
     if not name.isascii():
         from slugify import slugify  # its tables are needed for few packages
 
@@ -67,7 +70,7 @@ def slug(name: str, default: str) -> str:
 
 
 def make_dag_id(name: str) -> str:
-    """Return the name of a package as a DAG id: unchanged if Airflow accepts it."""
+    """Return the name of a package as a DAG id: unchanged if it is a valid one in ASCII of at most 200 characters."""
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", name):
         return name
     return ascii_words(name) or "package"

@@ -1,8 +1,8 @@
 """Finds secrets in the texts and expressions of SSIS packages, and removes them from reports and DAG files.
 
-The account in a connection string (`Password=...`) is always removed, even if an expression has it in several literals:
-`"User ID=" + "svc" + ";Password=" + ...`. A password in the text of a mail (`Password: Hunter2!`) is kept, since its
-author meant to send it, and is reported as a finding.
+The credentials in a connection string (`Password=...`) are always removed, even if an expression has them in several
+literals: `"User ID=" + "svc" + ";Password=" + ...`. A password in the text of a mail (`Password: Hunter2!`) is kept,
+since its author meant to send it, and is reported as a finding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from airflow_provider_smtpcm.ssis.expressions import (
     walk,
 )
 
-# An SMTP connection manager has no account in SSIS, but packages have one in its connection string or in an expression.
+# SSIS has no credentials for SMTP, but packages have some in the connection string of an SMTP connection manager, or in
+# an expression.
 # The value ends at a semicolon, a quotation mark or the end of the line, and may itself be quoted.
 _CREDENTIALS = re.compile(
     r"""(?P<key>(?:password|passwd|pwd|secret|(?<!publickey)token|(?<![a-z0-9])(?:uid|login|user(?:\s?name|\s?id)?))
@@ -78,7 +79,7 @@ def has_credentials(text: str) -> bool:
     return bool(_CONNECTION_STRING.search(text))
 
 
-# Where a statement has a password without the word before it, or after another one than in a connection string.
+# What passwords in a statement follow, other than the keys of a connection string.
 _IN_STATEMENT = re.compile(
     r"""\bsecret\s*+=\s*+N?'
         |by\s?passphrase\s*+\(\s*+N?'
@@ -92,7 +93,7 @@ _IN_STATEMENT = re.compile(
 
 
 def has_credentials_in_statement(text: str) -> bool:
-    """Whether a statement contains a password, or may contain one: of a login, for OPENROWSET, sqlcmd, bcp, net use."""
+    """Whether a statement may contain a password, such as one of a login or for OPENROWSET, sqlcmd, bcp or net use."""
     return has_credentials(text) or bool(_IN_STATEMENT.search(text))
 
 

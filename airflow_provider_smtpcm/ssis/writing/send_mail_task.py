@@ -246,7 +246,10 @@ class MailConverter:
                 "MessageSourceType is Variable, but the expression for MessageSource gives a text and not the name of "
                 "a variable; SSIS fails here."
             )
-            remedy = "For the text itself, set MessageSourceType to DirectInput in the package, or write it in the DAG."
+            remedy = (
+                "If the mail is meant to have that text, set MessageSourceType to DirectInput in the package, or write "
+                "the text in the DAG."
+            )
             self._add_placeholder("MessageSource", "text", expression, f"{reason} {remedy}")
             return
         if isinstance(symbol, Variable) and symbol.data_type != _VT_BSTR:
@@ -383,8 +386,7 @@ class MailConverter:
             self._findings.note(
                 "html-in-text",
                 self._where,
-                "The text contains HTML. SSIS sends it as plain text, so the recipients see the tags, and so does the "
-                "DAG.",
+                "The text contains HTML. Like SSIS, the DAG sends it as plain text, so the recipients see the tags.",
                 "To have it displayed, rename the argument 'text' to 'html' in the DAG.",
             )
 

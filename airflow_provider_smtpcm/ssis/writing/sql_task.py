@@ -1,7 +1,7 @@
 """Converts an Execute SQL task to a `SQLExecuteQueryOperator` over ODBC.
 
-An ODBC statement has `?` for each input. What SSIS does beyond that, T-SQL can do: named parameters become variables of
-the batch (`DECLARE @day datetime2 = ?`), output parameters and return values too, and a SELECT at its end returns them.
+An ODBC statement has `?` for each input. T-SQL does the rest: named parameters become variables of the batch (`DECLARE
+@day datetime2 = ?`), and so do output parameters and return values, which a SELECT at the end of the batch returns.
 """
 
 from __future__ import annotations
@@ -199,6 +199,7 @@ class SqlTaskConverter:
     def _find_nullable(
         self, processor: str, bound: list[tuple[str, Variable]], outputs: list[Variable]
     ) -> Iterator[Variable]:
+        """Yield the variables that can hold a NULL: those of type Object."""
         variables = [*(variable for _, variable in bound if processor == "single_row"), *outputs]
         yield from (variable for variable in variables if variable.data_type in _OBJECTS)
 
@@ -269,8 +270,8 @@ def translate_statement(
         is_sql_server: whether the database understands T-SQL.
 
     Raises:
-        NotTranslatable: the statement needs T-SQL and the database is another one, or its parameters are not those
-            that the task binds.
+        NotTranslatable: the statement needs T-SQL and the database is another one, its parameters are not those that
+            the task binds, GO divides a statement with parameters, or `{call ...}` has output parameters.
     """
     has_outputs = any(parameter.direction != "Input" for parameter in parameters)
     if (has_outputs or is_stored_procedure) and not is_sql_server:
@@ -326,7 +327,7 @@ def _replace_markers(
             f"The statement has {len(markers)} parameter markers (?), and the task binds {len(parameters)} parameters.",
             remedy="Complete the task.",
         )
-    # Packages in production bind inputs that their statement has lost: OLE DB ignores them.
+    # Packages in production bind inputs for which the statement no longer has a `?`: OLE DB ignores them.
     parameters = parameters[: len(markers)]
     has_outputs = any(parameter.direction != "Input" for parameter in parameters)
     if has_outputs and _CALL_ESCAPE.fullmatch(text):
@@ -402,7 +403,7 @@ def _call_procedure(name: str, parameters: Sequence[SqlParameter], kind: Databas
 def _make_statement(
     declarations: Sequence[str], text: str, outputs: Sequence[str], parameters: Sequence[SqlParameter]
 ) -> SqlStatement:
-    """Return a statement of one batch, whose last result set are the variables for its outputs."""
+    """Return a statement of one batch, whose last result set has a column for each output."""
     text = text.strip("\r\n")
     lines = [*declarations, text]
     if outputs:

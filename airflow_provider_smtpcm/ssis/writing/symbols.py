@@ -241,7 +241,7 @@ class DagParams:
                 "param-without-value",
                 where,
                 f"{where} may be secret; it became params[{key!r}] of the DAG, which is empty.",
-                "Replace the param with what reads it from a secrets backend.",
+                "Replace the param with a template that reads the value from a secrets backend.",
             )
             return value
         question = Question(
@@ -315,7 +315,7 @@ class SymbolTable:
     params: DagParams = field(init=False)
     flow: Flow = field(init=False)
     live: LiveVariables = field(init=False)
-    # Variables that are shadowed by one of the same name in an inner scope, by an unambiguous name.
+    # The symbols that another one of the same name hides where they are read; the key is an unambiguous name.
     _shadowed: dict[str, Symbol] = field(default_factory=dict)
     _inlined_count: int = 0
 

@@ -96,7 +96,7 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
     """Return a placeholder, with what the executable sets and who reads it.
 
     Args:
-        reason: why the task cannot be translated, if it is of a kind that can.
+        reason: why this task cannot be translated, if others of its kind can; otherwise empty.
     """
     kind = f"a {executable.kind}" if isinstance(executable, Container) else describe_kind(executable.kind)
     read = find_outputs(context, executable)
@@ -112,9 +112,9 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
     else:
         text += "fails until a task takes its place."
     text += f" {reason}" if reason else ""
-    text += f" That task must set {', '.join(read)}." if read else ""
+    text += f" The replacement must set {', '.join(read)}." if read else ""
     if (fields := context.symbols.live.queries.get(executable.id)) is not None:
-        rows = f"It must return the rows of a loop: a list of mappings with the keys {quoted_list(fields)}."
+        rows = f"The replacement must return a loop's rows: a list of mappings with the keys {quoted_list(fields)}."
         text, reason = f"{text} {rows}", f"{reason} {rows}".strip()
     context.findings.note("placeholder-task", executable.where, text)
     comment = f"SSIS: {executable.name!r} ({kind}). {reason}".strip()
@@ -134,19 +134,22 @@ def find_outputs(context: WritingContext, executable: Executable) -> dict[str, l
     return outputs
 
 
-# How the value of each type reads as text: what .NET writes and SSIS's cast are the same, for these types only.
+# The maximum length, in characters, of a value of each type as text. Only for these types, .NET writes the same text as
+# a cast in SSIS.
 _TEXT_LENGTHS = {
     **dict.fromkeys((DataType.I1, DataType.I2, DataType.I4, DataType.I8), 20),
     **dict.fromkeys((DataType.UI1, DataType.UI2, DataType.UI4, DataType.UI8), 20),
     DataType.BOOL: 5,
 }
 _DATE_LENGTH = 30
-# A number in SSIS, a text in a callback.
+# ErrorCode is a number in SSIS, and a text in a callback.
 _ERROR_CODE = {"System::ErrorCode", "ErrorCode"}
 
 
 def find_assignments(symbols: SymbolTable, task: Executable, scope: Scope) -> list[tuple[Variable, Expression]] | None:
-    """Return the variables that a task sets, each with the expression of its value before the task; None if unknown.
+    """Return the variables that a task sets, each with the expression of its new value; None if they are unknown.
+
+    The expressions read the variables as they are before the task.
 
     Args:
         symbols: the symbols of the package.
@@ -155,7 +158,7 @@ def find_assignments(symbols: SymbolTable, task: Executable, scope: Scope) -> li
 
     Raises:
         ExpressionError: the expression cannot be parsed.
-        NotTranslatable: a value does not have the type of its variable.
+        NotTranslatable: a value does not have the type of its variable, or a name is not that of a variable.
     """
     if isinstance(task, ExpressionTask):
         names, tree = parse_assignment(task.expression)
@@ -209,7 +212,7 @@ class _Types:
         """Return a value with the conversions that the types of its variables need.
 
         Raises:
-            NotTranslatable: the script would fail, or writes a value as SSIS does not.
+            NotTranslatable: the script would fail, or its text for a value may differ from SSIS's.
         """
         if isinstance(tree, Cast) and isinstance(tree.operand, Name):
             return self._fit_cast(tree, tree.operand)

@@ -148,7 +148,10 @@ class TemplateTranslator:
         return FunctionCall("TypedTemplate", arguments)
 
     def map_path(self, path: str) -> str:
-        """Return the path on a worker; if no option maps it, ask for its root and return the path unchanged."""
+        """Return the path on a worker, by an option or an answer; unchanged if there is neither.
+
+        If no option maps it, its root is asked for, or a relative path is reported.
+        """
         if not path.strip():
             return path
         if self.context.paths.map(path.strip()) is None:
@@ -190,7 +193,7 @@ class TemplateTranslator:
     def _find_live_paths(self, tree: Expression) -> list[Variable]:
         """Return the variables that a query or an expression sets in each run, if a path may begin with their values.
 
-        What takes the place of a placeholder is written for the workers, and sets a path of theirs.
+        A variable that only placeholders set is not reported: their replacements are written for the workers.
         """
         if find_leading_strings(tree):
             return []
@@ -207,8 +210,8 @@ class TemplateTranslator:
             findings.decision(
                 "unmapped-path",
                 self.reader.where,
-                f"{setters} in each run, to a path that the DAG uses as it is: no --map-path option maps any path. A "
-                "worker does not find a Windows path.",
+                f"{setters} in each run. The DAG uses the value as a path, unchanged, since no --map-path option is given, "
+                "and a worker does not find a Windows path.",
                 r"Import again with --map-path '\\server\share=/mnt/share', or let that task set a path on a worker.",
             )
             return template

@@ -148,7 +148,7 @@ def test_what_is_added_to_a_variable_is_told() -> None:
     assert subject(module) == f"{{{{ params['Text'] }}}}; {{{{ {DESCRIPTION} }}}}"
     (found,) = find(module)
     assert found.severity is Severity.NOTE
-    assert "what earlier events have left" in found.text
+    assert "what earlier events have added" in found.text
 
 
 def test_on_task_failed_has_what_on_error_has_left() -> None:
