@@ -197,8 +197,8 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
         """Ask for the value of a property's expression; return the answer, or None for the value in the package."""
         question = Question(
             key=f"{'server' if is_server else name} of {display}" + (f", stored as {guess}" if guess else ""),
-            text=f'Which {noun} does the expression {display} give in production? Answer with it, or "keep" for the '
-            "guess.",
+            text=f"Which {noun} does the expression {display} give in production? Answer with it, or {KEEP} "
+            + ("for the guess." if guess else "if the connection is completed in Airflow."),
             guess=guess,
         )
         used = "The package stores none."

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
@@ -23,6 +24,7 @@ from airflow_provider_smtpcm.ssis.model import (
     MessageSourceType,
     OtherTask,
     Package,
+    Parameter,
     PrecedenceConstraint,
     SendMailTask,
     SqlSourceType,
@@ -44,6 +46,7 @@ _NAMES = re.compile(
 
 _Identity = tuple[str, tuple[str, ...]]
 _Scope = Mapping[str, Variable]  # by qualified name
+_Symbol = TypeVar("_Symbol", bound=Variable | Parameter)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,13 +103,13 @@ class VariableSetters:
         place = self._places.get(executable.id)
         if place is None:
             return ()
-        found = (_resolve(name, place.scope) for name in _find_outputs(executable))
+        found = (resolve_name(name, place.scope) for name in _find_outputs(executable))
         return tuple(dict.fromkeys(variable for variable in found if variable is not None))
 
     def resolve(self, name: str, executable: Executable) -> Variable | None:
         """Return the variable that a name means in an executable."""
         place = self._places.get(executable.id)
-        return None if place is None else _resolve(name, place.scope)
+        return None if place is None else resolve_name(name, place.scope)
 
     def is_constant(self, variable: Variable) -> bool:
         """Whether a variable keeps its design-time value in each run; one that has an expression does not."""
@@ -122,7 +125,7 @@ class VariableSetters:
         found: dict[_Identity, list[VariableUse]] = {}
         for place in self._places.values():
             names = () if place.executable.disabled else _find_outputs(place.executable)
-            variables = (_resolve(name, place.scope) for name in names)
+            variables = (resolve_name(name, place.scope) for name in names)
             for identity in dict.fromkeys(each.identity for each in variables if each is not None):
                 found.setdefault(identity, []).append(VariableUse(place.executable, place.handler))
         return found
@@ -139,7 +142,7 @@ class VariableSetters:
     def _find_definition(self, name: str, scope: _Scope) -> Iterable[_Identity]:
         """Return the identities of the variable with this name, and of those that its expression needs."""
         found: dict[_Identity, None] = {}
-        remaining = [_resolve(name, scope)]
+        remaining = [resolve_name(name, scope)]
         while remaining:
             variable = remaining.pop()
             if variable is None or variable.identity in found:
@@ -147,7 +150,7 @@ class VariableSetters:
             found[variable.identity] = None
             if variable.expression is not None:
                 declaring_scope = self._scopes.get(variable.scope, scope)
-                remaining += [_resolve(each, declaring_scope) for each in find_names(variable.expression)]
+                remaining += [resolve_name(each, declaring_scope) for each in find_names(variable.expression)]
         return found
 
     @cached_property
@@ -170,11 +173,12 @@ def _name(match: re.Match[str]) -> str:
     return match["quoted"] or match["bare"] or ""
 
 
-def _resolve(name: str, scope: _Scope) -> Variable | None:
-    """Return the variable that a name means in a scope."""
+def resolve_name(name: str, scope: Mapping[str, _Symbol]) -> _Symbol | None:
+    """Return what a name means in a scope; without a namespace it is a user variable, or else one of any namespace."""
     if "::" in name:
         return scope.get(name)
-    return scope.get(f"User::{name}") or next((each for each in scope.values() if each.name == name), None)
+    variables = (each for qualified, each in scope.items() if not qualified.startswith("$") and each.name == name)
+    return scope.get(f"User::{name}") or next(variables, None)
 
 
 def _open_scope(variables: Iterable[Variable], outer: _Scope) -> _Scope:

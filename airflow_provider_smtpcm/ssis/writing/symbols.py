@@ -33,7 +33,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
 from airflow_provider_smtpcm.ssis.writing.flow import Flow
-from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, ReadPoint, VariableSetters
+from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, ReadPoint, VariableSetters, resolve_name
 from airflow_provider_smtpcm.ssis.writing.loops import find_mapped_loops
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
@@ -337,8 +337,8 @@ class SymbolTable:
         return open_scope((*project_parameters, *self.package.parameters, *self.package.root.variables))
 
     def lookup(self, name: str, scope: Scope) -> Symbol | None:
-        """Return the symbol for a name in an expression; without a namespace it is a user variable."""
-        return self._shadowed.get(name) or scope.get(name) or (None if "::" in name else scope.get(f"User::{name}"))
+        """Return the symbol for a name in an expression; without a namespace a user variable comes first."""
+        return self._shadowed.get(name) or resolve_name(name, scope)
 
     def mark_secret(self, names: Iterable[str], scope: Scope) -> None:
         """Never write the values of the symbols with these names."""

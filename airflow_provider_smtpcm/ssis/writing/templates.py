@@ -210,8 +210,8 @@ class TemplateTranslator:
             findings.decision(
                 "unmapped-path",
                 self.reader.where,
-                f"{setters} in each run. The DAG uses the value as a path, unchanged, since no --map-path option is given, "
-                "and a worker does not find a Windows path.",
+                f"{setters} in each run. The DAG uses the value as a path, unchanged, since no --map-path option is "
+                "given, and a worker does not find a Windows path.",
                 r"Import again with --map-path '\\server\share=/mnt/share', or let that task set a path on a worker.",
             )
             return template

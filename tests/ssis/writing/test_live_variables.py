@@ -54,6 +54,16 @@ def reading(*task_ids: str) -> str:
     return f"ssis.variable(ti, 'User::Rows', [{', '.join(map(repr, task_ids))}], 7, 'DT_I4')"
 
 
+def test_a_name_without_a_namespace_is_found_in_any_namespace() -> None:
+    """By the mail as by the task that sets it."""
+    custom = replace(variable("Text", "old"), namespace="Custom")
+    task = ExpressionTask(name="Set", id="{set}", path=("Package", "Set"), expression='@[Text] = "new"')
+    mailing = mail(expressions={"Subject": "@[Text]"})
+    module = written(task, mailing, variables=[custom], constraints=[constraint(task, mailing)])
+    assert "ssis.variable(ti, 'Custom::Text', ['set']" in module.source
+    assert {each.severity for each in module.findings} == {Severity.NOTE}
+
+
 def test_a_mail_reads_a_variable_from_the_task_that_sets_it() -> None:
     """The design-time value is the developer's leftover: only what counts if that task has not run."""
     load, mailing = script("Load", "Rows"), count_mail()
