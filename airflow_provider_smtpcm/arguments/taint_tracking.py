@@ -1,8 +1,9 @@
 """Taint tracking in Jinja: templates that record which characters of their output the author wrote.
 
 A separator of addresses or paths has a meaning only where the author of the template wrote it. The record survives
-blocks, macros, includes, `~`, `+`, `%` and the filters that only join, strip or change the case. The result of any
-other filter is `MIXED`: one address or one path, whatever it contains. `| safe` turns text of the author into a value.
+blocks, macros, includes, `~`, `+`, `%` and filters such as `join`, `trim`, `lower` and `upper`. If a filter changes the
+author's text in another way, its result is `MIXED`, and counts as one address or one path, whatever it contains.
+`| safe` turns the author's text into a value.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _TRACK_FILTER = "_written_by_the_author"
 # In these statements, literals name other templates.
 _TEMPLATE_STATEMENTS = ("include", "extends", "import", "from")
-# In these statements, names are macros, which are called like functions.
+# The names in these statements count as macros, their parameters included.
 _MACRO_STATEMENTS = ("macro", "from")
 # After one of these tokens, `[` is a subscript and `(` is a call, unless the token is one of `_OPERATORS`.
 _VALUE_ENDS = ("name", "string", "rparen", "rbracket")
@@ -35,7 +36,7 @@ class TrackedText(str):
 
     Args:
         text: the text itself.
-        mask: the same text with `DATA` in place of each character of a value; None: `MIXED` in place of all of it.
+        mask: the same text with `DATA` in place of each character of a value; None: all `MIXED`.
     """
 
     __slots__ = ("mask",)
@@ -99,7 +100,7 @@ class TrackedText(str):
 
     def _convert_case(self, convert: Callable[[str], str]) -> str:
         text, mask = convert(str.__str__(self)), convert(self.mask)
-        # A letter that becomes two in another case moves all characters after it.
+        # A letter may become two in another case ("ß" becomes "SS"), so that the mask no longer fits what follows.
         keeps_positions = all(len(convert(letter)) == 1 for letter in self)
         return TrackedText(text, mask if keeps_positions else None)
 
@@ -160,7 +161,7 @@ def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environ
         autoescape=False,
         finalize=_skip_tracked(finalize) if finalize else finalize,
         extensions=[_make_extension_class()],
-        bytecode_cache=None,  # its keys are the same in both variants, and their code differs
+        bytecode_cache=None,  # both variants have the same cache keys, but their compiled code differs
     )
     tracking.filters = {name: _mix_lost_masks(function) for name, function in environment.filters.items()}
     tracking.filters |= {_TRACK_FILTER: _make_literal_tracker(), "safe": environment.filters["safe"]}
@@ -170,7 +171,7 @@ def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environ
 
 
 def _skip_tracked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function that changes values, so that it returns `TrackedText` unchanged."""
+    """Wrap `finalize`, `escape` or `Markup`, so that it returns `TrackedText` unchanged."""
 
     @wraps(function)
     def call(*args: Any) -> Any:
@@ -246,7 +247,7 @@ def _make_extension_class() -> type[Extension]:
     from jinja2.lexer import Token
 
     class TrackingExtension(Extension):
-        """Rewrites a template: text as `{{ ("text" | track) }}`, and literals in expressions as `("text" | track)`."""
+        """Rewrites a template: text as `{{ ("text" | track) }}`, literals that become output as `("text" | track)`."""
 
         def filter_stream(self, stream: TokenStream) -> Iterable[Token]:
             position = _TokenPosition()
@@ -279,6 +280,7 @@ class _TokenPosition:
 
     @property
     def is_output(self) -> bool:
+        """Whether a literal becomes output here: the innermost bracket and the statement decide."""
         return all(self._brackets[-1:]) and self._statement not in _TEMPLATE_STATEMENTS
 
     def move_to(self, token: Token) -> None:
@@ -296,7 +298,7 @@ class _TokenPosition:
         self._last, self._second_last = (kind, token.value), self._last
 
     def _opens_output(self) -> bool:
-        """Whether the content of a bracket becomes output: in a list, or as arguments of a macro or of some filters."""
+        """Whether the bracket that opens here contains output: a list, a group, or a call of a macro or text filter."""
         kind, name = self._last
         if kind != "name":
             return kind not in _VALUE_ENDS
@@ -315,7 +317,7 @@ def _track_literal(token: Token, token_class: type[Token]) -> Iterator[Token]:
 
 
 def _join_literals(stream: Iterable[Token], token_class: type[Token]) -> Iterator[Token]:
-    """Join adjacent literals, as Jinja's parser does later."""
+    """Join adjacent literals, which Jinja's parser can do only if no filter separates them."""
     literal: Token | None = None
     for token in stream:
         if literal is not None and token.type == "string":

@@ -47,7 +47,7 @@ class CheckStep(StrEnum):
     BINDINGS = "every binding"
 
 
-# A certificate that expires within fewer days is a warning.
+# A certificate with fewer days left is a warning.
 _MIN_DAYS_LEFT = 14
 # A shared certificate may have hundreds of names.
 _MAX_SHOWN_NAMES = 8
@@ -56,16 +56,19 @@ NOT_REACHED = "not reached"
 
 
 class ExitStatus:
-    """The exit statuses of the command; 2 is argparse's."""
+    """The exit statuses of the command `check`; 2 is argparse's."""
 
+    #: The connection works, perhaps with warnings.
     OK = 0
+    #: A step failed.
     FAILED = 1
+    #: There is no such connection, or its settings cannot be used.
     UNUSABLE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """One step.
+    """The result of one step of the check.
 
     Args:
         name: the value of a `Step` or `CheckStep`.
@@ -91,10 +94,10 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The whole check.
+    """The result of the whole check.
 
     Args:
-        subject: the name of the connection, for people.
+        subject: the connection as it is shown, such as `the Airflow connection 'smtpcm_default'`.
         steps: in order; steps that were not reached are at the end.
         error: the failure; None if there was none.
         remedy: what to do about the failure.
@@ -135,7 +138,7 @@ class Report:
 
 
 def remove_control_characters(text: str) -> str:
-    """Replace control characters, with which a server could manipulate the terminal; line breaks remain."""
+    """Replace unprintable characters by `?`, since a server could control the terminal with them; keep line breaks."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
@@ -162,13 +165,13 @@ class StepRecorder(Trace):
         self._start = time.monotonic()
 
     def begin(self, step: Step | CheckStep) -> None:
-        """End the current step and begin another. A step without lines is not reported."""
+        """End the current step and begin another, if it is another. A step without lines is not reported."""
         if step != self._name:
             self.end()
             self._name = step
 
     def info(self, step: Step | CheckStep, detail: str) -> None:
-        """Add a line to a step."""
+        """Add one or more lines to a step, and begin it if it is not the current one."""
         self.begin(step)
         self._lines += remove_control_characters(detail).split("\n")
 
@@ -198,7 +201,7 @@ class StepRecorder(Trace):
             self.info(Step.TICKET, f"service ticket {name}, until {format_time(end)}")
 
     def fail(self, error: MailError) -> None:
-        """End the current step as failed."""
+        """End the current step as failed; if there is none, the step `settings`."""
         if self._name is None:
             self._name = CheckStep.SETTINGS
         self._lines += remove_control_characters(error.message).split("\n")
@@ -294,7 +297,7 @@ class CheckPrinter:
         print(text.encode(encoding, "replace").decode(encoding), flush=True)  # noqa: T201
 
 
-# --- The server's certificates and their faults. Only the TLS library decides on trust.
+# --- Describing the server's certificates. Whether they are trusted is decided by the TLS library alone.
 
 
 def describe_chain(chain: list[bytes], *, host: str | None, authority_known: bool) -> tuple[list[str], list[str]]:
@@ -302,7 +305,7 @@ def describe_chain(chain: list[bytes], *, host: str | None, authority_known: boo
 
     Args:
         chain: the certificates in DER, the server's own first.
-        host: the name for which the first must be valid; None if the TLS library has verified it.
+        host: the name for which the first must be valid; None if the TLS library has checked the name.
         authority_known: whether the chain ends in an authority that this worker trusts.
     """
     from cryptography import x509
@@ -378,7 +381,7 @@ def _describe_unknown_authority(chain: list[Certificate]) -> str:
 
 
 def _matches(host: str, name: str) -> bool:
-    """Return whether a certificate's name covers a host; only its first label may be a wildcard (RFC 6125 6.4)."""
+    """Return whether a name in a certificate covers a host. Only its first label may be `*` (RFC 6125 6.4)."""
     try:
         return ipaddress.ip_address(host) == ipaddress.ip_address(name)
     except ValueError:
@@ -388,13 +391,13 @@ def _matches(host: str, name: str) -> bool:
 
 
 def format_time(seconds: float) -> str:
-    """Format a time in seconds since 1970, such as `2026-01-31 12:00 UTC (41 days left)`."""
+    """Format a Unix time as `2026-01-31 12:00 UTC (41 days left)`."""
     left = seconds - time.time()
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC ({format_time_left(left)})"
 
 
 def format_time_left(seconds: float) -> str:
-    """Format a duration in seconds, such as `41 days left`; a negative one such as `3 hours ago`."""
+    """Format a number of seconds as `41 days left`, or a negative one as `3 hours ago`."""
     duration = abs(seconds)
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if duration >= 2 * length or unit == "minute":

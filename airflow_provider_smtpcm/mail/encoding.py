@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 BOUNDARY_PREFIX = "=_smtpcm_"
 _BOUNDARY_PREFIX = BOUNDARY_PREFIX.encode()
 
-# RFC 5322 2.1.1 recommends 78 octets and allows 998, but some gateways break or cut long lines. A text with a longer
-# line is encoded.
+# RFC 5322 2.1.1 allows lines of 998 octets and recommends at most 78. Some gateways break or cut long lines, so a text
+# with a line of more than 78 is encoded.
 _MAX_TEXT_LINE = 78
 _SAFE_OCTETS = bytes([0x09, 0x0A, *range(0x20, 0x7F)])
 
 _BASE64_LINE = 76  # RFC 2045 6.8
 _OCTETS_PER_BASE64_LINE = 57
 _LINES_PER_BLOCK = 768
-#: The size in octets of a block of a file, before encoding: a whole number of base64 lines, so that encoded blocks can
-#: be joined by CRLF. Much larger blocks take up to three times as long, since from 128 KiB on the C library returns the
-#: memory of each to the system.
+#: The octets of a file that are read and encoded at once: a whole number of base64 lines, so that encoded blocks can be
+#: joined by CRLF. Much larger blocks take up to three times as long to encode: the C library returns a freed block of
+#: 128 KiB or more to the system, and requests the memory again for the next.
 BLOCK_SIZE = _OCTETS_PER_BASE64_LINE * _LINES_PER_BLOCK
 
 
 def render_text_part(subtype: str, text: str) -> bytes:
-    """Render the header fields and the body of a text part. It ends in a line break only if the text does.
+    """Render the header fields and the body of a text part. The body ends in a line break only if the text does.
 
     Args:
         subtype: `plain` or `html`.
@@ -66,7 +66,7 @@ def _encode_text(text: str) -> tuple[str, str, bytes]:
 
 
 def _is_7bit_safe(octets: bytes, lines: list[bytes]) -> bool:
-    """Whether servers relay a text unchanged without an encoding."""
+    """Whether a text can be sent as `7bit`: servers relay it unchanged, and it contains no boundary."""
     if octets.translate(None, _SAFE_OCTETS) or max(map(len, lines)) > _MAX_TEXT_LINE:
         return False
     if list(map(bytes.rstrip, lines)) != lines:  # some servers remove trailing whitespace
@@ -76,7 +76,7 @@ def _is_7bit_safe(octets: bytes, lines: list[bytes]) -> bool:
 
 
 class EncodedFile(ABC):
-    """An encoded file in a message. An iteration yields its octets in blocks.
+    """A file in the form in which a message contains it. Iterating yields its octets in blocks.
 
     Raises:
         MessageError: on iteration, in phase DATA: the file changed after it was measured, or can no longer be read.
@@ -135,10 +135,15 @@ class _StreamedFile(EncodedFile):
             reader.close()
 
     def _read(self, reader: BinaryReader, size: int, *, at_end: bool = False) -> bytes:
-        """Read exactly `size` octets. One call of a remote reader may return fewer.
+        """Read exactly `size` octets, in several calls if a remote reader returns fewer.
 
         Args:
-            at_end: whether the end of the file may come first.
+            reader: the open file.
+            size: number of octets, at least 1.
+            at_end: whether the file may end before; then fewer octets are returned.
+
+        Raises:
+            MessageError: the file ends before and `at_end` is False, or it cannot be read.
         """
         try:
             block = reader.read(size)
@@ -253,9 +258,9 @@ def _base64_encoder() -> Callable[[bytes], bytes]:
 
 @cache
 def _line_splitters() -> list[tuple[int, Callable[[bytes, int], tuple[bytes, ...]]]]:
-    """Return pairs of a size in octets and a function that splits this many octets into lines; the largest size first.
+    """Return functions that split base64 into lines, each after the number of octets that it splits; the largest first.
 
-    A `Struct` takes a fifth of the time of slicing. Its sizes are powers of two of lines, which add up to any number.
+    They split 1, 2, 4, 8... lines, which add up to any number. A `Struct` takes a fifth of the time of slicing.
     """
     numbers = [1 << bit for bit in reversed(range(_LINES_PER_BLOCK.bit_length()))]
     return [(lines * _BASE64_LINE, Struct(f"{_BASE64_LINE}s" * lines).unpack_from) for lines in numbers]

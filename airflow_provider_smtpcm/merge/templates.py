@@ -47,7 +47,7 @@ class DeferredTemplate:
     value: Any
 
     def __repr__(self) -> str:
-        """Return what the UI shows. It has no memory addresses, since Airflow stores a DAG version for each change."""
+        """Return what the UI shows, without memory addresses: Airflow would store a DAG version for each change."""
         return _MEMORY_ADDRESS.sub("", str(self.value))
 
 
@@ -76,7 +76,7 @@ def undefer_templates(value: Any) -> Any:
 def _is_reference(value: Any) -> bool:
     """Whether Airflow resolves the value: a task's output, a DAG parameter, a task group's argument, a `literal()`.
 
-    Their common base class is not public; its abstract method is.
+    Their common base class is not public, but its abstract method `iter_references` is.
     """
     return hasattr(type(value), "iter_references")
 
@@ -130,7 +130,7 @@ class RowTemplates:
         self._cached_body_file = lru_cache(maxsize=_CACHED_BODY_FILES)(self._compile_body_file)
         #: The values of the fields that are the same for every row.
         self.constants: dict[str, Any] = {}
-        #: For each field that differs by row: those of its items that are the same for every row.
+        #: The items that are the same for every row, by the name of a field that also has others.
         self.constant_items: dict[str, list[Any]] = {}
         self._templates: list[tuple[str, TemplateFunction]] = []
         self._key: TemplateFunction | None = None
@@ -147,7 +147,7 @@ class RowTemplates:
                 self._get_body_file(body, file, self.constants.get(body))
 
     def render_key(self, row: Row, number: int) -> str | None:
-        """Return the rendered `row_key`, or None if the merge has none. For arguments and errors see `render`."""
+        """Return the rendered `row_key`; None if it is not set, or constant. For arguments and errors see `render`."""
         if self._key is None:
             return None
         try:
@@ -258,7 +258,7 @@ class RowTemplates:
 
 
 def _varies_by_row(tree: jinja2.nodes.Template) -> bool:
-    """Whether the result may differ by row. It may if the template includes another, which is not analyzed."""
+    """Whether a template may render differently by row. It may if it includes another, since that is not analyzed."""
     from jinja2 import meta
 
     if any(True for _ in meta.find_referenced_templates(tree)):
@@ -281,8 +281,8 @@ def _render_error(name: str, error: Exception) -> MessageError:
 def _row_environment(environment: jinja2.Environment) -> jinja2.Environment:
     """Return an overlay of the task's environment for templates over rows.
 
-    A missing column is an error, `row.items` is a column and not the method of a dict, and None (the NULL of a
-    database) renders as an empty text.
+    A missing column is an error. `row.items` is a column, not the method of a dict. None (a database's NULL) renders as
+    empty text, unless the DAG has set a `finalize` of its own.
     """
     from airflow_provider_smtpcm.arguments.templates import make_text_environment
 

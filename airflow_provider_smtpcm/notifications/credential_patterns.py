@@ -5,8 +5,8 @@ redacted: passwords in URLs, headers, `name=value` and `name: value` in every no
 tokens of well-known forms. Sentences are kept (`password: authentication failed`, `the token expired`), since an alert
 must give the reason. The shell's `PWD=/home/etl` is kept too.
 
-The text may be megabytes of arbitrary content. So no pattern can backtrack without bound: its repetitions are limited,
-or can match in one way only. A value that was redacted is not searched again.
+The text may be megabytes of arbitrary content, so no pattern may backtrack without bound: each repetition is limited,
+or can match in only one way. The value of a name, once redacted, is not searched for further names.
 """
 
 from __future__ import annotations
@@ -76,9 +76,14 @@ _KNOWN_FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"(?i)(\b(?:set-)?cookie{_HEADER_SEPARATOR})(?=[^\s=]{{1,256}}=){_HEADER_VALUE}"), r"\1***"),
     (re.compile(r"(?i)(\b(?:bearer|token) )(?=[^\s]{0,512}[\d._~+/=])[\w.~+/=-]{8,}"), r"\1***"),
     (re.compile(r"(?i)(\bnegotiate )[A-Za-z0-9+/]{20,}={0,2}"), r"\1***"),
+    # NTLM messages: base64 of "NTLMSSP"
     (re.compile(r"TlRMTVNTUA[A-Za-z0-9+/]{8,}={0,2}"), _REDACTED),
+    # JSON web tokens: base64 of '{"'
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)*"), _REDACTED),
+    # AWS access key ids
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), _REDACTED),
+    # Tokens that begin with a vendor's prefix: GitHub, GitLab, Slack, Google, Stripe, OpenAI, SendGrid, Databricks,
+    # npm, PyPI, Hugging Face, DigitalOcean
     (
         re.compile(
             r"\b(?:gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,}|AIza[\w-]{30,}"
@@ -144,6 +149,7 @@ _KNOWN_FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"(?i)(convertto-securestring\s{1,4}(?:-string\s{1,4})?)(?:'[^'\n]*'|\"[^\"\n]*\"|(?!-)[^\s;'\"]+)"),
         r"\1***",
     ),
+    # openssl -passin pass:x
     (re.compile(r"(?i)(\bpass(?:in|out)\s{1,4}pass:)[^\s'\"]+"), r"\1***"),
 )
 _BASIC_AUTH = re.compile(
@@ -152,7 +158,7 @@ _BASIC_AUTH = re.compile(
 
 
 def _redact_basic_auth(match: re.Match[str]) -> str:
-    """Redact `Basic` credentials, which decode to `user:password`; any other word after `Basic` is kept."""
+    """Redact base64 of `user:password` after `Basic` or in `_auth` (.npmrc); any other word there is kept."""
     text = match[2]
     try:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -170,9 +176,9 @@ _PORT_OR_PATH = re.compile(r"\d{1,5}[/?#'\",;]")
 
 
 def _redact_userinfo(match: re.Match[str]) -> str:
-    """Redact the password of `scheme://user:password@host`, which ends at the last @ of the URL.
+    """Redact the password of `scheme://user:password@host`, up to the URL's last @, or the token of `scheme://token@host`.
 
-    An @ in the path or the query, as in `scheme://host:8443/path?to=user@host`, does not count.
+    If a port and a path follow the colon, as in `scheme://host:8443/path?to=user@host`, the URL is kept.
     """
     word = match[0]
     if "@" not in word or "//" not in word:
@@ -266,7 +272,8 @@ _ENTITY_QUOTED = re.compile(
 )
 _PERCENT_ENCODED = re.compile(r"[^\s&'\"<>%]*(?:%(?!2[2367])[^\s&'\"<>%]*)*")
 _BRACED = re.compile(r"\{(?:[^}\n]|\}\})*\}?")
-# An unquoted value ends at whitespace, a quote, or punctuation before another name or a closing bracket.
+# An unquoted value ends at whitespace, `;` or an XML tag; at a quote, unless a letter or digit follows; and at `&`,
+# `,`, `|` or a closing bracket, if `_VALUE_END` follows: whitespace, other punctuation, the end, or another name.
 _VALUE_END = r"[\s'\"<>)\]},;|]|$|[\w.-]{1,60}\s?[=:]"
 _UNQUOTED_VALUE = re.compile(
     rf"(?:[^\s'\"<>&;,|)\]}}]|[&,|)\]}}](?!{_VALUE_END})|['\"](?=\w)|[<>](?![/A-Za-z!])(?=\S))+"
@@ -377,7 +384,11 @@ def _find_assigned_value(text: str, name: re.Match[str], start: int) -> tuple[in
 
 
 def _find_value_after_colon(text: str, name: re.Match[str], start: int) -> tuple[int, int] | None:
-    """Return the span of a value in YAML or a header. A single word is a value; several words are a sentence."""
+    """Return the span of a value in YAML or a header; None if a sentence follows.
+
+    A word that looks generated is a value. Any other word is one only if it stands alone, and its name is that of a
+    password or of a setting.
+    """
     if _YAML_BLOCK.match(text, start):
         return _find_yaml_block(text, name, start)
     end = text.find("\n", start, start + 2000)
@@ -493,7 +504,7 @@ def _is_folder(text: str, name: re.Match[str], start: int) -> bool:
 
 
 def _looks_generated(word: str) -> bool:
-    """Whether a word looks like a generated password: letters mixed with digits or punctuation."""
+    """Whether a word looks like a generated password: letters with digits or inner punctuation, and not a URL."""
     word = word.rstrip(".,:!?")
     letters = _LETTER.search(word)
     if letters is None or word.startswith(("http://", "https://")):

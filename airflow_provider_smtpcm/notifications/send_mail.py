@@ -48,8 +48,8 @@ DEFAULT_HEADERS: Mapping[str, str] = {"X-Auto-Response-Suppress": "All"}
 
 _FILE_FIELDS = ("attachments", "inline_images")
 _TEXT_FIELDS = ("subject", "priority", "headers")
-# The fields to leave out, attempt by attempt, until the mail can be built and is not refused permanently. The default
-# page needs none of them.
+# The fields to leave out, attempt by attempt. The next attempt is made if the mail cannot be built, or if the server
+# permanently refuses a mail with files. The default page needs none of these fields.
 _OMISSIONS: tuple[tuple[str, ...], ...] = (
     (),
     _FILE_FIELDS,
@@ -66,12 +66,14 @@ class SendMailNotifier(BaseNotifier):
     try, where and why, with a link to the log.
 
     An alert never changes the state of a task: every error is logged, and none is raised. If a template is broken, the
-    default page is sent and says so. If an attachment is missing or refused, the mail is sent without it.
+    default page is sent and says so. If an attachment is missing or refused, the default page is sent too, without any
+    attachment.
 
-    In the default page, and in `alert`, the exception's text and the reason are redacted by Airflow's secrets masker,
-    as the task's log is: it knows the secrets of connections, variables and `mask_secret` in the process that runs the
-    callback. Credentials of a known form (`user:password@host`, `Bearer ...`, `password=...`) are redacted too.
-    Anything else that a template of your own fills in, such as `{{ exception }}`, is sent unchanged.
+    In the default page, and in `alert`, Airflow's secrets masker redacts the exception's text and the reason, as it
+    redacts the task's log. It knows the secrets of connections, of variables and of `mask_secret`, as far as the
+    process that runs the callback has read them. Credentials of a known form (`user:password@host`, `Bearer ...`,
+    `password=...`) are redacted too. Anything else that a template of your own inserts, such as `{{ exception }}`, is
+    sent unchanged.
 
     Args:
         to: the recipients: a list, or one string separated by `;` or `,`. Templated, as all arguments are except
@@ -82,8 +84,8 @@ class SendMailNotifier(BaseNotifier):
         cc: further recipients, as in `to`.
         bcc: hidden recipients, as in `to`.
         reply_to: where replies go, as in `to`. Default: the connection's *Reply-To*.
-        subject: line breaks become spaces, and longer text is cut to 500 characters. Default: what happened to which
-            task, and why.
+        subject: the subject. Its line breaks become spaces, and it is cut to 500 characters. Default: what happened to
+            which task, and why.
         text: the plain-text body. Default, if `html` is empty too: the default page.
         html: the HTML body. Values that its template inserts are escaped, unless `| safe` follows.
         text_file: a template file for the plain-text body instead of `text`: a path or a name in `template_searchpath`.
@@ -93,13 +95,13 @@ class SendMailNotifier(BaseNotifier):
         inline_images: images that the HTML shows as `<img src="cid:...">`: a mapping of content id to path.
         priority: `high`, `normal` or `low`.
         headers: further headers. The value None or "" removes one of `DEFAULT_HEADERS`.
-        encoding: the encoding of `text_file` and `html_file`.
+        encoding: the encoding of `text_file` and `html_file`. Default: UTF-8, with or without a byte order mark.
         only_if: a template that renders to `True` or `False`, or a bool. False: the alert is not sent, which is logged.
             If it cannot be rendered, or renders to anything else, the alert is sent, and a warning is logged: a broken
             condition must not hide a failure.
         retry_for: seconds (default: 20) during which the mail is retried if the server cannot be reached or refuses it
             temporarily. The last attempt may take 15 seconds more. Meanwhile the task waits. For a callback of a DAG,
-            the DAG processor waits, and Airflow kills it after 50 seconds.
+            the process of the DAG processor that runs it waits, and Airflow kills that process after 50 seconds.
         context: Airflow's context, for `await`.
 
     Raises:
@@ -173,7 +175,7 @@ class SendMailNotifier(BaseNotifier):
         await asyncio.to_thread(self._notify, context, asyncio.get_running_loop())
 
     def notify(self, context: Context) -> None:
-        """Send the alert. Errors are logged, not raised: the state of the task is already final."""
+        """Send the alert. Errors are logged, not raised."""
         self._notify(context, None)
 
     def _notify(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -200,7 +202,7 @@ class SendMailNotifier(BaseNotifier):
                 log.info("The alert %s was accepted for %s.", delivery.message_id, format_addresses(delivery.accepted))
 
     def _send(self, context: Context, loop: asyncio.AbstractEventLoop | None) -> Delivery | None:
-        """Send the mail; while it cannot be sent, leave out more of the author's fields (see `_OMISSIONS`).
+        """Send the mail. If it cannot be sent, try again with fewer of the author's fields (see `_OMISSIONS`).
 
         Returns:
             None if `only_if` is false.
@@ -210,7 +212,7 @@ class SendMailNotifier(BaseNotifier):
         if error := find_masker_error():
             log.warning(
                 "Airflow's secrets masker cannot be used (%s): this alert withholds the texts of exceptions and "
-                "reasons. Look for a newer release of airflow-provider-smtpcm, which supports this Airflow.",
+                "reasons. Look for a newer release of airflow-provider-smtpcm that supports this version of Airflow.",
                 error,
             )
         environment, render = self._make_renderer(context, event)
@@ -250,7 +252,10 @@ class SendMailNotifier(BaseNotifier):
         try:
             environment = self.get_template_env(dag=context.get("dag"))
         except Exception:
-            log.exception("The DAG's templates cannot be used (jinja_environment_kwargs?); its macros are missing.")
+            log.exception(
+                "The DAG's Jinja environment cannot be created: the alert is rendered without the DAG's macros and "
+                "filters. Check jinja_environment_kwargs of the DAG."
+            )
             environment = self.get_template_env()
         environments, variables = FieldEnvironments(environment), {**environment.globals, **alert_context}
         return environment, lambda name, value: render_field(
@@ -381,10 +386,7 @@ class _RenderedFields:
         value, file = self[name], self[f"{name}_file"]
         try:
             if value and file:
-                raise MessageError(
-                    f"'{name}' and '{name}_file' are both set.",
-                    remedy="Give the body in one way; leave the other empty.",
-                )
+                raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set only one of them.")
             if not file:
                 return as_text(value) or None
             from airflow_provider_smtpcm.arguments.templates import render_body_file

@@ -24,12 +24,13 @@ class ExpressionOperator(RenderedOperator):
     """Set variables, as an Expression task of SSIS does: push an XCom for each, with its name as key.
 
     Args:
-        variables: the value of each variable, by its name, such as `User::Total`: usually a
-            `ssis.live_values.TypedTemplate`, which keeps the type that the variable has in SSIS. A plain template
+        variables: values by the name of the variable, such as `User::Total`. A value is usually a
+            `ssis.live_values.TypedTemplate`, which keeps the type that the variable has in SSIS; a plain template
             renders to text.
 
     Raises:
-        AirflowFailException: a value is null, which a variable of SSIS cannot be. Readers would take the value before.
+        AirflowFailException: a value is null, which a variable of SSIS cannot be. Tasks that read the variable would
+            silently get its previous value.
     """
 
     template_fields: Sequence[str] = ("variables",)
@@ -46,7 +47,7 @@ class ExpressionOperator(RenderedOperator):
         if empty := [name for name, value in self.variables.items() if value is None]:
             raise AirflowFailException(
                 f"The value for {', '.join(empty)} is NULL, which a variable of SSIS cannot be. Let the expression "
-                "give another value, as REPLACENULL does."
+                "return another value, for example by REPLACENULL."
             )
         for name, value in self.variables.items():
             context["ti"].xcom_push(key=name, value=to_json(value))
@@ -61,9 +62,10 @@ class ListFilesOperator(RenderedOperator):
     Args:
         folder: a folder on the worker.
         file_spec: a pattern of file names, such as `*.csv`, regardless of case; `*.*` is any name.
-        recurse: whether subfolders count.
-        field: the key in each mapping.
-        retrieve: what is its value: the whole path (`path`), the name with its extension (`name`), or without (`stem`).
+        recurse: whether files in subfolders match too (default: no).
+        field: the only key of each mapping (default: `path`).
+        retrieve: the value for this key: `path` (default) is the whole path, `name` the file name with its extension,
+            `stem` the file name without it.
 
     Returns:
         The mappings; an empty list if no file matches.
@@ -94,7 +96,7 @@ class ListFilesOperator(RenderedOperator):
         self.retrieve = retrieve
 
     def execute(self, context: Context) -> list[dict[str, str]]:  # noqa: ARG002
-        """Return the files."""
+        """Return the mappings."""
         folder = Path(self.folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder '{folder}' on this worker.")
@@ -108,15 +110,15 @@ class ListFilesOperator(RenderedOperator):
 class PlaceholderOperator(BaseOperator):
     """Fail, and say which SSIS task this one stands for and what has to take its place.
 
-    Otherwise a DAG could report by mail that a load succeeded which it never ran.
+    If it succeeded, the DAG could report success of a load that never ran.
 
     Args:
         ssis_kind: the kind of the SSIS task, such as `Microsoft.Pipeline`.
         sets: the variables that the SSIS task sets, such as `User::Rows`. The task that takes its place pushes an XCom
             for each of them, with the name of the variable as key.
         read_by: the names of the SSIS tasks that read these variables.
-        passes: whether to succeed all the same, for a walk-through of the DAG. Tasks that read the variables then use
-            their design-time values.
+        passes: whether to succeed all the same, for a walk-through of the DAG. Tasks that read the variables then get
+            the variables' design-time values.
 
     Raises:
         AirflowFailException: always, unless `passes`; the task is not retried.

@@ -41,7 +41,7 @@ class Delivery(Record):
         accepted: the addresses for which the server accepted the mail.
         refused: each refused address with the server's reply.
         reply: the server's last reply about the mail.
-        error: why the outcome is not `accepted`: phase, remedy, and whether a retry may help.
+        error: why the outcome is not `accepted`, in which phase, and what to do; None if it is `accepted`.
     """
 
     index: int = 0
@@ -91,7 +91,7 @@ class Delivery(Record):
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Delivery:
-        """Build a delivery from `to_dict`; of the error only the text is kept."""
+        """Build a delivery from `to_dict`. Only the error's text is restored."""
         return cls(
             index=value["index"],
             message_id=value["message_id"],

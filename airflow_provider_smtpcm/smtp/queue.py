@@ -1,6 +1,6 @@
-"""The send queue: requests, and the mails of a batch, completed and rendered a few ahead of being sent. No sockets.
+"""The send queue: send requests, and a queue that completes and renders the next mails of a batch. No sockets.
 
-Remote files are measured in background threads, since their storage may be slow.
+Mails with remote files are rendered in background threads, since object storage may take long to tell a file's size.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class SendRequest:
         )
 
 
-#: The source of a batch: mails or requests. A float is the time (`time.monotonic`) until which there is no further one.
+#: The source of a batch: mails, or requests and times. A time (`time.monotonic`) means: no request is due before it.
 Source = Iterator[Mail | SendRequest | float]
 
 
@@ -166,7 +166,7 @@ def _default_reply_to(mail: Mail, manager: SmtpConnectionManager) -> str | None:
 
 
 class OutgoingMail:
-    """A prepared mail, sent in one or more transactions; it builds the mail's delivery.
+    """A prepared mail, and the progress of its recipients over one or more transactions.
 
     Args:
         request: a request with a complete mail.
@@ -294,9 +294,9 @@ class PrefetchQueue:
     """Completes and renders the next mails of a batch, so that sessions do not wait for them.
 
     Args:
-        source: mails or requests. A float is the time (`time.monotonic`) until which there is no further one, unless a
-            call of `poll_now` comes first. If the source raises, the mails that it returned before are sent first.
-        manager: the defaults for mails; those of requests are complete.
+        source: see `Source`. It is read again when a time that it returned has come, or after `poll_now`. If it raises,
+            the mails that it returned before are sent first.
+        manager: the defaults for mails. The mails of requests are complete already.
         size: number of mails to prepare ahead, at most 256.
         run_in_background: runs a function in a background thread, and the callback that it returns in the event loop.
         on_delivery: called with the delivery of each mail that cannot be sent.
@@ -318,7 +318,7 @@ class PrefetchQueue:
         self._size = min(size, _MAX_AHEAD)
         self._run_in_background = run_in_background
         self._on_delivery = on_delivery
-        # Created for the first mail that needs them: a single mail comes with its rendering.
+        # By whether they render for BINARYMIME. Created when first used, since a single mail comes with its rendering.
         self._renderers: dict[bool, BatchRenderer] = {}
         #: Prepared mails, in their order.
         self.ready: deque[OutgoingMail] = deque()
@@ -341,7 +341,7 @@ class PrefetchQueue:
 
     @property
     def poll_at(self) -> float | None:
-        """When (`time.monotonic`) to call `fill`; None if a mail must be removed from `ready` first."""
+        """When (`time.monotonic`) to call `fill`; None if the queue is full, or the source exhausted."""
         if self._is_exhausted or len(self.ready) + len(self._measuring) >= self._size:
             return None
         return self._poll_at
@@ -351,7 +351,7 @@ class PrefetchQueue:
         self._poll_at = -math.inf
 
     def fill(self) -> None:
-        """Prepare mails until the queue is full, for at most 2 ms."""
+        """Prepare mails until the queue is full or 2 ms have passed; the source may block for longer."""
         free_slots = self._size - len(self.ready) - len(self._measuring)
         if self._is_exhausted or free_slots <= 0:
             return
@@ -371,7 +371,7 @@ class PrefetchQueue:
                 request, is_complete = item, True
             else:
                 self._poll_at = item
-                # A source that returns a time usually does so instead of blocking.
+                # A source that returns a time usually does so instead of blocking; one quick call is enough.
                 self._time_source(time.monotonic() - now, count=_FAST_MAILS)
                 return
             try:
@@ -385,35 +385,41 @@ class PrefetchQueue:
                 return
 
     def _next_item(self) -> Mail | SendRequest | float | None:
-        """Return what the source has next; None: it has ended, or `source_error` is set.
+        """Return the next item of the source; None if it has ended, or has failed.
 
-        The batch raises the error after it has sent the mails before.
+        On failure, `source_error` is set. The batch raises that error after it has sent the mails before it.
         """
         try:
             item: object = next(self._source, _END)
-        except Exception as error:  # noqa: BLE001 - of the source, whatever it is
+        except Exception as error:  # noqa: BLE001 - the source may raise anything
             self.source_error = error
             return None
         if item is _END:
             return None
+        # Only a source of requests may return a time; `_next_index` counts the mails.
         if isinstance(item, Mail | SendRequest) or (isinstance(item, float) and not self._next_index):
             return item
         self.source_error = TypeError(f"Only mails can be sent, not {type(item).__name__}.")
         return None
 
     def _time_source(self, seconds: float, count: int = 1) -> None:
-        """Update `is_fast` with the time that the source took for one mail."""
+        """Update `is_fast`.
+
+        Args:
+            seconds: how long reading and preparing an item took.
+            count: the number of mails that the item counts as.
+        """
         self._fast_count = self._fast_count + count if seconds < _FAST_SECONDS else 0
         self.is_fast = self._fast_count >= _FAST_MAILS
 
     def fail(self, error: MailError) -> None:
-        """Deliver the error for every prepared mail, and for every mail that the source still returns."""
+        """Report the mails in the queue, and those that the source still returns, as not sent."""
         self._failure = error
         while self.ready:
             self._on_delivery(self.ready.popleft().not_sent(error))
 
     def close(self, error: MailError) -> None:
-        """Deliver the error for every mail in the queue, and stop reading the source."""
+        """Report the mails in the queue as not sent, and stop reading the source."""
         self._is_exhausted = True
         for delivery in self.not_sent(error):
             self._on_delivery(delivery)
@@ -470,13 +476,14 @@ class PrefetchQueue:
             outgoing = error
         except Exception as error:  # noqa: BLE001 - a storage library may raise anything
             outgoing = MessageError(
-                f"The message could not be measured: {error!r}.", remedy="Check the storage of its attachments."
+                f"The size of the message cannot be determined: {error!r}.",
+                remedy="Check the storage of its attachments.",
             )
             outgoing.__cause__ = error
 
         def on_result() -> None:
             if self._measuring.pop(request.index, None) is None:
-                return  # `close` has delivered it
+                return  # `close` has reported it
             if isinstance(outgoing, MailError):
                 self._on_delivery(request.not_sent(outgoing))
             elif self._failure is not None:

@@ -100,8 +100,8 @@ def get_authentication_remedy(reply: Reply, authentication: Authentication, *, l
         return _get_remedy_for_535(reply, authentication)
     if reply.code in (500, 501, 552) and longest_line > _MIN_LONG_LINE:
         return (
-            f"The token has {longest_line:,} octets, as for an account in hundreds of groups, and the server does not "
-            "read lines of that length: have its limit raised, or remove the account from groups."
+            f"The token takes a line of {longest_line:,} octets, as for an account in hundreds of groups, and the "
+            "server does not read lines of that length: have its limit raised, or remove the account from groups."
         )
     remedy = _BY_CODE.get(reply.code, "Ask the server's administrator what this answer means.")
     return remedy.format(name=authentication.mechanism)

@@ -1,8 +1,8 @@
 """The transport: a TCP or TLS connection, with a deadline for each operation.
 
-It replaces smtplib's, whose reader restarts its timeout with every octet, has no limit on a reply's length, and keeps
-what the server (or an attacker on the network path) sent before TLS. Here a deadline covers a whole reply, or a whole
-block written. AUTH data is never logged.
+It is used instead of smtplib, whose timeout starts again with every octet read, which has no limit on a reply's length,
+and which does not notice what the server (or an attacker on the network path) sent too early, before TLS. Here a
+deadline covers a whole reply, or a whole block written. AUTH data is never logged.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Transport:
         """
         try:
             self._sock.settimeout(self.seconds_left(self.timeout))
-            # First the socket, then the TLS handshake, so that `interrupt` ends it.
+            # The socket is replaced before the TLS handshake, so that `interrupt` can end the handshake.
             encrypted = context.wrap_socket(self._sock, server_hostname=host, do_handshake_on_connect=False)
             self._sock = encrypted
             self._check_interrupted()
@@ -198,6 +198,10 @@ class Transport:
         Args:
             line: the line, without its line break.
             secret: whether to keep it out of the log.
+
+        Raises:
+            ValueError: the line contains a line break.
+            MailError: see `write`.
         """
         if "\r" in line or "\n" in line:
             raise ValueError("a command is one line")
@@ -246,7 +250,7 @@ class Transport:
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
         except OSError as error:
-            if not sent:  # otherwise the next attempt raises
+            if not sent:  # otherwise the next call raises
                 raise self.lost_error(error) from error
         return sent
 
@@ -323,7 +327,7 @@ class Transport:
                     self._resolving.release()
 
         self._resolving.acquire()
-        if not self._is_interrupted:  # an earlier `interrupt` has not released it
+        if not self._is_interrupted:  # after an earlier `interrupt`, nothing would end the wait
             threading.Thread(target=ask, daemon=True, name="smtpcm-name-service").start()
             # Wait until `ask` or `interrupt` releases it.
             self._resolving.acquire(timeout=max(0.0, deadline - time.monotonic()))
@@ -365,7 +369,7 @@ class Transport:
             return timeout
         seconds = min(timeout, self.give_up_at - time.monotonic())
         if seconds <= 0:
-            raise self.deadline_error("was not done")
+            raise self.deadline_error("did not finish")
         return seconds
 
     def deadline_error(self, what: str) -> NoAnswerError:
@@ -390,7 +394,7 @@ class Transport:
 
 
 def format_peer(host: str, port: int) -> str:
-    """Return a server's name in messages."""
+    """Return `host:port`, as messages name a server; an IPv6 address is in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

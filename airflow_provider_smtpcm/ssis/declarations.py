@@ -12,9 +12,10 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A variable.
+    """A variable of a package.
 
     Args:
+        namespace: such as `User`.
         data_type: OLE VARTYPE: 8 is String, 3 Int32, 11 Boolean, 7 Date.
         value: the design-time value; None if it is sensitive, or an Object.
         expression: None unless EvaluateAsExpression is on.
@@ -48,7 +49,7 @@ class Parameter:
         value: the design-time value.
         scope: `Package` or `Project`.
         configured_in: the project configurations, such as `Production`, in which it has another value.
-        environment: the file with the environment of the catalog that `value` comes from; empty for the project's own.
+        environment: the file of the SSIS catalog's environment that has set `value`; empty if the project has.
     """
 
     name: str
@@ -76,10 +77,11 @@ class Configuration:
     r"""A package configuration: a value that SSIS assigns to a property when it loads the package.
 
     Args:
-        kind: `xml file`, `sql server`, `environment variable`, `registry entry`, `parent variable`, `ini file`.
+        kind: `xml file`, `sql server`, `environment variable`, `registry entry`, `parent variable`, `ini file` or
+            `unknown`.
         source: the file, the table and filter, the variable or the key; empty if it could contain a password.
         path: the property, such as `\Package.Variables[User::To].Properties[Value]`; None if the source specifies it.
-        value: None unless the `.dtsConfig` file was read.
+        value: None unless it was read from a `.dtsConfig` file, an export of a table or an answer.
         indirect: whether `source` is an environment variable with the actual source.
     """
 
@@ -91,7 +93,7 @@ class Configuration:
     indirect: bool = False
 
     def may_set(self, variable: Variable) -> bool:
-        """Whether it may set a variable; one that does not name its properties may set any."""
+        """Whether this may set a variable. Without a `path`, it may set any."""
         if not self.path:
             return True
         path = self.path.strip().lstrip("\\").lower()

@@ -1,9 +1,9 @@
 """SASL: the mechanisms as generators of bytes, and their exchange with the server (RFC 4954, MS-SMTPNTLM).
 
-A mechanism yields the client's tokens and uses no socket. After each token, send it the server's decoded challenge, or
-`None` if the server replied with success (235). It returns when the exchange is complete, and raises if the success
-came too early. The first token is an argument of the generator, since it is computed before AUTH is sent. `b""` is a
-token too, sent as an empty line.
+A mechanism yields the client's tokens and uses no socket. After each token, `send` the generator the server's decoded
+challenge, or None if the server replied with success (235). The generator returns when the exchange is complete, and
+raises if the success came before that. Its first token is an argument, since it is computed before AUTH is sent. `b""`
+is a token too, sent as an empty line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Mechanism = Generator[bytes, bytes | None, None]
 
-_NO_LAYER = 1  # RFC 4752 3.3: bit 1 of the first octet: the choice "no security layer"
+_NO_LAYER = 1  # RFC 4752 3.3: this bit of the first octet stands for "no security layer"
 _ASK_ADMINISTRATOR_REMEDY = "Ask the server's administrator whether it really offers this mechanism."
 _UNTRUSTED_REMEDY = "Do not trust this server; ask its administrator what answers on this port."
 # A reply repeats a token if it has at least this many consecutive characters of it; fewer may be a coincidence.
@@ -143,7 +143,7 @@ def _decode_challenge(transport: Transport, name: str, reply: Reply) -> bytes:
     except ValueError:
         raise AuthenticationError(
             f"{name}: the challenge of {transport.peer} is not base64.",
-            remedy="Ask the server's administrator whether it really offers this mechanism; a proxy may garble it.",
+            remedy=f"{_ASK_ADMINISTRATOR_REMEDY} A proxy may have altered the challenge.",
         ) from None
 
 
@@ -174,7 +174,7 @@ def create_context(
         service: the server's SPN up to the slash.
         host: the rest of the SPN.
         requirements: the capabilities that the context must have.
-        bindings: the channel binding.
+        bindings: the channel binding; None: none.
     """
     import spnego
 
@@ -241,8 +241,8 @@ def gssapi_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
 def gss_spnego_mechanism(context: ContextProxy, token: bytes) -> Mechanism:
     """AUTH GSS-SPNEGO: SPNEGO tokens (RFC 4178), then either nothing (Cyrus) or the security layer (Dovecot).
 
-    The protocol inside is the one of the first token, whatever the server prefers. With NTLM, here as in AUTH NTLM, the
-    server does not prove its identity: only verified TLS does.
+    The protocol inside is that of the first token; if the server switches to another, the sign-in fails. With NTLM, as
+    in AUTH NTLM, the server does not prove its identity: only verified TLS proves it.
 
     Args:
         context: a context that has taken its first step.
@@ -270,7 +270,7 @@ def _establish(
         name: the SASL mechanism.
         context: a context that has taken its first step.
         token: the result of that step.
-        may_succeed: whether the server may reply with success right away, without a security layer.
+        may_succeed: whether the server may reply with success instead of offering a security layer.
 
     Returns:
         The first challenge after the context was complete; None if the server replied with success instead.

@@ -1,10 +1,10 @@
 r"""Package configurations: values that SSIS assigns to properties of a package from outside.
 
-Those in `.dtsConfig` files and in exports of SQL Server's table are applied, and so are answers of `questions.csv`. A
-case-insensitive path identifies the property:
+Values in `.dtsConfig` files, in exports of the configuration table of SQL Server and in the answers of `questions.csv`
+are applied. A case-insensitive path identifies the property, such as
 `\Package.Variables[User::To].Properties[Value]`, `\Package.Connections[SMTP].Properties[SmtpServer]` or
-`\Package\Sequence\Send Mail.Properties[ToLine]`. What is not in the files is a finding, and a question where a mail
-waits for it.
+`\Package\Sequence\Send Mail.Properties[ToLine]`. A configuration whose value is not in the files is reported as a
+finding, which asks a question if a mail depends on it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 )
 from airflow_provider_smtpcm.ssis.waiting_mails import WaitingMails
 
-#: The name of a package in the paths of what it contains.
+#: The first part of every path in a package, whatever the package is called.
 ROOT = "Package"
 # SSIS's DTSConfigurationType. The source of an indirect one is in an environment variable.
 _KINDS = {
@@ -93,7 +93,13 @@ class PropertyOverrides:
         return self._apply("\\" + "\\".join(scope) + f".Variables[{name}].Properties[Value]", default)
 
     def task_property(self, path: tuple[str, ...], property_name: str, default: str) -> str:
-        """Return the configured value of a task's property, or the default."""
+        """Return the configured value of a task's property, or the default.
+
+        Args:
+            path: the path of the task.
+            property_name: such as `ToLine`.
+            default: the value in the package.
+        """
         if not self.values:  # most packages have no configurations, but thousands of properties
             return default
         return self._apply("\\" + "\\".join(path) + f".Properties[{property_name}]", default) or ""
@@ -208,7 +214,7 @@ def find_values(
 
     Args:
         configuration: one that the package declares.
-        folder: the folder of the package; None: none.
+        folder: the folder of the package, in which to search for `.dtsConfig` files; None: do not search.
         passed: `.dtsConfig` files that the caller passed.
         exports: values from SQL Server.
         answers: the answers of `questions.csv`.
@@ -226,7 +232,7 @@ def find_values(
 def ask_for_values(configuration: Configuration) -> Question:
     """Return the question for the values of a configuration.
 
-    It is the same for all packages with the same source, for all files in a folder, and for all rows of a table.
+    Packages with the same source share one question, as do all files in a folder and all rows of a table.
     """
     kind, source = configuration.kind, configuration.source or configuration.name
     keep = f"or answer {KEEP} for the values in the packages."
@@ -282,7 +288,14 @@ def find_unread(
 def report_configurations(
     package: Package, unread: Iterable[Configuration], overrides: PropertyOverrides, *, is_enabled: bool
 ) -> Iterator[Finding]:
-    """Yield a finding for each configuration that was applied, is off, or could not be read."""
+    """Yield a finding for each configuration that was applied, is off, or could not be read.
+
+    Args:
+        package: the package that declares them.
+        unread: the configurations from `find_unread`.
+        overrides: the values that were read, and those of them that were applied.
+        is_enabled: whether the package's EnableConfig is on.
+    """
     for configuration in overrides.applied.values():
         yield Finding(
             code="configuration-applied",
