@@ -304,6 +304,7 @@ def report_configurations(
             text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
             "used.",
         )
+    answered = {(each.source, each.path) for each in overrides.applied.values()}
     waiting: WaitingMails | None = None  # most packages need none
     for configuration in unread:
         if not is_enabled:
@@ -319,6 +320,7 @@ def report_configurations(
         kind = _CONFIGURATION_KINDS.get(configuration.kind, f"a {configuration.kind}")
         source = configuration.source or "(not shown)"
         source = f" that the environment variable {source} names" if configuration.indirect else f": {source}"
+        is_answered = (configuration.source, configuration.path) in answered
         place = _find_place(configuration)
         waiting = waiting or WaitingMails(package)
         concerns_mail = bool(waiting.at(place))
@@ -327,8 +329,8 @@ def report_configurations(
             severity=Severity.DECISION if concerns_mail else Severity.NOTE,
             where=place,
             question=ask_for_values(configuration) if concerns_mail else None,
-            text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}. The "
-            "value in the package was used.",
+            text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}."
+            + ("" if is_answered else " The value in the package was used."),
             remedy="Import the .dtsConfig file with the package, or check the connection and the variables."
             if configuration.kind == "xml file"
             else "Import an export of the table with the package, or check the connection and the variables."

@@ -179,6 +179,8 @@ def test_an_answer_is_the_value_of_a_single_property(tmp_path: Path) -> None:
     assert kept.package.variables[0].value == "developer@corp.example"
     for package in (result.package, kept.package):
         assert "Environment" not in {configuration.name for configuration in package.unread_configurations}
+        [told] = [one.text for one in package.findings if "'Environment' takes its value" in one.text]
+        assert ("The value in the package was used" in told) is (package is kept.package)
 
 
 def test_the_questions_are_one_for_each_table_folder_or_variable(tmp_path: Path) -> None:
