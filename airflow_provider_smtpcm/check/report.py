@@ -376,7 +376,7 @@ def _describe_unknown_authority(chain: list[Certificate]) -> str:
             "worker does not trust: give that authority as 'CA certificate'."
         )
     if len(chain) == 1:
-        return "The certificate is self-signed."
+        return "The certificate is self-signed: give it as 'CA certificate'."
     return "The chain ends in a private authority, which this worker does not trust: give it as 'CA certificate'."
 
 

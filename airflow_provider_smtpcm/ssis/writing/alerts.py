@@ -109,8 +109,8 @@ class AlertWriter:
         self._where = mail.task.where
         self.record = MailRecord(where=self._where, event=handler.event_name)
 
-    def write(self) -> list[NotifierDefinition]:
-        """Return the notifier of the mail; an empty list if the mail is left out."""
+    def write(self) -> NotifierDefinition | None:
+        """Return the notifier of the mail; None if the mail is left out."""
         task, run = self._mail.task, self._mail.run
         self._report_lost(run)
         for executable in run.forced.values():
@@ -124,15 +124,15 @@ class AlertWriter:
         if run.condition is False:
             if not run.lost and not run.forced:
                 self._report_never(run.condition)
-            return []
-        notifiers = []
-        for condition, executables in self._choose_variants(run.condition):
-            converter = MailConverter(self._context, task, self._mail.scope, TemplateContext.CALLBACK)
-            self._complete_recipients(converter)
-            self._add_condition(converter, condition)
-            notifiers.append(self._define(converter, executables))
-        if not notifiers:
-            return []
+            return None
+        chosen = self._choose_sources(run.condition)
+        if chosen is None:
+            return None
+        condition, executables = chosen
+        converter = MailConverter(self._context, task, self._mail.scope, TemplateContext.CALLBACK)
+        self._complete_recipients(converter)
+        self._add_condition(converter, condition)
+        notifier = self._define(converter, executables)
         self._report_assumed(run)
         self._report_set_in_handler(run.condition)
         for loop in self._mail.loops:
@@ -143,9 +143,8 @@ class AlertWriter:
                 "If the mail must be sent for each item, give the alert all recipients, or send the mails with a "
                 "MailMergeOperator in the DAG.",
             )
-        names = ", ".join(notifier.name for notifier in notifiers)
-        self.record = converter.to_record(f"callback {names}", self._handler.event_name)
-        return notifiers
+        self.record = converter.to_record(f"callback {notifier.name}", self._handler.event_name)
+        return notifier
 
     def _define(self, converter: MailConverter, executables: tuple[Executable, ...]) -> NotifierDefinition:
         task, owner, event_name = self._mail.task, self._owner, self._handler.event_name
@@ -157,21 +156,20 @@ class AlertWriter:
             executables=executables,
         )
 
-    def _choose_variants(self, condition: Condition) -> list[tuple[Condition, tuple[Executable, ...]]]:
-        """Return the condition of the alert, with the executables for which it is called.
-
-        An empty list: the mail is never sent.
-        """
+    def _choose_sources(self, condition: Condition) -> tuple[Condition, tuple[Executable, ...]] | None:
+        """Return the condition of the alert, with the executables for which it is called; None: it is never sent."""
         if self._mail.error is not None:
-            return [(condition, tuple(self._sources))]
+            return condition, tuple(self._sources)
         found = self._knowledge.specialize(condition, self._sources)
         possible = [one for one in found if one.condition is not False]
         if found and not possible:
             self._report_never(condition)
-            return []
-        if len(possible) <= 1 and (len(found) <= 1 or self._event in EVENTS_OF_EXECUTABLES):
-            return [(one.condition, one.sources) for one in possible] or [(condition, ())]
-        return [(self._tell_sources_apart(condition, found), tuple(one for each in possible for one in each.sources))]
+            return None
+        if not possible:
+            return condition, ()
+        if len(possible) == 1 and (len(found) == 1 or self._event in EVENTS_OF_EXECUTABLES):
+            return possible[0].condition, possible[0].sources
+        return self._tell_sources_apart(condition, found), tuple(one for each in possible for one in each.sources)
 
     def _tell_sources_apart(self, condition: Condition, found: Sequence[Specialized]) -> Condition:
         """Return a condition that tests the name of the event's source, and not its id or its description.

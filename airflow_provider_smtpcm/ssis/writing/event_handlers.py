@@ -207,7 +207,7 @@ class EventHandlerWriter:
                 continue
             explained |= {*mail.run.assumed, *mail.run.lost}
             alert = AlertWriter(self._context, self._variable_names, mail, handler, owner)
-            for notifier in alert.write():
+            if (notifier := alert.write()) is not None:
                 names.append(notifier.name)
                 self._add_notifier(notifier, event)
             self.mails.append(alert.record)
