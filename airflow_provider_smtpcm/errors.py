@@ -202,7 +202,7 @@ def clear_frames(error: BaseException, handled: BaseException | None) -> None:
     Args:
         error: the error, after it has propagated out of these frames.
         handled: the exception that the caller was already handling (`sys.exception()`) when `error` was raised; its
-            frames are not cleared.
+            frames are not cleared. None: there was none.
     """
     chain: list[BaseException | None] = [error]
     seen: set[int] = {id(handled), id(None)}

@@ -2,12 +2,12 @@
 
 
 def get_provider_info() -> dict[str, object]:
-    """Return a new dict each time, since Airflow adds to it. `package-name` is the distribution's canonical name."""
+    """Return what Airflow registers from this package: a new dict each time, since Airflow adds to it."""
     from airflow_provider_smtpcm.connection_manager.fields import build_conn_fields, build_ui_field_behaviour
 
     integration = "SMTP Connection Manager"
     return {
-        "package-name": "airflow-provider-smtpcm",
+        "package-name": "airflow-provider-smtpcm",  # has to be the distribution's canonical name
         "name": integration,
         "description": "The SSIS SMTP connection manager: mail through servers that demand Windows Authentication.",
         "integrations": [

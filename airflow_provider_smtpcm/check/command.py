@@ -27,7 +27,7 @@ def run_check(*, conn_id: str | None, from_stdin: bool, uri_env: str | None, as_
     Args:
         conn_id: the id of an Airflow connection; None to use `from_stdin` or `uri_env`.
         from_stdin: whether to read the connection from standard input, as a URI or as Airflow's JSON.
-        uri_env: the environment variable that holds the connection.
+        uri_env: the environment variable that holds the connection; None: another argument gives the connection.
         as_json: whether to print one JSON object instead of text.
         every_binding: whether to sign in with each channel binding.
 

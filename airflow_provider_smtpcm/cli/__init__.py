@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def get_commands() -> list[Any]:
     """Return the group of commands for `cli` in the provider info."""
-    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # Airflow has loaded it already
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand  # its command line has loaded this
 
     return [
         GroupCommand(

@@ -120,7 +120,10 @@ def _find_similar_key(key: str) -> str | None:
 
 
 def _edit_distance(first: str, second: str) -> int:
-    """Return the optimal string alignment distance: insertions, deletions, replacements and swapped neighbors."""
+    """Return the optimal string alignment distance.
+
+    It is the number of insertions, deletions, replacements and swaps of neighbors that turn one text into the other.
+    """
     above: list[int] = []
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, start=1):
@@ -140,7 +143,7 @@ def parse_settings(values: Mapping[str, object], faults: Faults) -> Settings:
     """Coerce every value, merge the SSIS connection string, apply the defaults and check the combinations.
 
     Args:
-        values: settings by key, of any type; None and blank text mean "not set".
+        values: settings by key, of any type; None and blank text mean "not set", except that a password may be blank.
         faults: collects the faults.
 
     Returns:
@@ -201,7 +204,12 @@ _CERTIFICATE = r"(?s)-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----"
 
 
 def coerce(field: Field, value: object, faults: Faults) -> object:
-    """Convert a value to the type of its field; None if it is not set, or if it cannot be read, which is a fault."""
+    """Convert a value to the type of its field.
+
+    Returns:
+        The converted value. None: it is not set (blank text, except for a secret), or cannot be read; only the latter
+        adds a fault.
+    """
     if value is None or (isinstance(value, str) and not value.strip()):
         return value if field.type is FieldType.SECRET and value else None
     match field.type:
@@ -293,6 +301,7 @@ def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
 
 # A DNS name or an IPv4 address. Windows host names may have underscores.
 _HOST = r"[\w.\-]+"
+# `mail:25` or `[::1]:25`, with or without a further colon and text, such as `mail:25:user`.
 _HOST_AND_PORT = r"(?:[^:]*|\[.*\]):\d+(?::.*)?"
 _EHLO_NAME = r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]"
 # One address, with or without a display name. Quoted parts are checked only when a mail uses the address.

@@ -35,7 +35,7 @@ _QUOTED_KEYS = {key.lower(): f"'{key}'" for key in (*_SSIS_KEYS, *_ACCOUNT_KEYS,
 
 @dataclass(slots=True, kw_only=True)
 class SsisProperties:
-    """The properties in a connection string, and its faults.
+    """The properties in a connection string, and its faults. A property that the string does not have is None.
 
     Args:
         server: SmtpServer.

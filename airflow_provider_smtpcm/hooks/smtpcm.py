@@ -238,8 +238,8 @@ class SmtpConnectionManagerHook(BaseHook):
                 (`time.monotonic`) until which there is no further one.
             connections, rate_limit: as in `send_many`.
             retry_for: seconds for which a mail is retried, and connecting to a server that cannot be reached.
-            journal: records each request before it is sent, and its result afterwards.
-            cancellation: cancels the sending.
+            journal: records each request before it is sent, and its result afterwards; None: no record.
+            cancellation: cancels the sending; None: it cannot be canceled.
         """
         from airflow_provider_smtpcm.smtp.retry import RetryQueue
 

@@ -1,7 +1,7 @@
 """The write-ahead journal of a batch, in a ledger: each mail is recorded as open before it is sent.
 
-Also how an attempt resumes a mail of an earlier one: which recipients are still pending, and which may have the mail
-although no reply came.
+The functions at the end decide how an attempt resumes a mail of an earlier one: which recipients are still pending, and
+which may have the mail although no reply came.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class LedgerJournal:
                 self._release()
                 if is_gathered:
                     self._reserve()
-                    self._release()  # a single mail is written already
+                    self._release()  # `SingleMailLedger` has written it already
             if self._ready:
                 request = self._ready.popleft()
                 self.in_doubt[request.index] = request
@@ -160,7 +160,7 @@ class LedgerJournal:
 
     def annotate(self, delivery: Delivery) -> Delivery:
         """Return the delivery adjusted for earlier attempts; see `downgrade_to_unknown`."""
-        if delivery.error is None:  # as most are
+        if delivery.error is None:  # the usual case: accepted for all, so nothing is in doubt
             return delivery
         return downgrade_to_unknown(delivery, self._still_in_doubt(delivery))
 

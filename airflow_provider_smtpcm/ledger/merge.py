@@ -1,8 +1,8 @@
-"""The ledger of a mail merge, which a thread of its own writes; its window; and sets of many rows' digests.
+"""The ledger of a mail merge, written by a background thread; and `DigestSet`, a set in a temporary file.
 
-One write to the state store takes longer than sending many mails: each write records all results that have come in and
-reserves all rows that the window has room for. If the process is killed, the rows that were reserved and have no result
-may have been delivered; there are never more of them than the window.
+The window is the maximum number of rows that are reserved and have no result. If the process is killed, these rows may
+have been delivered. One write to the state store takes longer than sending many mails, so each write records all
+results that have come in, and reserves all rows that the window has room for.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _RENEWAL_INTERVAL = 6 * 3600.0
 # Results are written within this many seconds, even if no further rows are reserved.
 _RECORD_WITHIN = 1.0
-# How many writes the average of their time is over.
+# In the moving average of the duration of a write, the latest write has a weight of 1 / `_AVERAGED_WRITES`.
 _AVERAGED_WRITES = 4
 # Blocks of this attempt that are kept in memory; any other is read again if one of its rows is retried.
 _CACHED_BLOCKS = 8
@@ -53,7 +53,7 @@ class MergeLedger(Ledger):
 
     Args:
         store: Airflow's task state store.
-        window: how many rows may be in doubt after a crash; None: see `Window`.
+        window: how many rows may be in doubt after a crash; None: adapted to the rate of the results.
         connections: how many mails are in flight at once; the window is never smaller.
         send_again, max_tries, times_cleared: as in `Ledger`.
 
@@ -74,13 +74,15 @@ class MergeLedger(Ledger):
         self._window = Window(window, connections)
         self.batch_rows = self._window.rows
         self._connections = connections
-        # How long a write takes: a moving average.
+        # The average duration of a write.
         self._write_seconds = 0.0
-        # The latest blocks of this attempt, which are all written too.
+        # A write-through cache of the latest blocks of this attempt.
         self._recent_blocks: dict[int, Block] = {}
-        # The numbers of the blocks to write again, so that they do not expire; when this was last begun.
+        # The numbers of the blocks to write again, so that they do not expire.
         self._renewals: deque[int] = deque()
+        # When (`time.monotonic`) the last renewal began.
         self._renewed_at = 0.0
+        # The rows that are reserved, and whose result the thread has not begun to write.
         self._open: set[int] = set()
         self._results: dict[int, _RowResult] = {}
         # How many rows of `_open` have a result in `_results`.
@@ -88,7 +90,7 @@ class MergeLedger(Ledger):
         self._first_result_at = 0.0
         self._reservation: Reservation | None = None
         self._is_stopping = False
-        # Entering the lock itself is faster than entering the condition, a method in Python.
+        # `record` enters the lock itself, which is faster: `Condition.__enter__` is written in Python.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._writer: threading.Thread | None = None  # None: the task is finished, and nothing is written
@@ -226,10 +228,11 @@ class MergeLedger(Ledger):
         return not is_stopping
 
     def _next_batch_rows(self) -> int:
-        """Return the window less the rows that are sent while a write takes; at least half a window.
+        """Return how many rows to reserve with the next write: as many as possible without making the sessions wait.
 
-        So the sessions need not wait for the store, and there are as few writes as that allows. If a write takes longer
-        than sending the whole window, they wait anyway: then as much as possible is written at once.
+        They need not wait if the window has, besides these rows, those that are sent during the write and two for each
+        connection. If sending the whole window takes less time than a write, they wait anyway, so only the two rows for
+        each connection are kept free. The result is at least half a window.
         """
         sent_meanwhile = math.ceil(self._window.rate * self._write_seconds)
         most = self.window - 2 * self._connections
@@ -245,7 +248,8 @@ class MergeLedger(Ledger):
         if self._reservation is None:
             return False
         still_open = len(self._open) - self._open_with_result
-        # The window may have shrunk since the reservation was made. No session is to wait for the last rows of it.
+        # The window may have shrunk since the reservation was made, which is then written in parts: the next one at the
+        # latest when only two rows for each connection are open (or half a window, if that is less).
         most = max(1, self.window // 2, self.window - 2 * self._connections)
         next_rows = min(most, len(self._reservation.rows) - self._reservation.taken)
         return still_open + next_rows <= self.window
@@ -294,14 +298,14 @@ class MergeLedger(Ledger):
             for missing in range(self._block_count, number):  # none of their rows is reserved yet
                 self._store.write_block(missing, block)
             self._block_count = number + 1
-        self._recent_blocks[number] = block  # last: the first ones are forgotten first
+        self._recent_blocks[number] = block  # at the end: the cache drops its first block first
         return block
 
     def _begin_renewal(self) -> None:
-        """Write everything again, bit by bit, to postpone its expiry: no part may expire while an attempt runs.
+        """Begin to write everything again, since no part of the ledger may expire while an attempt runs.
 
-        The head record is written first, so that it expires first: if it outlived the blocks, it would look like a
-        ledger without rows.
+        The head record is written first, so that it expires first: a head record that outlived the blocks would look
+        like a ledger without rows. The blocks follow one by one.
         """
         self._store.write_head(RunState.UNFINISHED, self._max_tries, self._block_count)
         self._renewals.extend(range(self._block_count))
@@ -397,8 +401,8 @@ class DigestSet:
     A merge keeps a digest of every row that it has read. Only the first 96 bits are compared. The probability
     that two rows share them is 1 in 10^17 for a million rows, and 1 in 10^13 for a hundred million.
 
-    SQLite creates the file once its cache is full, where `TMPDIR` says, and removes its name at once. On a worker where
-    no folder can be written to, the set is in memory.
+    When SQLite's cache is full, SQLite creates the file in the folder that `TMPDIR` names, and unlinks it at once. On a
+    worker where no folder can be written to, the set is in memory.
 
     Raises:
         MailError: from every method: the file cannot be created, written or read.
@@ -441,7 +445,7 @@ class DigestSet:
             raise MailError(
                 f"The temporary file with the digests of the rows, in the folder '{_find_folder()}' of the worker, "
                 f"cannot be written ({error}).",
-                remedy="Free space there, or set TMPDIR on the worker to a folder with more: the file takes about 20 "
+                remedy="Free space there, or set TMPDIR on the worker to a folder with enough: the file takes about 20 "
                 "octets for each row.",
                 retryable=True,
             ) from error

@@ -40,7 +40,8 @@ _CODED_RUN = r"([a-z])(\d*)"
 HEAD = "smtpcm"
 #: The format that is written. Format 1, which can still be read, has shorter fingerprints.
 FORMAT = 2
-#: The format of a head record that contains the rows, which an older release must not take for a ledger without rows.
+#: The format of a head record that contains the rows. It differs from `FORMAT`, so that an older release, which would
+#: not find the rows there, refuses the ledger.
 FORMAT_WITH_ROWS = 3
 _READABLE_FORMATS = (1, FORMAT, FORMAT_WITH_ROWS)
 # Delays (s) before each retry of a failed request to the state store; after the last one, sending stops.
@@ -62,8 +63,8 @@ class RowState(StrEnum):
     UNKNOWN = "u"
     #: At least one recipient lacks the mail, and another attempt may succeed.
     RETRY = "t"
-    #: No recipient has the mail, and the row may have been fixed since: it could not be turned into a mail, or it was
-    #: `REFUSED` and the task was then cleared.
+    #: The row could not be turned into a mail, or it was `REFUSED` and the task was then cleared. No recipient has the
+    #: mail, and another attempt may succeed if the row has been fixed.
     FAILED = "f"
     #: No attempt has started this row.
     UNSEEN = "n"
@@ -108,7 +109,7 @@ class Block:
     Args:
         states: one octet for each row.
         fingerprints: `width` octets for each row.
-        progress: the recipient progress of rows that have any.
+        progress: the recipient progress of rows that have any, by position.
         width: `FINGERPRINT_OCTETS`, or fewer in a block that an older release wrote.
     """
 
@@ -243,7 +244,7 @@ class LedgerStore:
         self.generation = 0
 
     def read_head(self) -> dict[str, Any]:
-        """Return what the previous attempt passed to `write_head`; empty for the first attempt."""
+        """Return the head record that `write_head` wrote last; empty for the first attempt."""
         head = self._with_retries(lambda: self._store.get(HEAD))
         if head is None:
             return {}

@@ -1,6 +1,7 @@
 """Attachments and inline images: the path or content of a file, its name, media type and Content-ID.
 
-Also any other file on the worker that a task reads: whether it changes meanwhile, and its path in error messages.
+The last part is used for every file on the worker that a task reads: it detects that a file changes while it is read,
+and quotes its path in error messages.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ class MessageRenderer:
         header = self._render_header(mail, mail.from_address, mail.message_id, date)
         # Only addresses may be rendered in non-ASCII characters, and Bcc is not rendered.
         needs_smtputf8 = not header.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
-        if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # most mails
+        if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # as in most mails
             body = self._render_body(mail)
             message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
             return Rendering((message,), needs_smtputf8=needs_smtputf8)

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from airflow_provider_smtpcm.errors import MessageError
 
-#: In a mask: this character came from data. No address or path may contain a NUL, so it is never mistaken for syntax.
+#: In a mask: this character came from data. A NUL is no syntax, and no address or path may contain one.
 DATA = "\0"
 #: In a mask: this character came from data or from the author; a filter lost the distinction.
 MIXED = "\1"

@@ -401,8 +401,8 @@ def is_line_of_run(identity: Callable[[str], Sequence[str]], key: str | None, me
 
     Args:
         identity: as in `RowMails`; the mails have no Message-ID of the DAG's author.
-        key: the key in the line.
-        message_id: the Message-ID in the line.
+        key: the key in the line; None: it has none.
+        message_id: the Message-ID in the line; None: it has none.
     """
     return key is None or message_id is None or is_stable_message_id(message_id, *identity(key))
 

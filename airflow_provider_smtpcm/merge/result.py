@@ -51,12 +51,13 @@ class MergeResult:
         self._rows = rows
         self._report = report
         self._began = self._progress_logged_at = time.monotonic()
-        # How many problems were logged, by whether the outcome is unknown.
+        # How many problems were logged one by one, or exceeded the limit; the key: whether the outcome is unknown.
         self._logged: Counter[bool] = Counter()
         # For each outcome and error that was logged: the first rows that have it, and how often it was repeated.
         self._logged_rows: dict[tuple[str, str], list[int]] = {}
         self._repetitions: Counter[tuple[str, str]] = Counter()
-        # With all keys: for a missing one a Counter calls `__missing__`, and a signal handler may raise after any call.
+        # All keys are set, since a Counter calls `__missing__` for a missing one, and a signal handler may raise after
+        # any call: see `_count`.
         self._counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         # The number of the row that was counted last.
         self._last_counted = 0
@@ -132,16 +133,19 @@ class MergeResult:
         self._log_progress()
 
     def add_settled(self, number: int, outcome: str) -> None:
-        """Add a row that an earlier attempt has settled, and that is in its log; its line may be `is_line_missing`."""
+        """Add a row that an earlier attempt has settled. It is not logged again, since that attempt has logged it.
+
+        The caller then checks `is_line_missing`, and calls `restore_line` if so.
+        """
         self._counts[outcome] += 1
         self.settled_earlier += 1
         if outcome != "accepted":
-            reason = str(_unfinished_row_error(None)) if outcome == "unknown" else "by an earlier attempt"
+            reason = str(_unfinished_row_error(None)) if outcome == "unknown" else "see the log of an earlier attempt"
             self.first_problem.setdefault(outcome, f"row {number}: {reason}")
         self._log_progress()
 
     def is_line_missing(self, number: int, key: str | None, outcome: str) -> bool:
-        """Whether the report lacks the line of a settled row: the earlier attempt was killed before it wrote it."""
+        """Whether the report lacks the line of a settled row: the earlier attempt was killed before writing it."""
         return self._report.is_missing(number, key, outcome)
 
     def restore_line(
@@ -177,20 +181,20 @@ class MergeResult:
     def add_left_in_doubt(
         self, number: int, key: str | None, message_id: str | None, *, has_moved: bool = False
     ) -> None:
-        """Add a row that an earlier attempt has reserved, without a result.
+        """Add a row that an earlier attempt reserved, and for which it recorded no result.
 
         Args:
             number: the row's number in that attempt, from 1.
             key: its key; None: not known.
             message_id: the Message-ID of its mail; None: not known.
-            has_moved: whether the rows have changed, so that the error has to name the key too.
+            has_moved: whether this number may now be another row's, so that the error has to name the key too.
         """
         self._counts["unknown"] += 1
         self.settled_earlier += 1
         error = _unfinished_row_error(message_id, key if has_moved else None)
         self.first_problem.setdefault("unknown", f"row {number}: {error}")
         self._log(number, "unknown", error)
-        # An earlier attempt may have been killed after it wrote the line, and before the ledger had it.
+        # An earlier attempt may have written the line, and been killed before the ledger recorded the outcome.
         if not self._report.has_line(number, key, "unknown"):
             self._write(number, key, outcome="unknown", error=error, message_id=message_id)
         self._log_progress()
@@ -361,7 +365,8 @@ class FailurePolicy:
                 log.warning("%s", _describe_outcome(result, outcome))
         if not failures and not errors:
             return None
-        # If the rows have changed, another attempt cannot send the unknown ones again.
+        # A ledger error that is not retryable means that the rows have changed, or that the ledger cannot be used.
+        # Another attempt then cannot send the unknown rows again.
         have_rows_changed = any(isinstance(error, LedgerError) and not error.retryable for error in errors)
         retry_unknown = self.retry_unknown and result["unknown"] > 0 and not have_rows_changed
         retry_may_help = bool(

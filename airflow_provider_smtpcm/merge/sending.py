@@ -76,8 +76,8 @@ def send_rows(
         _account_for_unfinished(mails, result, journal, error)
     except BaseException as interruption:
         _account_for_unfinished(mails, result, journal, interruption)
-        # Without a ledger, a retry is safe until a mail may have arrived. With one, the exception is raised unchanged
-        # as long as every counted row is `failed`.
+        # The exception is raised unchanged as long as there is nothing to report: with a ledger, while every counted
+        # row is `failed`; without one, until a mail may have arrived, since a retry is safe before that.
         has_outcomes = result.may_have_arrived() if ledger is None else result.rows > result["failed"]
         if isinstance(interruption, KeyboardInterrupt | SystemExit) or not has_outcomes:
             raise

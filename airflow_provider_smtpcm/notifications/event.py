@@ -71,7 +71,7 @@ class Event:
         run_after: the earliest date at which Airflow could start the run.
         started: the start of the task, or of the whole run.
         ended: its end.
-        seconds: the time from start to end; for a missed deadline of a running run, until now.
+        seconds: the time from start to end; if a deadline was missed and the run has not ended, from start to now.
         try_number: the number of the task's try, from 1.
         tries: the task's maximum number of tries.
         host: the worker.
@@ -83,7 +83,7 @@ class Event:
         deadline: the deadline that was missed.
         url: the URL of the task's log; for a whole run, of its page.
         run_url: the URL of the run's page.
-        key: identifies the event: the same if Airflow reports it again.
+        key: identifies the event; an event that Airflow reports twice has the same key both times.
     """
 
     kind: EventKind

@@ -123,8 +123,8 @@ class AuthoredArguments:
         definition: Any = None if dag is None else dag.task_dict.get(task.task_id)
         partial = getattr(definition, "partial_kwargs", None)
         self._task = task
-        # The mapped arguments of the operator, each with whether the author wrote it. None: not known; then a value
-        # counts as authored only if it is found in `_author_sources`.
+        # The mapped arguments of the operator, each with whether the author wrote it. None: not known; in this case, a
+        # value counts as authored only if it is found in `_author_sources`.
         self._mapped_arguments: Mapping[str, bool] | None = {}
         # The same for the arguments of a decorated function.
         self._mapped_function_arguments: Mapping[str, bool] | None = {}

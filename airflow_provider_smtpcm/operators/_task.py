@@ -140,7 +140,7 @@ class Attempt:
 
         Args:
             ledger: provides the generation: a mail that is deliberately sent again needs a new Message-ID, or a server
-                may drop it as a duplicate.
+                may drop it as a duplicate. None: before Airflow 3.3.
             parts: distinguish the mails of the task from each other.
         """
         ti = self._context["ti"]

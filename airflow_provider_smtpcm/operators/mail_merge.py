@@ -85,7 +85,8 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         connections: the maximum number of sessions.
         rate_limit: the maximum number of mails per minute over all connections, counted like Exchange's
             `MessageRateLimit`; None: no limit.
-        report_file: the path or URL of a file that receives a line of JSON for each row as it finishes.
+        report_file: the path or URL of a file that receives a line of JSON for each row as it finishes;
+            None: no report.
         encoding: the encoding of all files that are read as text.
         rows_encoding: the encoding of the file of rows; None: `encoding`.
         delimiter: between the cells of a CSV file; None: a comma, or a tab in a .tsv file.
@@ -264,7 +265,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                     return ledger.finished_result
                 identity = partial(attempt.message_identity, ledger)
                 if ledger is not None and ledger.is_resumed:
-                    # A Message-ID of the author's own does not tell the run.
+                    # A Message-ID that the author of the DAG wrote does not identify the run.
                     is_own = partial(is_line_of_run, identity) if self.message_id is None else lambda *_: True
                     report.read_earlier_lines(ledger.rows_seen, is_own)
                 mails = RowMails(

@@ -58,7 +58,7 @@ class BatchSender:
         profile: what earlier batches learned about the server; None: nothing.
         retry_connect_for: seconds of retrying to connect before the mails fail; 0: three attempts without waits.
         cancellation: cancels the batch; None: it cannot be canceled.
-        session: an open session to use; it is left open at the end.
+        session: an open session to use, which is left open at the end; None: all sessions are new.
 
     Raises:
         ValueError: `connections` or `rate_limit` is not positive.

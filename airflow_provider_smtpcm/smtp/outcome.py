@@ -40,7 +40,7 @@ class Delivery(Record):
         outcome: see `Outcome`.
         accepted: the addresses for which the server accepted the mail.
         refused: each refused address with the server's reply.
-        reply: the server's last reply about the mail.
+        reply: the server's last reply about the mail; None: there was none.
         error: why the outcome is not `accepted`, in which phase, and what to do; None if it is `accepted`.
     """
 

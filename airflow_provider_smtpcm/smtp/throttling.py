@@ -20,12 +20,13 @@ log = logging.getLogger(__name__)
 MAX_CONNECT_FAILURES = 3
 # The first and the longest pause of the backoff, in seconds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-# After this many accepted mails per connection, another connection is allowed; doubled each time the server throttles.
+# After `_RECOVERY` accepted mails per connection, another connection is allowed. Each time the server throttles, the
+# number is doubled, up to `_LONGEST_RECOVERY`.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
 # No rate is learned that is faster than one mail in this many seconds.
 _MIN_LEARNED_INTERVAL = 0.05
-# A rate is learned from at least this many mails. Of the time in which the server throttled, at most this many seconds
-# are included, since limits are per minute.
+# A rate is learned from at least `_MIN_SAMPLE` mails. The time in which the server accepted none counts for at most
+# `_MAX_SILENCE` seconds, since limits are per minute.
 _MIN_SAMPLE, _MAX_SILENCE = 3, 60.0
 # Every server accepts this many recipients per transaction (RFC 5321 4.5.3.1.8).
 _RECIPIENTS_GUARANTEED = 100
@@ -49,7 +50,7 @@ def is_throttling_reply(reply: Reply, phase: Phase | None) -> bool:
 
     Args:
         reply: the server's reply.
-        phase: how far the mail had got; in the envelope most replies concern one recipient.
+        phase: how far the mail had got; in the envelope most replies concern one recipient. None: not known.
     """
     if not reply.transient:
         return False

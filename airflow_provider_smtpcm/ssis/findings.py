@@ -1,4 +1,4 @@
-"""What an import tells about one place in a package: notes, decisions to make, and errors.
+"""What an import reports about one place in a package: notes, decisions to make, and errors.
 
 A decision asks a question. Equal questions of all packages are one line of `questions.csv`. Its answer, given to the
 next import, turns the decision into a note.
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 #: The answer that accepts the DAG, or the connection, as it is.
 KEEP = "keep"
-#: What stands before the name of a connection manager in the `where` of a finding about it.
+#: In the `where` of a finding about a connection manager, this precedes its name.
 CONNECTION_MANAGERS = "Connection managers\\"
 
 
@@ -34,9 +34,9 @@ class Question:
         text: the question as a sentence, with the answers that are possible.
         guess: the answer that the DAG uses until a person gives one; empty if there is none.
         detail: which part of the question a package asks, such as a filter; `questions.csv` lists them.
-        subject: what the question is about, such as a GUID, where it can be asked for several subjects at once.
-        shared_text: how it is asked then. Questions with the same shared text, guess and answer are one line of
-            `questions.csv`, which lists their subjects.
+        subject: what the question is about, such as a GUID; empty if it cannot be merged with others.
+        shared_text: the text for several subjects. Questions with the same shared text, guess and answer are one line
+            of `questions.csv`, which lists their subjects.
     """
 
     key: str
@@ -141,8 +141,8 @@ def ask_for_connection_manager(reference: str, guess: str = "") -> Question:
         f"{how}",
         guess=guess,
         subject=reference.upper(),
-        shared_text="Which SMTP connection manager do tasks mean whose GUID is in neither their package nor its "
-        f"project? {how}",
+        shared_text="Tasks refer to an SMTP connection manager by a GUID that is in neither their package nor its "
+        f"project. Which one is it? {how}",
     )
 
 

@@ -60,7 +60,7 @@ from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseSe
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 
 CONNECTIONS = "connections.json"
-# Findings with other codes are not reported for a package with neither a Send Mail task nor an SMTP connection manager.
+# A package with neither a Send Mail task nor an SMTP connection manager gets only findings with these codes.
 _CODES_WITHOUT_MAIL = {"other-mail-task"}
 # Findings with these codes are not reported for a connection: the reports list its sources instead.
 _UNREPORTED_CODES = {"connection-manager-became", "database-connection-became"}
@@ -133,7 +133,7 @@ class PackageConverter:
         enabled = [mail for mail in module.mails if not mail.disabled_because]
         self._packages_by_conn_id.update((*module.connections, *module.databases))
         self._mails_by_conn_id.update(mail.connection for mail in enabled)
-        # Without its data, none of the mails of a package is right.
+        # All mails of a package count as users of its databases: any of them may contain or depend on their data.
         self._mails_by_conn_id.update({conn_id: len(enabled) for conn_id in module.databases})
         entry = PackageEntry(
             source=package.path,
@@ -187,7 +187,7 @@ class PackageConverter:
     def connection_entries(self) -> tuple[ConnectionEntry, ...]:
         """Return an entry for each connection so far.
 
-        There is nothing to decide about one that no mail uses, unless no package was imported.
+        If packages were imported, the decisions about a connection that no mail uses are only notes.
         """
         entries = [
             _connection_entry(
@@ -206,7 +206,7 @@ class PackageConverter:
 
 
 def _as_note(finding: Finding) -> Finding:
-    """Return a decision for which no mail waits as a note."""
+    """Return the finding; as a note, if it is a decision that matters only to mails."""
     if finding.severity is not Severity.DECISION or finding.code in _CODES_WITHOUT_MAIL:
         return finding
     return replace(finding, severity=Severity.NOTE, question=None)
@@ -215,7 +215,7 @@ def _as_note(finding: Finding) -> Finding:
 def _add_questions(
     mails: tuple[MailRecord, ...], findings: Iterable[Finding], package: Package
 ) -> tuple[MailRecord, ...]:
-    """Return the mails with the keys of the questions for which they wait, also of those that are answered."""
+    """Return the mails with the keys of the questions that concern them, answered or not."""
     asking = [(finding, finding.question.key) for finding in findings if finding.question is not None]
     if not asking:
         return mails
@@ -296,7 +296,7 @@ def import_packages(
     Args:
         results: the output of `reading.read_paths`.
         output: the output folder, already open.
-        answers: those that `converter` uses; the next `questions.csv` contains them.
+        answers: those that `converter` uses; the next `questions.csv` contains them. None: no answers.
         on_progress: called after each result, with the counts so far and the source of the result.
         is_stopped: called after each result; if it returns True, the import stops, and the reports are marked as
             interrupted.

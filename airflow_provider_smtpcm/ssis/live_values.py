@@ -19,8 +19,8 @@ from airflow_provider_smtpcm.ssis.expressions import DataType, ExpressionError, 
 if TYPE_CHECKING:
     import jinja2
 
-# The types whose values a cast would shorten, and those that keep them: a DT_DATE has no fractional seconds, and a
-# variable of type Decimal has whatever scale its value has.
+# A cast to the type of the variable would shorten these values. A date is cast to a type with more fractional digits of
+# a second instead. A variable of type Decimal has whatever scale its value has, so a number is not cast.
 _WIDE = {
     DataType.DATE: TypeSpec(DataType.DBTIMESTAMP2, (7,)),
     DataType.DBTIMESTAMP: TypeSpec(DataType.DBTIMESTAMP2, (7,)),
@@ -148,17 +148,17 @@ def convert(value: object, data_type: str) -> Value:
         is_integer = isinstance(number.data, Decimal) and number.data == number.data.to_integral_value()
         typed = number if kind in _EXACT or is_integer else typed
     if kind in _EXACT and isinstance(typed.data, int | float) and not isinstance(typed.data, bool):
-        typed = _parse_number(repr(typed.data))  # with the digits that it has in a param
+        typed = _parse_number(repr(typed.data))  # not through binary digits: 0.1 stays 0.1
     if kind in _EXACT:
         return typed if isinstance(typed.data, Decimal) else cast(typed, TypeSpec(DataType.NUMERIC, (38, 10)))
     if kind in _WIDE:
-        # The fraction stays for a statement; as text, it is a date as in SSIS.
+        # An SQL statement gets the fractional seconds; the text has none, as in SSIS.
         return Value(TypeSpec(kind), cast(typed, _WIDE[kind]).data)
     return cast(typed, TypeSpec(kind))
 
 
 def _parse_number(text: str) -> Value:
-    """Return the number in a text with the digits that it has: 1.50 is 1.50 and not 1.5000000000."""
+    """Return the number in a text, with its own scale if possible: 1.50, not 1.5000000000."""
     text = text.strip()
     try:
         return to_value(Decimal(text))
@@ -182,13 +182,13 @@ def convert_to_plain(raw: object, data_type: str) -> Any:
 class TypedTemplate:
     """A template in a field of an operator that renders to a value of an SSIS type instead of text.
 
-    Airflow resolves it like the output of another task. A template that consists of a single `{{ … }}` keeps the value
-    of the expression, of any other the text is converted: `12` to a number if the type is one.
+    Airflow resolves it like the output of another task. If the template is a single `{{ … }}`, the value of the
+    expression is converted to the type, else the rendered text, such as `12` to a number.
 
     Args:
         template: a Jinja template, such as `{{ params['Rows'] }}`.
-        data_type: such as `DT_I4`. The value is then an `int`, `bool`, `str`, `float`, `Decimal`, `datetime.datetime`,
-            `datetime.date`, `datetime.time`, or None for a null.
+        data_type: the SSIS type, such as `DT_I4`. The value is an `int`, `bool`, `str`, `float`, `Decimal`,
+            `datetime.datetime`, `datetime.date`, `datetime.time`, or None for a null.
     """
 
     template: str

@@ -5,9 +5,9 @@ Each macro is a function or an operator of SSIS's expression language: `{{ ssis.
 are returned as Python objects; any other type, and a null, as a `Value`. A `Value` renders as its cast to DT_WSTR, and
 a null as an empty string.
 
-Four macros are ours: `ssis.variable` reads a variable that other tasks set; `ssis.convert` gives a decimal number, or
-the value in a row of a merge, the type of a variable; `ssis.worker_paths` maps Windows paths; and `read_message_file`,
-which has no prefix, reads the text of a mail from a file.
+Four macros are not part of SSIS's language. `ssis.variable` reads a variable that other tasks set. `ssis.convert`
+converts a decimal number, or a value in a row of a merge, to the type of a variable. `ssis.worker_paths` maps Windows
+paths to paths on the worker. `read_message_file`, which has no prefix, reads the text of a mail from a file.
 """
 
 from __future__ import annotations

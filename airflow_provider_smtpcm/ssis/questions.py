@@ -179,7 +179,7 @@ class PackageQuestion:
     Args:
         details: which parts of it are asked.
         answer: the answer, if it was given.
-        mails: which mails of the package wait for it, by their position.
+        mails: the positions of the package's mails that wait for it.
     """
 
     question: Question
@@ -220,9 +220,9 @@ class _Entry:
     """What is known about the question with one key.
 
     Args:
-        packages: the number of each package that asks it.
-        mails: the number of each mail that waits for it.
-        more_packages, more_mails: how many use a connection that asks it.
+        packages: the numbers of the packages that ask it, in the order of the import.
+        mails: the numbers of the mails that wait for it.
+        more_packages, more_mails: how many packages and mails use a connection that asks it.
     """
 
     key: str
@@ -240,14 +240,14 @@ class _Entry:
 
     @property
     def line(self) -> tuple[str, ...]:
-        """What the questions on one line have in common."""
+        """The key by which questions are merged into one line of the file."""
         if self.shared_text:
             return self.shared_text, self.guess, self.answer
         return (self.key,)
 
 
 class QuestionList:
-    """The questions of an import, each once; of each package it keeps no more than a number."""
+    """The questions of an import, each once. Of most packages it keeps only numbers, so that it stays small."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, _Entry] = {}
@@ -316,7 +316,7 @@ class QuestionList:
         entry.guess = entry.guess or guess
 
     def carry_over(self, answers: Mapping[str, Answer]) -> None:
-        """Add the answers that are no question any more, so that the next `questions.csv` still has them."""
+        """Add answers to questions that this import did not ask, so that the next `questions.csv` still has them."""
         for key, answer in answers.items():
             entry = _Entry(key=key, text=answer.question, shared_text=answer.question, answer=answer.text)
             self._by_key.setdefault(key, entry)
@@ -326,7 +326,7 @@ class QuestionList:
         return [entry.key for entry in self._by_key.values() if not entry.answer]
 
     def all(self) -> list[AskedQuestion]:
-        """Return the questions: first those without an answer, and the ones for which most mails wait."""
+        """Return the questions: those without an answer first, then by the number of mails that wait, descending."""
         lines: dict[tuple[str, ...], list[_Entry]] = {}
         for entry in self._by_key.values():
             lines.setdefault(entry.line, []).append(entry)
@@ -336,7 +336,7 @@ class QuestionList:
         )
 
     def unanswered(self) -> list[AskedQuestion]:
-        """Return the questions that have no answer, the ones for which most mails wait first."""
+        """Return the questions without an answer, by the number of mails that wait for them, descending."""
         return [asked for asked in self.all() if not asked.answer]
 
     def to_csv(self) -> str:
@@ -391,14 +391,14 @@ def _count(numbers: Iterable[array[int]]) -> int:
 
 
 def is_replaceable(path: Path, answers: Answers) -> bool | None:
-    """Whether a `questions.csv` may be replaced, even if it was edited: if it has nothing that is not known.
+    """Whether a `questions.csv` may be replaced, even if it was edited: if all its answers were given to this import.
 
     Args:
         path: the file in the output folder.
         answers: the answers given to this import.
 
     Returns:
-        True: it has no other answers. False: it has, or cannot be read. None: it has columns that somebody added.
+        True: it has no other answers. False: it has others, or cannot be read. None: it has additional columns.
     """
     try:
         columns = {name for _, row in _read_rows(path) for name in row}

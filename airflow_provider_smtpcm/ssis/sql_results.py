@@ -13,7 +13,7 @@ An `output_processor` makes the values of the variables from them:
         multiple_outputs=True,
     )
 
-The handler alone could not: the hook for ODBC accepts nothing but rows from one.
+A handler alone cannot make them, since the ODBC hook accepts only rows from a handler.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ResultSet:
 
 
 class _ResultSets(tuple[list[ResultSet]]):
-    """A row with one column: the result sets. Hooks that return rows of their own kind make one from it."""
+    """The result sets as a row with one column, which a hook may convert to its own type of row."""
 
     __slots__ = ()
     cursor_description = (("result_sets",),)
@@ -70,7 +70,7 @@ def fetch_results(cursor: Any) -> list[_ResultSets]:
 
 
 def _advance(cursor: Any) -> bool:
-    """Go to the next result of a batch, which raises if that statement failed."""
+    """Go to the next result of a batch; return whether there is one. Raises if the statement of that result failed."""
     advance = getattr(cursor, "nextset", None)
     if advance is None:
         return False
@@ -164,7 +164,7 @@ def _make_processor(
                     f"The value for {name} is NULL, which a variable of SSIS cannot be unless its type is Object.",
                     remedy="SSIS fails here too. Let the statement return another value: COALESCE(value, '').",
                 )
-        # The operator takes the last element, unless its statement is a list of several.
+        # The operator returns the last element of this list, unless it was given a list of several statements.
         return [values or None] if len(results) == 1 else values or None
 
     return process_output

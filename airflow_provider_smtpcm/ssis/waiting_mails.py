@@ -1,4 +1,8 @@
-"""Which mails of a package wait for a decision: those at its place or below it, or those that use what it is about."""
+"""Which mails of a package wait for a decision.
+
+These are the mails at the place of the finding or below it, and the mails that use the variable, the connection manager
+or the query that the finding is about.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,11 @@ class WaitingMails:
         return self.at(finding.where) or set(self._paths)
 
     def at(self, where: str) -> set[str]:
-        """Return the paths of the enabled mails that use a variable or a connection manager, or are at a place."""
+        r"""Return the paths of the enabled mails that use a variable or a connection manager, or are at a place.
+
+        Args:
+            where: the `where` of a finding: `User::To`, `Connection managers\SMTP`, or the path of an executable.
+        """
         if where.startswith(CONNECTION_MANAGERS):
             return self._by_connection[where.removeprefix(CONNECTION_MANAGERS).lower()]
         if "::" in where and "\\" not in where:
@@ -83,7 +91,7 @@ class WaitingMails:
         self._add_handlers(executable.event_handlers)
 
     def _add_queries(self, package: Package) -> None:
-        """Add the use of databases: mails have what a query has set, or depend on it."""
+        """For each Execute SQL task, add the mails that use a variable that it sets; also for its connection."""
         for task, _ in package.walk_executables():
             if not isinstance(task, SqlTask) or task.disabled:
                 continue
@@ -103,7 +111,10 @@ class WaitingMails:
             self._add_handlers(handler.event_handlers)
 
     def _add_members(self, executables: Iterable[Executable], constraints: Iterable[PrecedenceConstraint]) -> None:
-        """Add the executables of a container. What decides whether one runs decides it for those after it as well."""
+        """Add the executables of a container.
+
+        A variable that decides whether an executable runs also decides it for those that follow by constraints.
+        """
         by_id = {executable.id: executable for executable in executables}
         following: dict[str, list[str]] = defaultdict(list)
         for constraint in constraints:

@@ -137,12 +137,12 @@ class KerberosClient:
         """Create a security context for the server and take its first step; return the context and the token.
 
         Args:
-            bindings: the channel binding.
+            bindings: the channel binding; None: the sign-in is not bound to TLS.
             in_spnego: whether the tokens are wrapped in SPNEGO, with Kerberos as the only protocol.
             timeout: seconds to wait for a KDC.
 
         Raises:
-            AuthenticationError: there is no ticket; the message has the reason.
+            AuthenticationError: it cannot be created: there is no ticket, for example, or no KDC answered in time.
         """
         return self._calls.run(lambda: self._create_context(bindings, in_spnego=in_spnego), timeout=timeout)
 
@@ -220,7 +220,7 @@ class KerberosClient:
         No lock is held during the request: a thread that hangs in the Kerberos library would never release it.
 
         Args:
-            stale: the ticket to replace.
+            stale: the ticket to replace; None: there is none yet.
         """
         from concurrent.futures import Future
 

@@ -104,7 +104,7 @@ def create_ntlm_context(
     Args:
         manager: the server.
         identity: the account.
-        bindings: the channel binding.
+        bindings: the channel binding; None: the sign-in is not bound to TLS.
         mechanism: the SASL mechanism that carries the tokens; in GSS-SPNEGO they are wrapped in SPNEGO.
 
     Raises:

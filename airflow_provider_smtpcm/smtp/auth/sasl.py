@@ -174,7 +174,7 @@ def create_context(
         service: the server's SPN up to the slash.
         host: the rest of the SPN.
         requirements: the capabilities that the context must have.
-        bindings: the channel binding; None: none.
+        bindings: the channel binding; None: the sign-in is not bound to TLS.
     """
     import spnego
 

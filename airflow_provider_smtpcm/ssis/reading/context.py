@@ -25,7 +25,7 @@ class ReadContext:
         findings: the findings so far.
         ids: the executable ids so far.
         mail_connections: the connection manager of each Send Mail task so far; None if it was not found.
-        sends_mail: whether the package has a Send Mail task; only then is it worth the time to understand its scripts.
+        sends_mail: whether the package has a Send Mail task; if not, its scripts are not analyzed, which takes time.
     """
 
     package_connections: ConnectionManagers
@@ -47,7 +47,12 @@ class ReadContext:
         *,
         question: Question | None = None,
     ) -> None:
-        """Add a finding, with its text on one line and truncated to 500 characters."""
+        """Add a finding, with its text on one line and truncated to 500 characters.
+
+        Args:
+            code, severity, text, remedy, question: as in `Finding`.
+            path: the path of the executable that it is about.
+        """
         text = " ".join(text.split())
         text = text if len(text) <= _MAX_FINDING_LENGTH else f"{text[:_MAX_FINDING_LENGTH]}…"
         where = "\\".join(path)

@@ -49,7 +49,7 @@ _PROJECT_SUFFIXES = (".conmgr", ".dtproj", ".params")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadResult:
-    """A package, a project, an error or a duplicate.
+    """A package, a project, an error or a duplicate. Fields that do not apply are None.
 
     A project comes before its packages and does not contain them. A single `.conmgr` file is a project with one
     connection manager.

@@ -62,7 +62,7 @@ _EVAL_OPS = {
     "4": EvalOp.EXPRESSION_OR_CONSTRAINT,
     "expressionorconstraint": EvalOp.EXPRESSION_OR_CONSTRAINT,
 }
-# -1 is None: what happens decides.
+# Not listed: -1 (None in SSIS), with which nothing is forced.
 _FORCED_RESULTS = {
     "0": "success",
     "success": "success",

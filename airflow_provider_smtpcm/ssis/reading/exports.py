@@ -1,8 +1,8 @@
 r"""Values that SSIS has in SQL Server: exports of the configuration table, and of the environments of the catalog.
 
 The configuration table has a row for each property: ConfigurationFilter, ConfiguredValue, PackagePath and
-ConfiguredValueType. It is read from CSV, or from a script of INSERT statements. A package configuration of the kind SQL
-Server uses the rows with its filter.
+ConfiguredValueType. It is read from CSV, or from a script of INSERT statements. A package configuration
+of the kind "SQL Server" uses the rows with its filter.
 
 An environment is a CSV file with the columns `name` (of a parameter) and `value`; a column `environment` is optional.
 """
@@ -66,8 +66,8 @@ class Exports:
         """Read a file.
 
         Raises:
-            PackageError: it cannot be read, is neither a configuration table nor an environment, or contains values
-                that are not literals; those before and after these are kept.
+            PackageError: it cannot be read, is neither a configuration table nor an environment, or contains rows
+                with values that are not literals; all other rows are kept.
         """
         if path.suffix.lower() == ".sql":
             self._read_script(path)
@@ -152,7 +152,7 @@ class Exports:
 
 
 def split_source(configuration: Configuration) -> tuple[str, str]:
-    """Return the table and the filter of a configuration of the kind SQL Server: `"connection";"table";"filter";`."""
+    """Return the table and the filter of a "SQL Server" configuration: `"connection";"table";"filter";`."""
     parts = [part.strip().strip('"') for part in configuration.source.rstrip(";").split(";")]
     is_known = configuration.kind == "sql server" and not configuration.indirect and len(parts) > 2
     return (parts[1], parts[2]) if is_known else ("", "")

@@ -128,7 +128,7 @@ def apply_manifest(
 
     Args:
         connection: the connection manager as its file defines it.
-        manifest: the manifest of its project.
+        manifest: the manifest of its project; None: it has none, or no project.
         package: the file name of its package; empty for a connection manager of the project.
     """
     if manifest is None:
@@ -149,7 +149,7 @@ def apply_manifest(
         string = overrides[CONNECTION_STRING]
     set_by = []
     for key in changed:
-        # Differs from the connection string, which the manifest may have replaced.
+        # Compared again, since the manifest may have replaced the connection string.
         differs = key != CONNECTION_STRING and not is_same_value(
             key, overrides[key], get_connection_property(string, key)
         )
@@ -208,7 +208,7 @@ def add_configured_values(
 
     Args:
         parameters: the parameters of a package or of the project.
-        manifest: the manifest of the project.
+        manifest: the manifest of the project; None: it has none.
         package: the file name of the package; empty for parameters of the project.
     """
     if manifest is None:

@@ -27,7 +27,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 
 # --- Values
 
-# The length of a cast that stands for .NET's conversion of a variable to text, whatever the variable's type is.
+# The length in the cast to DT_WSTR that replaces a conversion of a variable to text by .NET.
 _MAX_TEXT = 4000
 # Locals are replaced by their values, and `a = a & a` doubles them each time.
 _MAX_NODES = 1000
@@ -184,11 +184,11 @@ class ScriptParser(ABC):
         self._tokens = self._find_main(self._tokenize(source))
         self._index = 0
 
-    # What the languages have of their own.
+    # What differs between the languages.
 
     #: The token that ends a statement.
     _STATEMENT_END: ClassVar[str]
-    #: The word for the object whose method `Main` is.
+    #: The keyword for the current instance: `this` or `Me`, in lower case.
     _SELF: ClassVar[str]
     #: The tokens before the body of `Main`, and those of a constructor.
     _MAIN: ClassVar[list[str]]
@@ -426,7 +426,7 @@ class ScriptParser(ABC):
                 raise NotRecognizedError
 
     def _parse_known(self, path: str) -> ScriptValue | None:
-        """Return the value of a constant or a call; None if the name may go on."""
+        """Return the value of a constant or a call; None if the path is not known, or not yet complete."""
         path = path.removeprefix("system.")
         if path in _CONSTANTS:
             return make_literal(_CONSTANTS[path])

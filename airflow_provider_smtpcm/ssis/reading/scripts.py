@@ -27,7 +27,7 @@ from airflow_provider_smtpcm.ssis.reading.script_parser import (
 )
 
 _SOURCE_FILE = re.compile(r"(?:^|[\\/])scriptmain\.(cs|vb|vsaitem)$", re.IGNORECASE)
-# Visual Studio's own text is some 6,000 characters; a script that only sets variables adds little to it.
+# In characters. Visual Studio's template has some 6,000; a script that only sets variables adds little to it.
 _MAX_LENGTH = 20_000
 _ENTRY_POINTS = {"", "main", "scriptmain"}
 
@@ -47,8 +47,9 @@ def read_assignments(
 ) -> tuple[tuple[str, str], ...] | None:
     """Return the variables that a script sets, each with the expression of its value; None if it does anything else.
 
-    The expressions read the variables as they are before the script. A conversion to text by .NET is a cast to
-    `(DT_WSTR, 4000)`, one to an integer or a Boolean a cast that the variable's type has to make unnecessary.
+    The expressions read the variables as they are before the script. A conversion to text by .NET becomes a cast to
+    `(DT_WSTR, 4000)`. A conversion to an integer or a Boolean becomes a cast, which is valid only if the variable has
+    that type already.
 
     Args:
         sources: the files with `Main`; a script with more than one is not recognized.
@@ -102,7 +103,7 @@ _CSHARP_ESCAPES = {
     "0": "\0", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
     "\\": "\\", '"': '"', "'": "'",
 }  # fmt: skip
-# After these, and before a closing parenthesis, VB lets a statement go on in the next line.
+# After these tokens, and before a closing parenthesis, a Visual Basic statement may continue on the next line.
 _VB_OPEN_ENDS = {"+", "&", "(", ",", "=", "+=", "&="}
 _VB_CONSTANTS = {
     "vbcrlf": "\r\n",
@@ -165,7 +166,7 @@ class CSharpParser(ScriptParser):
         self._expect(";")
 
     def _parse_try(self) -> None:
-        """Parse `try` with `catch`. What is recognized raises no exception, so what catches one does not run."""
+        """Parse `try` with `catch`. Statements that are recognized raise nothing, so `catch` blocks are skipped."""
         while not self._accept("}"):
             self._parse_statement()
         if self._peek() != "catch":
@@ -287,7 +288,7 @@ class VisualBasicParser(ScriptParser):
         self._expect("\n")
 
     def _parse_try(self) -> None:
-        """Parse `Try` with `Catch`. What is recognized raises no exception, so what catches one does not run."""
+        """Parse `Try` with `Catch`. Statements that are recognized raise nothing, so `Catch` blocks are skipped."""
         while self._peek() != "catch":
             if self._peek() in {"finally", "end"}:
                 raise NotRecognizedError

@@ -18,7 +18,7 @@ _MESSAGE_SOURCES = {
     "1": MessageSourceType.FILE_CONNECTION,
     "2": MessageSourceType.VARIABLE,
 }
-# The properties that a mail needs; an expression can give each of them.
+# If one of these properties has an expression, the task was configured, even if all of its values are empty.
 _MAIL_EXPRESSIONS = {
     "SmtpConnection",
     "FromLine",
@@ -51,7 +51,9 @@ class MailFields(TypedDict):
 
 
 def read_mail(element: Element, path: tuple[str, ...], context: ReadContext, common: CommonFields) -> MailFields:
-    """Return the properties of a Send Mail task, and report a connection manager or a file that is not there.
+    """Return the properties of a Send Mail task.
+
+    Findings report properties that cannot be read or were never filled in, and missing connection managers.
 
     Args:
         element: the task.
@@ -86,8 +88,8 @@ def read_mail(element: Element, path: tuple[str, ...], context: ReadContext, com
                 "dangling-file-connection",
                 Severity.NOTE if disabled else Severity.DECISION,
                 path,
-                f"The text comes from the File connection manager {source!r}, which is in neither the package nor "
-                "its project.",
+                "The text comes from a file, but neither the package nor its project has a File connection manager "
+                f"{source!r}.",
                 "Write the path of the file in the DAG.",
             )
     attachments = () if data is None else data.find_all("Attachments")

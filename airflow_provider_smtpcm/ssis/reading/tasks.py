@@ -291,7 +291,10 @@ def _read_typed_names(element: Element, pairs: dict[str, tuple[tuple[str, str], 
 
 
 def _search_names(element: Element, names: _Names) -> None:
-    """Add every attribute and text that is the qualified name of a variable; an output unless its name says input."""
+    """Add each attribute or text that is the qualified name of a variable: as read if it is an input, else as set.
+
+    It is an input if the name of the attribute or the element says so.
+    """
     for name, value in (*element.attributes.items(), (element.tag, element.text)):
         if _QUALIFIED_NAME.fullmatch(value):
             # Many tasks write `<Body Type="8" Value="User::Body" />`.

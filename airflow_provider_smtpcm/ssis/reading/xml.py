@@ -73,9 +73,10 @@ _READ_PARAMETERS = {
     "UseWindowsAuthentication",
     "UserName",
 }
-# A data flow can have several megabytes. Only those properties of its components are read that name variables.
+# A data flow can have several megabytes. Of its components, only the properties that name variables are read.
 _DATA_FLOW = "pipeline"
-#: The child of a script or data flow for a variable that its code locks, besides those that it lists.
+#: The tag of a child that is added to a script or data flow for each variable that its code locks for writing: such a
+#: variable need not be in the list of its variables.
 LOCKED_VARIABLE = "LockForWrite"
 _LOCK_WORD = "ForWrite"
 _LOCK = re.compile(r'Lock(?:One)?ForWrite\s*\(\s*@?"([^"\n]{1,200})"')
@@ -281,8 +282,8 @@ class _TreeBuilder:
         self._ignored_depth = 0
         # The depth of the deepest element that is read in an ObjectData.
         self._max_depth = MAX_DEPTH
-        # The data flow or script that is ignored, except for the variables that it names; and the property of a
-        # component that is being read, with its depth.
+        # The current data flow or script, of which only the names of variables are read; and the component property
+        # that is being read, with its depth.
         self._data_flow: Element | None = None
         self._script: Element | None = None
         self._property: Element | None = None

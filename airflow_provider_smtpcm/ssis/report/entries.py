@@ -312,7 +312,7 @@ def _find_questions(
     """Yield each question of these findings once.
 
     Args:
-        mails: which mails of the package wait for the question with this key, by their position.
+        mails: the positions of the package's mails that wait for a question, by its key; None: no package's findings.
     """
     by_key: dict[str, list[Finding]] = {}
     for finding in findings:

@@ -216,8 +216,8 @@ def _import_findings(findings: Iterable[Finding]) -> str:
 
 
 def _codes_table(totals: Totals) -> str:
-    """Return the table of findings by code, the most severe first; what is a question is in the table of questions."""
-    # An edited file is the only decision that is no question.
+    """Return the table of findings by code, the most severe first, without those in the table of questions."""
+    # An edited file is the only decision that asks no question.
     rest = [item for item in totals.codes.items() if item[0][0] is not Severity.DECISION or item[0][1] == _KEPT]
     ordered = sorted(rest, key=lambda item: (_BY_SEVERITY.index(item[0][0]), -item[1], item[0][1]))
     if not ordered:
