@@ -248,9 +248,10 @@ class LedgerStore:
         head = self._with_retries(lambda: self._store.get(HEAD))
         if head is None:
             return {}
-        if not isinstance(head, dict) or head.get("format") not in _READABLE_FORMATS:
-            raise LedgerError(
-                f"The ledger of this task was written by another version of this package ({head!r}).",
+        version = head.get("format") if isinstance(head, dict) else type(head).__name__
+        if not isinstance(head, dict) or version not in _READABLE_FORMATS:
+            raise LedgerError(  # without the record itself, which may contain recipients
+                f"The ledger of this task was written by another version of this package (format {version!r}).",
                 remedy="Finish the run with that version, or start a new one.",
             )
         return head

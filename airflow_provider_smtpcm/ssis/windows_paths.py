@@ -18,7 +18,7 @@ class PathMap:
         pairs: pairs of a Windows path prefix and the path on a worker.
 
     Attributes:
-        pairs: the pairs.
+        pairs: as given.
         unused: the prefixes that have matched no path so far.
     """
 
