@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_smtpcm.records import Record
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 
 # Maximum characters of a reply's text in an error message; a server may send 64 KiB.
 _MAX_TEXT_LENGTH = 500

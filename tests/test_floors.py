@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
 # Each package with those that it may import.
 FLOORS = {
-    "records": set(),
-    "errors": {"records"},
-    "connection_manager": {"errors", "records"},
-    "mail": {"errors", "records"},
-    "smtp": {"mail", "connection_manager", "errors", "records"},
+    "frozen_dataclasses": set(),
+    "errors": {"frozen_dataclasses"},
+    "connection_manager": {"errors", "frozen_dataclasses"},
+    "mail": {"errors", "frozen_dataclasses"},
+    "smtp": {"mail", "connection_manager", "errors", "frozen_dataclasses"},
     "hooks": {"smtp", "mail", "connection_manager", "errors"},
     "arguments": {"mail", "errors"},
     "ledger": {"smtp", "mail", "errors"},

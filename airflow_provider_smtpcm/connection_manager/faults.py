@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, FIELDS
-from airflow_provider_smtpcm.records import Record
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 
 #: `Fault.field` of a fault that concerns the extra as a whole.
 EXTRA = "extra"

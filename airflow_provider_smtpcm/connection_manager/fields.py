@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from airflow_provider_smtpcm.records import Record
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 
 
 class AuthMode(StrEnum):

@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.connection_manager.fields import (
 )
 from airflow_provider_smtpcm.connection_manager.parse import Settings, parse_extra, parse_settings
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
-from airflow_provider_smtpcm.records import Record
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 
 _DEFAULTS = {setting.name: setting.default for setting in FIELDS}
 

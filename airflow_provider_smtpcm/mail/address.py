@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, find_forbidden_character, short_repr
-from airflow_provider_smtpcm.records import Record
 
 _MAX_LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 _MAX_ADDRESS_OCTETS = 254  # RFC 5321 4.5.3.1.3: a path has 256 with its angle brackets

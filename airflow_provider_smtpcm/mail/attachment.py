@@ -16,8 +16,8 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 from airflow_provider_smtpcm.mail.tainted import TaintedStr, check_path, find_forbidden_character, short_repr
-from airflow_provider_smtpcm.records import Record
 
 _TYPE_NAME = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"  # RFC 2045 5.1
 _CONTENT_TYPE = rf'({_TYPE_NAME})/{_TYPE_NAME}(?: *; *{_TYPE_NAME}=(?:{_TYPE_NAME}|"[ !#-\[\]-~]*"))*'

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 from airflow_provider_smtpcm.mail.address import (
     ATEXT,
     Address,
@@ -21,7 +22,6 @@ from airflow_provider_smtpcm.mail.address import (
     parse_addresses,
 )
 from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
-from airflow_provider_smtpcm.records import Record
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentsLike, InlineImagesLike

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, Phase, RefusedError, Reply
-from airflow_provider_smtpcm.records import Record
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 from airflow_provider_smtpcm.smtp.remedies import remedy_for
 
 # Maximum number of addresses in an error message or a log line; the delivery has all of them.

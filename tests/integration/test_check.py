@@ -301,7 +301,7 @@ heavy += [name for name in sys.modules if name.startswith("airflow_provider_smtp
 assert set(heavy) <= {
     "airflow_provider_smtpcm.cli", "airflow_provider_smtpcm.get_provider_info",
     *(name for name in heavy if name.split(".")[1:2] in (["cli"], ["connection_manager"])),
-    "airflow_provider_smtpcm.errors", "airflow_provider_smtpcm.records",
+    "airflow_provider_smtpcm.errors", "airflow_provider_smtpcm.frozen_dataclasses",
 }, heavy
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=600, env=dict(os.environ))

@@ -18,10 +18,12 @@ from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
     EvalOp,
+    ExpressionTask,
     FileConnection,
     MessageSourceType,
     Parameter,
     Project,
+    Severity,
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.testing import Relay
@@ -388,3 +390,39 @@ def test_a_text_comes_from_a_variable_or_from_a_file_as_it_is(relay: Relay, run:
     assert run(module) == "success"
     texts = {str(one.message["Subject"]): body(one).strip() for one in relay.messages}
     assert texts == {"1": "From {{ a }} variable", "2": "Grüße {{ 1 }}", "3": ""}
+
+
+@pytest.mark.parametrize(
+    "attachments", ["@[User::Files]", '@[User::Folder] + "\\\\rows.csv|" + @[User::Folder] + "\\\\b.csv"']
+)
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_path_that_an_expression_sets_is_mapped_in_each_run(
+    attachments: str, answered: bool, tmp_path: Path, relay: Relay, run: Any
+) -> None:
+    """By an option or by an answer; several paths, each of them."""
+    for name in ("rows.csv", "b.csv"):
+        (tmp_path / name).write_text("1\n", encoding="utf-8")
+    share = r"\\files\loads"
+    options = (
+        ConversionOptions(answers={f"path {share}": str(tmp_path)})
+        if answered
+        else ConversionOptions(path_map=((share, str(tmp_path)),))
+    )
+    paths = r"\\\\FILES\\loads\\rows.csv|\\\\files\\loads\\b.csv"
+    folder = ExpressionTask(
+        name="Folder", id="{1}", path=("Package", "Folder"), expression=r'@[User::Folder] = "\\\\files\\loads"'
+    )
+    files = ExpressionTask(name="Files", id="{2}", path=("Package", "Files"), expression=f'@[User::Files] = "{paths}"')
+    mailing = mail(expressions={"FileAttachments": attachments})
+    module = written(
+        folder,
+        files,
+        mailing,
+        variables=[variable("Folder", ""), variable("Files", "")],
+        constraints=[constraint(folder, files), constraint(files, mailing)],
+        options=options,
+    )
+    assert {each.severity for each in module.findings} == {Severity.NOTE}
+    assert run(module) == "success"
+    [sent] = relay.messages
+    assert [part.get_filename() for part in sent.message.iter_attachments()] == ["rows.csv", "b.csv"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +18,8 @@ from airflow_provider_smtpcm.ssis.model import (
     MessageSourceType,
 )
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
-from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
+from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
 from airflow_provider_smtpcm.ssis.writing.dag_module import write_package
-from airflow_provider_smtpcm.testing import Relay
 from tests.ssis.writing.building import (
     RELAY,
     codes,
@@ -254,42 +251,6 @@ def test_a_path_that_an_expression_sets_in_each_run_is_asked_about(attachments: 
     load = script("Load", "File")
     module = written(load, mailing, variables=[variable("File", "")], constraints=[constraint(load, mailing)])
     assert "unmapped-path" not in codes(module.findings)
-
-
-@pytest.mark.parametrize(
-    "attachments", ["@[User::Files]", '@[User::Folder] + "\\\\rows.csv|" + @[User::Folder] + "\\\\b.csv"']
-)
-@pytest.mark.parametrize("answered", [True, False])
-def test_a_path_that_an_expression_sets_is_mapped_in_each_run(
-    attachments: str, answered: bool, tmp_path: Path, relay: Relay, run: Callable[[DagModule], str]
-) -> None:
-    """By an option or by an answer; several paths, each of them."""
-    for name in ("rows.csv", "b.csv"):
-        (tmp_path / name).write_text("1\n", encoding="utf-8")
-    share = r"\\files\loads"
-    options = (
-        ConversionOptions(answers={f"path {share}": str(tmp_path)})
-        if answered
-        else ConversionOptions(path_map=((share, str(tmp_path)),))
-    )
-    paths = r"\\\\FILES\\loads\\rows.csv|\\\\files\\loads\\b.csv"
-    folder = ExpressionTask(
-        name="Folder", id="{1}", path=("Package", "Folder"), expression=r'@[User::Folder] = "\\\\files\\loads"'
-    )
-    files = ExpressionTask(name="Files", id="{2}", path=("Package", "Files"), expression=f'@[User::Files] = "{paths}"')
-    mailing = mail(expressions={"FileAttachments": attachments})
-    module = written(
-        folder,
-        files,
-        mailing,
-        variables=[variable("Folder", ""), variable("Files", "")],
-        constraints=[constraint(folder, files), constraint(files, mailing)],
-        options=options,
-    )
-    assert {each.severity for each in module.findings} == {Severity.NOTE}
-    assert run(module) == "success"
-    [sent] = relay.messages
-    assert [part.get_filename() for part in sent.message.iter_attachments()] == ["rows.csv", "b.csv"]
 
 
 @pytest.mark.parametrize("sets", [("Word",), ()])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
 from airflow_provider_smtpcm.testing import Relay
+from tests.airflow_database import forget_dag
 from tests.ssis.writing.building import codes, constraint, handler, mail, other_task, variable, written
 from tests.ssis.writing.test_dag_module import lint
 
@@ -352,6 +354,29 @@ def test_the_modules_are_tidy() -> None:
 
 
 # --- In Airflow
+
+
+@pytest.fixture
+def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    """A relay for the connection that the packages use."""
+    with Relay(ssl_mode="none") as relay:
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_MAIL_CORP_EXAMPLE", json.dumps(relay.airflow_connection()))
+        yield relay
+
+
+@pytest.fixture
+def run(run_dag: Callable[..., Any], tmp_path: Path) -> Callable[[DagModule], str]:
+    """Runs the DAG of a module; returns the state of the run."""
+
+    def run_module(module: DagModule) -> str:
+        file = tmp_path / module.file_name
+        file.write_text(module.source, encoding="utf-8")
+        space: dict[str, Any] = {"__name__": "dag_module"}
+        exec(compile(module.source, file, "exec"), space)  # noqa: S102 - it is what Airflow does with a DAG's file
+        forget_dag(module.dag_id)
+        return str(run_dag(space["dag"]).state)
+
+    return run_module
 
 
 def sent(relay: Relay) -> list[tuple[str, list[str]]]:

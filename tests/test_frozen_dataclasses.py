@@ -11,8 +11,8 @@ import pytest
 from airflow_provider_smtpcm import Attachment, Delivery, Mail, SmtpConnectionManager
 from airflow_provider_smtpcm.connection_manager.faults import Fault, FaultCode
 from airflow_provider_smtpcm.errors import Reply
+from airflow_provider_smtpcm.frozen_dataclasses import Record
 from airflow_provider_smtpcm.mail import Address
-from airflow_provider_smtpcm.records import Record
 
 REPLY = Reply(code=250, text="ok")
 RECORDS = (
