@@ -89,7 +89,7 @@ class Findings:
         answer = self.answer(key)
         return None if answer is None or answer.lower() == KEEP else answer
 
-    def values(self, prefix: str) -> dict[str, str]:
+    def find_values(self, prefix: str) -> dict[str, str]:
         """Return the answers, other than `keep`, to questions whose keys begin with a prefix, by rest of the key."""
         keys = [key for key in self._answers if key.startswith(prefix)]
         return {key.removeprefix(prefix): value for key in keys if (value := self.value(key)) is not None}
@@ -109,7 +109,7 @@ class Findings:
 
     def add(self, finding: Finding) -> None:
         """Add a finding, with the default question if it is a decision without one."""
-        self._all[answered(finding, self._answers)] = None
+        self._all[apply_answer(finding, self._answers)] = None
 
     def __len__(self) -> int:
         return len(self._all)
@@ -146,7 +146,7 @@ def ask_for_connection_manager(reference: str, guess: str = "") -> Question:
     )
 
 
-def answered(finding: Finding, answers: Mapping[str, str]) -> Finding:
+def apply_answer(finding: Finding, answers: Mapping[str, str]) -> Finding:
     """Return a decision with its question; if that is answered, return it as a note that quotes the answer."""
     if finding.severity is not Severity.DECISION:
         return finding if finding.question is None else replace(finding, question=None)

@@ -222,7 +222,7 @@ def _add_questions(
     waiting = WaitingMails(package)
     keys: dict[str, dict[str, None]] = {}
     for finding, key in asking:
-        for path in waiting.of(finding):
+        for path in waiting.find(finding):
             keys.setdefault(path, {})[key] = None
     return tuple(
         mail if mail.disabled_because else replace(mail, questions=tuple(keys.get(mail.where, ()))) for mail in mails

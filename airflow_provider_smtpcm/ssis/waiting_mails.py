@@ -51,11 +51,11 @@ class WaitingMails:
             self._add_usage(package.root)
             self._add_queries(package)
 
-    def of(self, finding: Finding) -> set[str]:
+    def find(self, finding: Finding) -> set[str]:
         """Return the paths of the enabled mails that wait for a decision: all if it is about no mail in particular."""
-        return self.at(finding.where) or set(self._paths)
+        return self.find_at(finding.where) or set(self._paths)
 
-    def at(self, where: str) -> set[str]:
+    def find_at(self, where: str) -> set[str]:
         r"""Return the paths of the enabled mails that use a variable or a connection manager, or are at a place.
 
         Args:

@@ -108,10 +108,10 @@ ALERT = "Package.EventHandlers[OnError]\\Alert"
 )
 def test_the_mails_at_a_place(where: str, waiting: set[str]) -> None:
     """Below an executable; that use a variable, also by another one; or that come after what uses it."""
-    assert WaitingMails(package_of()).at(where) == waiting
+    assert WaitingMails(package_of()).find_at(where) == waiting
 
 
 def test_all_mails_wait_for_a_decision_about_none_in_particular() -> None:
     """Such as one about a script."""
     decision = Finding(code="x", severity=Severity.DECISION, where="Package\\Script", text="x")
-    assert WaitingMails(package_of()).of(decision) == {FIRST, THIRD, ALONE, ALERT}
+    assert WaitingMails(package_of()).find(decision) == {FIRST, THIRD, ALONE, ALERT}

@@ -323,7 +323,7 @@ def report_configurations(
         is_answered = (configuration.source, configuration.path) in answered
         place = _find_place(configuration)
         waiting = waiting or WaitingMails(package)
-        concerns_mail = bool(waiting.at(place))
+        concerns_mail = bool(waiting.find_at(place))
         yield Finding(
             code="configuration-not-read",
             severity=Severity.DECISION if concerns_mail else Severity.NOTE,

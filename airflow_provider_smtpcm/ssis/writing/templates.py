@@ -204,7 +204,7 @@ class TemplateTranslator:
     def _map_in_each_run(self, template: str, variables: Iterable[Variable]) -> str:
         """Return the template with a macro that maps its paths, if an option or an answer maps any."""
         findings, live = self.context.findings, self.context.symbols.live
-        pairs = {**findings.values("path "), **dict(self.context.paths.pairs)}
+        pairs = {**findings.find_values("path "), **dict(self.context.paths.pairs)}
         setters = "; ".join(live.describe_setters(variable) for variable in variables)
         if not pairs:
             findings.decision(

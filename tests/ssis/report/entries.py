@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_smtpcm.ssis.findings import Finding, Severity, answered
+from airflow_provider_smtpcm.ssis.findings import Finding, Severity, apply_answer
 from airflow_provider_smtpcm.ssis.report.entries import (
     ConnectionEntry,
     ImportResult,
@@ -16,7 +16,7 @@ def finding(text: str = "The reference leads nowhere.", *, severity: Severity = 
     """Return a finding about a task."""
     code = "dangling-connection-manager"
     found = Finding(code=code, severity=severity, where=r"Package\Send Mail", text=text, remedy="Name one.")
-    return answered(found, {})
+    return apply_answer(found, {})
 
 
 def package(
