@@ -106,13 +106,15 @@ def to_json(value: object) -> Any:  # noqa: C901, PLR0911 - one for each type
     """
     if isinstance(value, Value):
         return to_json(value.data)
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | str):
         return value
+    if isinstance(value, int):  # the expression language has no longer integers
+        return value if -(2**63) <= value < 2**64 else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
         is_integer = value.is_finite() and int(value.as_tuple().exponent) >= 0
-        return int(value) if is_integer else f"{value:f}"
+        return to_json(int(value)) if is_integer else f"{value:f}"
     if isinstance(value, dt.datetime):
         return value.isoformat(sep=" ")
     if isinstance(value, dt.date | dt.time):

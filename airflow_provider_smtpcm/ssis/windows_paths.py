@@ -64,4 +64,5 @@ def path_root(path: str) -> str:
 
 
 def _normalize(path: str) -> str:
-    return path.replace("\\", "/").lower()
+    # Letter by letter: the result is as long as the path, also with an İ.
+    return "".join(small if len(small := letter.lower()) == 1 else letter for letter in path.replace("\\", "/"))

@@ -96,6 +96,7 @@ def test_several_templates_of_a_task_request_an_xcom_once() -> None:
         ("2026-11-29 10:57:48.123000", "DT_DATE", "11/29/2026 10:57:48 AM"),
         ("1.50", "DT_DECIMAL", "1.50"),
         (1.5, "DT_DECIMAL", "1.5"),
+        (str(2**96 - 1), "DT_DECIMAL", str(2**96 - 1)),
         (12, "DT_NUMERIC", "12"),
         ("1.50", "DT_CY", "1.5000"),
         ("12.00", "DT_I4", "12"),

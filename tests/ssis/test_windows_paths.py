@@ -6,7 +6,15 @@ import pytest
 
 from airflow_provider_smtpcm.ssis.windows_paths import PathMap, is_windows_path
 
-MAP = PathMap([(r"\\srv\share", "/mnt/share"), ("D:\\", "/data/"), (r"\\srv\share\deep", "/deep"), ("e:", "/e")])
+MAP = PathMap(
+    [
+        (r"\\srv\share", "/mnt/share"),
+        ("D:\\", "/data/"),
+        (r"\\srv\share\deep", "/deep"),
+        ("e:", "/e"),
+        ("F:\\\u0130x", "/i"),
+    ]
+)
 
 
 @pytest.mark.parametrize("path", [r"\\srv\share2\a", r"C:\a", "a.txt", "/mnt/share/a", ""])
@@ -25,6 +33,7 @@ def test_a_path_with_another_prefix_is_not_mapped(path: str) -> None:
         (r"d:\x\y.txt", "/data/x/y.txt"),
         (r"E:\x", "/e/x"),
         (r"\\srv\share", "/mnt/share"),
+        ("F:\\\u0130x\\a", "/i/a"),
     ],
 )
 def test_the_longest_prefix_wins_in_any_case_with_either_slash(path: str, expected: str) -> None:

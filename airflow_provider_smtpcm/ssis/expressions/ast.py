@@ -184,6 +184,11 @@ def find_leading_strings(node: Expression) -> list[str]:
             return []
 
 
+def contains_choice(node: Expression) -> bool:
+    """Whether an expression contains `?:`."""
+    return any(isinstance(each, Conditional) for each in walk(node))
+
+
 def replace_names(node: Expression, change: Callable[[Name], Expression]) -> Expression:
     """Return the tree with each name replaced by the result of `change`."""
     if isinstance(node, Name):

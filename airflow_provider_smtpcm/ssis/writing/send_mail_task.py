@@ -289,7 +289,7 @@ class MailConverter:
             except (ExpressionError, NotTranslatable) as error:
                 self._add_placeholder("MessageSource", "text", path_expression, error)
                 return
-            if path.startswith("{{ ") and path.count("{{") == 1:
+            if path.startswith("{{ ") and path.endswith(" }}") and path.count("{{") == 1:
                 template = f"{{{{ read_message_file({path[3:-3]}) }}}}"
             else:
                 template = f"{{% set path %}}{path}{{% endset %}}{{{{ read_message_file(path) }}}}"

@@ -197,7 +197,9 @@ class DagParams:
         )
         if type_ is DataType.WSTR:
             return JinjaName(code=code, type=type_)
-        return JinjaName(code=f"ssis.cast({code}, '{type_}')", type=type_ if type_ is DataType.I4 else None)
+        # Without a scale, a cast rounds a decimal number.
+        macro = "convert" if type_ in {DataType.DECIMAL, DataType.NUMERIC} else "cast"
+        return JinjaName(code=f"ssis.{macro}({code}, '{type_}')", type=type_ if type_ is DataType.I4 else None)
 
     def _ask_for(self, parameter: Parameter) -> Question:
         """Return the question for the value of a project parameter."""
@@ -359,7 +361,8 @@ class SymbolTable:
                 raise ExpressionError(f"{setters} in each run.")
             if symbol is not None and symbol.value and is_secret(symbol):
                 raise ExpressionError(f"{symbol.qualified_name} may be secret, so its value is not used.")
-        values = {name: design_value(symbol) for name, symbol in {**scope, **self._shadowed}.items()}
+        symbols = {name: self.lookup(name, scope) for name in find_variables(tree)}
+        values = {name: design_value(symbol) for name, symbol in symbols.items() if symbol is not None}
         known = {name: value for name, value in values.items() if value is not None}
         return str(evaluate(tree, {**known, "System::PackageName": self.package.name}))
 

@@ -7,7 +7,7 @@ a connection string is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
@@ -17,6 +17,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     Literal,
     TemplateContext,
     condition_to_jinja,
+    contains_choice,
     find_leading_strings,
     find_variables,
     merge_strings,
@@ -101,8 +102,7 @@ class TemplateTranslator:
 
         Args:
             argument: the operator's argument; the values of `to`, `cc`, `bcc` and `attachments` may be lists.
-            is_path: whether to map Windows paths: in literals, in the defaults of variables, and in each run in what a
-                query or an expression sets.
+            is_path: whether to map Windows paths: in literals at once, and what variables contain in each run.
 
         Raises:
             ExpressionError: the expression cannot be parsed.
@@ -114,15 +114,12 @@ class TemplateTranslator:
             tree = reject_credentials(symbols.inline(original, self.scope, self.reader.name))
             symbols.mark_secret(find_password_names(tree), self.scope)
             if is_path:
-                tree = self._with_mapped_paths(tree)
+                tree, is_mapped_in_run = self._with_mapped_paths(merge_strings(tree))
             elif argument in _RECIPIENTS:
                 tree = replace_strings(merge_strings(tree), separate_lines)
             translation = to_jinja(tree, symbols.jinja_resolver(self.scope, self.template_context, self.reader))
-        live = self._find_live_paths(tree) if is_path else []
-        for symbol, text in self._text_variables(tree):
-            if is_path:
-                symbols.params.set_default(symbol, self._map_paths(text))
-            elif argument in _RECIPIENTS:
+        if not is_path and argument in _RECIPIENTS:
+            for symbol, text in self._text_variables(tree):
                 symbols.params.set_default(symbol, separate_lines(text.strip()))
         if translation.uses_macros:
             context.macros.add("ssis")
@@ -131,8 +128,8 @@ class TemplateTranslator:
         template = translation.template
         if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
-        if live:
-            template = self._map_in_each_run(template, live)
+        if is_path and is_mapped_in_run:
+            template = self._map_in_each_run(template, tree)
         return Template(text=template, literals=joined_literals(symbols.inline(original, self.scope)))
 
     def typed(self, expression: str, data_type: DataType | None) -> FunctionCall:
@@ -190,23 +187,18 @@ class TemplateTranslator:
                 "Write the full path in the DAG.",
             )
 
-    def _find_live_paths(self, tree: Expression) -> list[Variable]:
-        """Return the variables that a query or an expression sets in each run, if a path may begin with their values.
-
-        A variable that only placeholders set is not reported: their replacements are written for the workers.
-        """
-        if find_leading_strings(tree):
-            return []
-        symbols = [self.context.symbols.lookup(name, self.scope) for name in find_variables(tree)]
-        live = self.context.symbols.live
-        return [each for each in symbols if isinstance(each, Variable) and live.is_translated(each, self.reader)]
-
-    def _map_in_each_run(self, template: str, variables: Iterable[Variable]) -> str:
+    def _map_in_each_run(self, template: str, tree: Expression) -> str:
         """Return the template with a macro that maps its paths, if an option or an answer maps any."""
-        findings, live = self.context.findings, self.context.symbols.live
+        findings, table = self.context.findings, self.context.symbols
         pairs = {**findings.find_values("path "), **dict(self.context.paths.pairs)}
-        setters = "; ".join(live.describe_setters(variable) for variable in variables)
-        if not pairs:
+        symbols = [table.lookup(name, self.scope) for name in find_variables(tree)]
+        # Replacements of placeholders are written for the workers, and set paths of theirs.
+        setters = "; ".join(
+            table.live.describe_setters(each)
+            for each in symbols
+            if isinstance(each, Variable) and table.live.is_translated(each, self.reader)
+        )
+        if setters and not pairs:
             findings.decision(
                 "unmapped-path",
                 self.reader.where,
@@ -214,13 +206,17 @@ class TemplateTranslator:
                 "given, and a worker does not find a Windows path.",
                 r"Import again with --map-path '\\server\share=/mnt/share', or let that task set a path on a worker.",
             )
+        if setters and pairs:
+            self.context.paths.unused.clear()  # any of them may be meant
+            findings.note(
+                "path-mapped-in-each-run",
+                self.reader.where,
+                f"{setters} in each run. A path that begins with {' or '.join(map(sanitize, pairs))} is then mapped; "
+                "any other is used as it is, and a worker does not find a Windows path.",
+            )
+        is_live = any(each is not None and table.is_live(each, self.reader) for each in symbols)
+        if not pairs or not (is_live or any(self._map_paths(text) != text for text in self._find_texts(tree))):
             return template
-        findings.note(
-            "path-mapped-in-each-run",
-            self.reader.where,
-            f"{setters} in each run. A path that begins with {' or '.join(map(sanitize, pairs))} is then mapped; any "
-            "other is used as it is, and a worker does not find a Windows path.",
-        )
         self.context.macros.add("ssis")
         mapped = ", ".join(f"{quote_string(windows)}: {quote_string(worker)}" for windows, worker in pairs.items())
         return f"{{% set paths %}}{template}{{% endset %}}{{{{ ssis.worker_paths(paths, {{{mapped}}}) | safe }}}}"
@@ -237,22 +233,35 @@ class TemplateTranslator:
         """Return a text with each of its Windows paths mapped; `|` separates several."""
         return "|".join(self.map_path(path) if is_windows_path(path.strip()) else path for path in text.split("|"))
 
-    def _with_mapped_paths(self, tree: Expression) -> Expression:
-        """Return the tree with paths in its literals mapped; `|` separates several paths."""
-        tree = merge_strings(tree)
-        for text in find_leading_strings(tree):
+    def _find_texts(self, tree: Expression) -> list[str]:
+        """Return the literals in an expression, and the texts of its variables that keep them in each run."""
+        literals = [node.value for node in walk(tree) if isinstance(node, Literal) and isinstance(node.value, str)]
+        return [*literals, *(text for _, text in self._text_variables(tree))]
+
+    def _with_mapped_paths(self, tree: Expression) -> tuple[Expression, bool]:
+        """Return the tree with mapped paths, and whether its value is to be mapped in each run instead.
+
+        Only literal folders, and an expression without variables, are mapped at once: a variable keeps its value, which
+        other fields of the mail may show.
+        """
+        leading = find_leading_strings(tree)
+        for text in leading:
             if not is_windows_path(text.strip()):
                 self._report_unmapped(text.partition("|")[0].strip())
-        texts = [node.value for node in walk(tree) if isinstance(node, Literal) and isinstance(node.value, str)]
-        # The path may continue in other literals: once a prefix is mapped, backslashes are replaced in all of them.
-        is_mapped = any(self._find_mapped(path.strip()) for text in texts for path in text.split("|"))
-        is_mapped = is_mapped or any(self._map_paths(text) != text for _, text in self._text_variables(tree))
+        texts = self._find_texts(tree)
+        mapped = [self._map_paths(text) for text in texts]  # also reports the paths that no option maps
+        variables = [text for _, text in self._text_variables(tree)]
+        # Each path begins with a literal.
+        is_simple = len(leading) == 1 and not contains_choice(tree) and all(all(one.split("|")[1:]) for one in texts)
+        if find_variables(tree) and (not is_simple or any("\\" in text for text in variables)):
+            return tree, True
+        is_mapped = mapped != texts
 
         def map_text(text: str) -> str:
-            mapped = self._map_paths(text)
-            return mapped.replace("\\", "/") if is_mapped or mapped != text else mapped
+            # The path may continue in other literals: once a folder is mapped, their backslashes are replaced, too.
+            return self._map_paths(text).replace("\\", "/") if is_mapped else text
 
-        return replace_strings(tree, map_text)
+        return replace_strings(tree, map_text), False
 
 
 def separate_lines(recipients: str) -> str:

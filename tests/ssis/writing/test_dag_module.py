@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jinja2 import Environment
 
-from airflow_provider_smtpcm.ssis import read_package
+from airflow_provider_smtpcm.ssis import macros, read_package
 from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
@@ -358,13 +359,16 @@ def test_a_template_that_fails_leaves_no_params_and_no_findings_about_them() -> 
 
 
 def test_a_path_that_a_variable_holds_is_mapped_too() -> None:
-    """The folder is in a variable, the file name in a literal."""
-    one = mail(expressions={"FileAttachments": '@[User::Folder] + "\\\\a.csv"'})
+    """The folder is in a variable, the file name in a literal; the subject shows the path that the package has."""
+    one = mail(expressions={"FileAttachments": '@[User::Folder] + "\\\\a.csv"', "Subject": "@[User::Folder]"})
     options = ConversionOptions(path_map=((r"\\srv\out", "/mnt/out"),))
     module = written(one, variables=[variable("Folder", r"\\SRV\out\daily")], options=options)
     (dag,) = arguments(module, "DAG")
-    assert dag["params"] == {"Folder": "/mnt/out/daily"}
-    assert arguments(module)[0]["attachments"] == "{{ params['Folder'] }}/a.csv"
+    assert dag["params"] == {"Folder": r"\\SRV\out\daily"}
+    (given,) = arguments(module)
+    assert given["subject"] == "{{ params['Folder'] }}"
+    rendered = Environment(autoescape=False).from_string(given["attachments"])  # noqa: S701
+    assert rendered.render(params=dag["params"], ssis=macros) == "/mnt/out/daily/a.csv"
     assert "unmapped-path" not in codes(module.findings)
 
 
