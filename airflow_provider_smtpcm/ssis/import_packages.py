@@ -5,9 +5,11 @@ An unexpected error in one package does not stop the import: it becomes a findin
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Any, Self
@@ -93,7 +95,9 @@ class PackageConverter:
         self._registry = ConnectionRegistry(options)
         self._dag_ids = DagIds()
         self._paths = PathMap(options.path_map)
-        self._packages_by_conn_id: Counter[str] = Counter()
+        # The packages that use a connection, by their number.
+        self._users_by_conn_id: defaultdict[str, array[int]] = defaultdict(lambda: array("L"))
+        self._packages = count()
         self._mails_by_conn_id: Counter[str] = Counter()
         self._has_packages = False
         # The settings of the SMTP connection managers, by GUID, for tasks that refer to one in another package.
@@ -131,7 +135,9 @@ class PackageConverter:
         if all(mail.disabled_because for mail in module.mails):
             findings = tuple(_as_note(finding) for finding in findings)
         enabled = [mail for mail in module.mails if not mail.disabled_because]
-        self._packages_by_conn_id.update((*module.connections, *module.databases))
+        number = next(self._packages)
+        for conn_id in {*module.connections, *module.databases}:
+            self._users_by_conn_id[conn_id].append(number)
         self._mails_by_conn_id.update(mail.connection for mail in enabled)
         # All mails of a package count as users of its databases: any of them may contain or depend on their data.
         self._mails_by_conn_id.update({conn_id: len(enabled) for conn_id in module.databases})
@@ -192,7 +198,7 @@ class PackageConverter:
         entries = [
             _connection_entry(
                 connection,
-                packages=self._packages_by_conn_id[connection.conn_id],
+                users=self._users_by_conn_id[connection.conn_id],
                 mails=self._mails_by_conn_id[connection.conn_id],
             )
             for connection in self._registry.connections
@@ -229,7 +235,7 @@ def _add_questions(
     )
 
 
-def _connection_entry(connection: ConvertedConnection[Any], *, packages: int, mails: int) -> ConnectionEntry:
+def _connection_entry(connection: ConvertedConnection[Any], *, users: Sequence[int], mails: int) -> ConnectionEntry:
     settings = connection.settings
     if isinstance(settings, DatabaseSettings):
         host, summary = settings.server, settings.summary
@@ -240,7 +246,7 @@ def _connection_entry(connection: ConvertedConnection[Any], *, packages: int, ma
         host=host,
         summary=summary,
         sources=tuple(connection.sources),
-        packages=packages,
+        users=users,
         mails=mails,
         findings=tuple(finding for finding in connection.findings if finding.code not in _UNREPORTED_CODES),
     )

@@ -222,7 +222,7 @@ class _Entry:
     Args:
         packages: the numbers of the packages that ask it, in the order of the import.
         mails: the numbers of the mails that wait for it.
-        more_packages, more_mails: how many packages and mails use a connection that asks it.
+        more_mails: how many mails use a connection that asks it.
     """
 
     key: str
@@ -234,7 +234,6 @@ class _Entry:
     details: dict[str, None] = field(default_factory=dict)
     packages: array[int] = field(default_factory=lambda: array("L"))
     mails: array[int] = field(default_factory=lambda: array("L"))
-    more_packages: int = 0
     more_mails: int = 0
     first: list[tuple[str, str]] = field(default_factory=list)
 
@@ -272,17 +271,17 @@ class QuestionList:
         self._packages += 1
         self._mails += count + 1
 
-    def add_connection(self, asked: Iterable[PackageQuestion], *, packages: int, mails: int) -> None:
+    def add_connection(self, asked: Iterable[PackageQuestion], *, users: Iterable[int], mails: int) -> None:
         """Add the questions of a connection.
 
         Args:
             asked: its questions, each once.
-            packages: the number of packages that use it.
+            users: the number of each package that uses it.
             mails: the number of mails that use it.
         """
         for question in asked:
             entry = self._entry(question.question, question.details, question.answer)
-            entry.more_packages += packages
+            entry.packages.extend(users)
             entry.more_mails += mails
 
     def _entry(self, question: Question, details: Iterable[str], answer: str) -> _Entry:
@@ -371,7 +370,7 @@ def _merge(entries: Sequence[_Entry]) -> AskedQuestion:
         text=text,
         guess=first.guess,
         answer=first.answer,
-        packages=_count(entry.packages for entry in entries) + sum(entry.more_packages for entry in entries),
+        packages=_count(entry.packages for entry in entries),
         mails=_count(entry.mails for entry in entries) + sum(entry.more_mails for entry in entries),
         first=tuple(dict.fromkeys(source for entry in entries for source in entry.first))[:MAX_NAMED],
     )

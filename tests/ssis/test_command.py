@@ -178,7 +178,7 @@ def test_a_package_becomes_a_dag_a_connection_and_a_report(packages: Path, tmp_p
 
 
 def test_that_placeholders_pass_is_on_the_first_line(packages: Path, tmp_path: Path) -> None:
-    """Of the terminal and of the report; whoever reads on knows that these DAGs mail without having done the work."""
+    """Of the terminal and of the report; a reader then knows that these DAGs mail without having done the work."""
     out = tmp_path / "out"
     ended = run(packages, "--out", out, *DECIDED, "--placeholders", "pass")
     assert ended.stdout.startswith("Placeholders pass (--placeholders pass)")

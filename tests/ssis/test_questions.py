@@ -367,6 +367,39 @@ def test_questions_of_one_kind_are_one_line_and_can_be_answered_apart(tmp_path: 
     assert [row["key"] for row in rows_of(line)] == keys
 
 
+def test_a_name_that_only_another_package_knows_is_told_to_be_a_server(tmp_path: Path) -> None:
+    """One line may ask for several packages, and the manager of one is none of the others."""
+    text = LOAD.replace(f'SMTPServer="{GUID}"', f'SMTPServer="{GUID.replace("1}", "9}")}"')
+    key = f"connection manager {GUID.replace('1}', '9}')}"
+    for answer, told in (("Mail", False), ("Relay", True)):
+        imported(tmp_path, text, {key: answer}, *DECIDED)
+        report = (tmp_path / "out/report.json").read_text(encoding="utf-8")
+        assert ("answer-as-server" in report) is told
+
+
+def test_a_package_with_two_servers_is_counted_once(tmp_path: Path) -> None:
+    """One line asks for both, and has the package once and both mails."""
+    manager = LOAD[
+        LOAD.index("    <DTS:ConnectionManager DTS:refId") : LOAD.index(
+            '    <DTS:ConnectionManager DTS:refId="Package.ConnectionManagers[Sales]'
+        )
+    ]
+    mail = LOAD[LOAD.index('    <DTS:Executable DTS:refId="Package\\Send Mail"') : LOAD.index("  </DTS:Executables>")]
+    other = GUID.replace("1}", "9}")
+    second = (
+        manager.replace(GUID, other)
+        .replace("[Mail]", "[Other]")
+        .replace('"Mail"', '"Other"')
+        .replace("exchange", "relay")
+    )
+    again = mail.replace(GUID, other).replace("Send Mail", "Send Again").replace("5}", "8}")
+    (tmp_path / "p.dtsx").write_text(LOAD.replace(manager, manager + second).replace(mail, mail + again), "utf-8")
+    run(tmp_path / "p.dtsx", "--out", tmp_path / "out", "--map-path", r"\\files\loads=/srv/loads")
+    [row] = rows_of(tmp_path / "out/questions.csv")
+    assert len(row["key"].splitlines()) == 2
+    assert (row["packages"], row["mails"]) == ("1", "2")
+
+
 def test_an_answer_is_the_value_of_a_parameter(tmp_path: Path) -> None:
     """Which SSIS requires; on the next import, the mails that use it are still counted."""
     text = LOAD.replace(

@@ -59,7 +59,7 @@ def run(planned: Planned, kind: str, folder: Path, *, ledger: bool, long: bool =
         job.run()
         wrong = broken_promises(job)
         if ledger and job.last.ended is not Ended.SUCCESS:
-            job.mend()
+            job.repair()
             job.run()
             wrong += not_mended(job)
     wrong += broken_promises(job) + without_reason(job)

@@ -109,7 +109,7 @@ def run(schedule: Schedule, folder: Path) -> list[str]:
         job.run()
         wrong = broken_promises(job)
         if schedule.ledger and job.last.ended is not Ended.SUCCESS:
-            job.mend()
+            job.repair()
             job.run()
             wrong += not_mended(job)
     wrong += broken_promises(job) + without_reason(job)

@@ -132,7 +132,7 @@ class Job:
         connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": self.relay.port, "extra": extra}
         os.environ[f"AIRFLOW_CONN_{self._conn_id.upper()}"] = json.dumps(connection)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """From now on nothing goes wrong, so that there is all the time in the world."""
         self.relay.repair()
         self.timeout = PATIENCE

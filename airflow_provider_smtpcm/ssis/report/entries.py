@@ -103,6 +103,7 @@ FINDING_MEANINGS = {
     "script-became-expression": "A script does nothing but set variables; the DAG computes the same values.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
     # the import
+    "answer-as-server": "An answer names no connection manager of the package, so it is used as a mail server.",
     "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",
     "dag-id-taken": "Another package has the same name; the project's name or a number was added to the DAG id.",
     "option-without-effect": "An option names a connection manager or a path that no package has.",
@@ -151,7 +152,7 @@ class ConnectionEntry:
     Args:
         summary: its settings on one line.
         sources: its connection managers, each with its file.
-        packages: the number of packages that use it.
+        users: the number of each package that uses it.
         mails: the number of enabled mails that use it.
     """
 
@@ -159,9 +160,14 @@ class ConnectionEntry:
     host: str = ""
     summary: str = ""
     sources: tuple[str, ...] = ()
-    packages: int = 0
+    users: Sequence[int] = ()
     mails: int = 0
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def packages(self) -> int:
+        """The number of packages that use it."""
+        return len(self.users)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +303,7 @@ class ImportResult:
             self.totals.connections_to_decide += any(
                 finding.severity is not Severity.NOTE for finding in entry.findings
             )
-            self.questions.add_connection(_find_questions(entry.findings), packages=entry.packages, mails=entry.mails)
+            self.questions.add_connection(_find_questions(entry.findings), users=entry.users, mails=entry.mails)
 
     @property
     def needs_attention(self) -> bool:

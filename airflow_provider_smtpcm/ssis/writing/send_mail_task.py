@@ -162,6 +162,14 @@ class MailConverter:
         named = next((manager for manager in known if manager.name.lower() == answer.lower()), None)
         if named is not None:
             return named
+        if "=" not in answer:
+            self._findings.note(
+                "answer-as-server",
+                self._where,
+                f"The answer {sanitize(answer)} names no connection manager of this package or its project, so "
+                "it is used as a mail server.",
+                "If it is a connection manager of another package, answer with its server or its connection string.",
+            )
         string = answer if "=" in answer else f"SmtpServer={answer};"
         return SmtpConnection(name=self._task.connection_reference, id="", connection_string=string)
 

@@ -59,7 +59,7 @@ def package(
 def connection(text: str = "mail.corp.example") -> ConnectionEntry:
     """Return a connection."""
     return ConnectionEntry(
-        conn_id="mail", host=text, summary=text, sources=(text,), packages=3, findings=(finding(text),)
+        conn_id="mail", host=text, summary=text, sources=(text,), users=(0, 1, 2), findings=(finding(text),)
     )
 
 
