@@ -300,10 +300,10 @@ def swallowing_kdc(kerberos: KerberosRealm, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_sessions_of_a_batch_wait_together_for_a_kdc_that_is_silent(swallowing_kdc: None) -> None:
-    """And not each for those before it: that would be more than a minute."""
+    """And not each for those before it: that would be half a minute and more. No error blames the mail server."""
     with Server(offers=("AUTH GSSAPI", "8BITMIME")) as server:
         login = {"auth_mode": "windows", "windows_protocol": "kerberos", "login": "alice@corp.example", "password": "x"}
-        connection = server.manager(timeout=10, **login)
+        connection = server.manager(timeout=4, **login)
         authenticator = WindowsAuthenticator(connection)
         mails = [
             Mail(from_address="etl@corp.example", to="a@corp.example", message_id=f"<{number}@corp.example>")
@@ -314,7 +314,7 @@ def test_the_sessions_of_a_batch_wait_together_for_a_kdc_that_is_silent(swallowi
             mails, connection, lambda: Session(connection, authenticator=authenticator).open(), connections=8
         )
         found = list(sending)
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 30
         assert not any("AUTH" in command for command in server.commands)
     assert [str(delivery.outcome) for delivery in found] == ["not_sent"] * 8
     assert [str(each.error) for each in found if "no KDC answered within" not in str(each.error)] == []

@@ -146,6 +146,10 @@ class KerberosClient:
         """
         return self._calls.run(lambda: self._create_context(bindings, in_spnego=in_spnego), timeout=timeout)
 
+    def raise_if_kdc_is_silent(self) -> None:
+        """Raise AuthenticationError if a sign-in of another thread is waiting for a KDC."""
+        self._calls.raise_if_silent()
+
     def _create_context(self, bindings: GssChannelBindings | None, *, in_spnego: bool) -> tuple[ContextProxy, bytes]:
         credential = self._find_credential()
         context, token = self._try_service_names(credential, bindings)
@@ -319,7 +323,8 @@ class TimedCalls:
 
     def __init__(self, credential_source: str) -> None:
         self._credential_source = credential_source
-        # The thread of the last call that timed out, and when the call started (`time.monotonic`).
+        # The thread of the last call, and of the last one that timed out; and when it started (`time.monotonic`).
+        self._last: tuple[threading.Thread, float] | None = None
         self._timed_out: tuple[threading.Thread, float] | None = None
 
     def run(self, function: Callable[[], T], *, timeout: float) -> T:
@@ -335,11 +340,8 @@ class TimedCalls:
         Raises:
             AuthenticationError: it timed out. An error of the call itself is raised unchanged.
         """
+        self._raise_if_running(self._timed_out)
         start = time.monotonic()
-        if self._timed_out is not None:
-            thread, earlier_start = self._timed_out
-            if thread.is_alive() and start - earlier_start < STUCK_SECONDS:
-                raise self._timeout_error(start - earlier_start)
         outcome: list[Any] = []
 
         def call() -> None:
@@ -349,6 +351,7 @@ class TimedCalls:
                 outcome.append((None, error))
 
         thread = threading.Thread(target=call, daemon=True, name="smtpcm-kerberos")
+        self._last = thread, start
         thread.start()
         thread.join(timeout)
         if not outcome:
@@ -358,6 +361,19 @@ class TimedCalls:
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]
+
+    def raise_if_silent(self) -> None:
+        """Raise the error for a KDC that has not answered, if a call waits for one.
+
+        Raises:
+            AuthenticationError: the last call, or the last one that timed out, still runs.
+        """
+        self._raise_if_running(self._timed_out)
+        self._raise_if_running(self._last)
+
+    def _raise_if_running(self, call: tuple[threading.Thread, float] | None) -> None:
+        if call is not None and call[0].is_alive() and (seconds := time.monotonic() - call[1]) < STUCK_SECONDS:
+            raise self._timeout_error(seconds)
 
     def _timeout_error(self, seconds: float) -> AuthenticationError:
         return AuthenticationError(

@@ -100,6 +100,8 @@ class WindowsAuthenticator:
     def _sign_in_first(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         # Each session ahead in the queue may run until its own deadline; waiting for all could exceed this session's.
         if not self._first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
+            if "_kerberos" in vars(self):
+                self._kerberos.raise_if_kdc_is_silent()  # then it is not the mail server that is slow
             raise transport.deadline_error("did not finish another session's sign-in, on which this session waited,")
         try:
             if self._refusal is not None:

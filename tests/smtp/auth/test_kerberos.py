@@ -57,6 +57,26 @@ def test_no_call_is_made_while_one_that_timed_out_still_runs(answer: threading.E
     assert made == [1]
 
 
+def test_who_waits_for_a_running_call_is_told_of_the_kdc(answer: threading.Event) -> None:
+    """Before it times out, too; a call that has ended is nothing to wait for."""
+    calls, began = TimedCalls("password of alice"), threading.Event()
+    calls.raise_if_silent()
+
+    def ask() -> None:
+        began.set()
+        answer.wait()
+
+    caller = threading.Thread(target=lambda: calls.run(ask, timeout=60))
+    caller.start()
+    assert began.wait(60)
+    with pytest.raises(AuthenticationError, match=NO_ANSWER) as caught:
+        calls.raise_if_silent()
+    assert caught.value.retryable
+    answer.set()
+    caller.join()
+    calls.raise_if_silent()
+
+
 def test_a_call_that_hangs_forever_does_not_block_others_forever(
     answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
