@@ -62,6 +62,8 @@ ANSWERS = {
     Fault.PERMANENT: b"554 5.7.0 No\r\n",
     Fault.CLOSING: b"421 4.3.2 Service not available\r\n",
 }
+#: What lets the client wait until its time is over.
+_SILENT = frozenset({Fault.LATE, Fault.NEVER})
 #: What loses the answer, or delays it until nobody listens.
 _LOSES = frozenset({Fault.LATE, Fault.DROP, Fault.RESET, Fault.HALF_CLOSE, Fault.GARBLE, Fault.NEVER})
 #: After these a mail may have arrived, or not.
@@ -142,6 +144,11 @@ class FaultyRelay(Listening):
                     self.happened[planned] += 1
                     return planned.fault
         return None
+
+    @property
+    def falls_silent(self) -> bool:
+        """Whether its schedule lets a client wait in vain."""
+        return any(planned.fault in _SILENT for planned in self._schedule)
 
     def repair(self) -> None:
         """From now on nothing goes wrong."""
@@ -262,6 +269,8 @@ class _Conversation:
                 time.sleep(_SLOW if fault is Fault.SLOW else _LATE)
                 return True
             case Fault.TRANSIENT | Fault.PERMANENT | Fault.CLOSING:
+                if fault is Fault.CLOSING and self._has_hung_up():
+                    self._relay.desert()
                 self._peer.sendall(ANSWERS[fault])
                 if fault is not Fault.CLOSING:
                     self.amiss = False  # it was an answer like others
@@ -280,6 +289,13 @@ class _Conversation:
                 assert self._relay.kill is not None
                 self._relay.kill()
         raise _OverError
+
+    def _has_hung_up(self) -> bool:
+        """Whether the client has gone, and said nothing more that is still to be read."""
+        try:
+            return not self._peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
 
     def _drain(self) -> None:
         """Read, and neither answer nor store anything, until the client has had enough."""

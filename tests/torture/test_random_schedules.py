@@ -33,7 +33,6 @@ from tests.torture.tries import (
     not_mended,
     without_reason,
 )
-from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -250,7 +249,7 @@ def crash(at: Step | Moment, nth: int, folder: Path, **settings: Any) -> list[st
     """Run a task until the process dies, and then the tries that are left, as Airflow would; what is wrong."""
     relay = FaultyRelay([Planned(at, Fault.KILL, nth)] if isinstance(at, Step) else ())
     store = OnDisk(folder / "ledger", dies=at, nth=nth)
-    job = Job(relay=relay, folder=folder, store=store, timeout=PATIENCE, **settings)
+    job = Job(relay=relay, folder=folder, store=store, **settings)
     with job.relay:
         killed = run_until_killed(job)
         if killed:

@@ -107,7 +107,6 @@ class Job:
         store: the ledger's; None: this Airflow has none.
         retry_for, connections, ledger_window, on_refused, on_unknown: see the operators.
         text: of each mail.
-        timeout: the time limits of the connection, in seconds; short where the relay may say nothing.
     """
 
     relay: FaultyRelay
@@ -121,22 +120,22 @@ class Job:
     on_refused: Literal["fail", "warn"] = "fail"
     on_unknown: Literal["fail", "retry"] = "fail"
     text: str = "x"
-    timeout: float = TIMEOUT
     tries: list[Try] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._define_connection()
+        # On a busy machine a short limit strikes at a relay that is merely slow.
+        self._define_connection(TIMEOUT if self.relay.falls_silent else PATIENCE)
 
-    def _define_connection(self) -> None:
-        extra = {"ssl_mode": "none", "timeout": self.timeout, "final_reply_timeout": self.timeout}
+    def _define_connection(self, timeout: float) -> None:
+        """With these time limits, in seconds."""
+        extra = {"ssl_mode": "none", "timeout": timeout, "final_reply_timeout": timeout}
         connection = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": self.relay.port, "extra": extra}
         os.environ[f"AIRFLOW_CONN_{self._conn_id.upper()}"] = json.dumps(connection)
 
     def repair(self) -> None:
         """From now on nothing goes wrong, so that there is all the time in the world."""
         self.relay.repair()
-        self.timeout = PATIENCE
-        self._define_connection()
+        self._define_connection(PATIENCE)
 
     @property
     def _conn_id(self) -> str:
