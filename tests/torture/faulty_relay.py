@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import struct
 import threading
@@ -292,10 +293,8 @@ class _Conversation:
 
     def _has_hung_up(self) -> bool:
         """Whether the client has gone, and said nothing more that is still to be read."""
-        try:
-            return not self._peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
+        readable, _, _ = select.select([self._peer], [], [], 0)
+        return bool(readable) and not self._peer.recv(1, socket.MSG_PEEK)
 
     def _drain(self) -> None:
         """Read, and neither answer nor store anything, until the client has had enough."""
