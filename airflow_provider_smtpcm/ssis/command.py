@@ -63,10 +63,10 @@ def run_import(
     Args:
         paths: files and folders.
         out: the output folder.
-        windows_auth: pairs of a mode (`keep` or `anonymous`) and the name of a connection manager; None instead of a
-            name stands for all others. The last pair for a name takes precedence.
+        windows_auth: pairs of a mode (`keep` or `anonymous`) and the name of a connection manager; the name None means
+            all others. The last pair for a name takes precedence.
         map_path: pairs of a Windows path prefix and the path on a worker.
-        answers: files like the `questions.csv` of an import, with answers.
+        answers: `questions.csv` files of earlier imports, with answers filled in.
         placeholders: `fail` or `pass`: what placeholders do when they run.
         force: whether to overwrite files that were edited after an import.
         as_json: whether to print one JSON object instead of text.

@@ -49,7 +49,7 @@ class Parameter:
         value: the design-time value.
         scope: `Package` or `Project`.
         configured_in: the project configurations, such as `Production`, in which it has another value.
-        environment: the file of the SSIS catalog's environment that has set `value`; empty if the project has.
+        environment: the file with the environment of the SSIS catalog that sets `value`; empty if none does.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Configuration:
         source: the file, the table and filter, the variable or the key; empty if it could contain a password.
         path: the property, such as `\Package.Variables[User::To].Properties[Value]`; None if the source specifies it.
         value: None unless it was read from a `.dtsConfig` file, an export of a table or an answer.
-        indirect: whether `source` is an environment variable with the actual source.
+        indirect: whether `source` is an environment variable that names the actual source.
     """
 
     kind: str

@@ -57,7 +57,7 @@ class Finding:
         text: what was found.
         remedy: what to do.
         question: what a decision asks, or what was answered if this is a note; None for other notes, and for errors.
-        answer: the answer to the question; empty if nobody has answered it.
+        answer: the answer to the question; empty if there is none.
     """
 
     code: str
@@ -81,11 +81,11 @@ class Findings:
         self._all: dict[Finding, None] = {}
 
     def answer(self, key: str) -> str | None:
-        """Return the answer to a question, or None if nobody has answered it."""
+        """Return the answer to a question, or None if there is none."""
         return self._answers.get(key)
 
     def value(self, key: str) -> str | None:
-        """Return the answer to a question if it is a value; None if it is `keep`, or if nobody has answered it."""
+        """Return the answer to a question if it is a value; None if it is `keep`, or if there is none."""
         answer = self.answer(key)
         return None if answer is None or answer.lower() == KEEP else answer
 
@@ -124,16 +124,16 @@ class Findings:
 
 
 def ask_for_connection_manager(reference: str, guess: str = "") -> Question:
-    """Return the question which connection manager a task means, if no file has the one that it refers to.
+    """Return the question that asks which connection manager a task means if none has the GUID in the task.
 
     Args:
         reference: the GUID in the task.
-        guess: the name of the one that is used.
+        guess: the name of the connection manager that is used until the question is answered; empty: none.
     """
     how = (
-        "Answer with the name of one of the package or its project, with a mail server, or with a connection string "
-        f"such as SmtpServer=mail.corp.example;EnableSsl=True; or {KEEP} to use the guess, or the connection that the "
-        "DAG has."
+        "Answer with the name of an SMTP connection manager of the package or its project, with a mail server, or with "
+        "a connection string such as SmtpServer=mail.corp.example;EnableSsl=True. Answer "
+        f"{KEEP} for the guess or, without a guess, for the connection in the DAG."
     )
     return Question(
         key=f"connection manager {reference.upper()}",
@@ -169,7 +169,7 @@ def quote_answer(answer: str) -> str:
 
 
 def _default_question(finding: Finding) -> Question:
-    """Return the question whether the DAGs may stay as they are, one for all findings with this code.
+    """Return the question that asks whether the DAGs may stay as they are, one for all findings with this code.
 
     It has no text: the reports know the meaning of the code.
     """

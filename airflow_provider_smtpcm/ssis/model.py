@@ -141,11 +141,11 @@ class DtsContainer:
         variables: those that it declares.
         expressions: by property. A property with an expression has a value as well: the result of its last evaluation
             at design time.
-        disabled: whether it or an executable that contains it is disabled. If there is an expression for `Disable`, the
-            property is ignored: only the literal True disables it here. The DAG evaluates any other expression.
+        disabled: whether it or an executable that contains it is disabled. An expression for `Disable` takes precedence
+            over the property: the literal True disables it here, and the DAG evaluates any other expression.
         disabled_because: the path of the outermost disabled executable, if `disabled`.
         force_result: the ForceExecutionResult: `success`, `failure` or `completion`; empty for None.
-        maximum_errors: the MaximumErrorCount; the executable fails at this number of errors, and never for 0.
+        maximum_errors: the MaximumErrorCount; the executable fails at this number of errors; 0: it never fails.
     """
 
     variables: tuple[Variable, ...] = ()
@@ -188,7 +188,7 @@ class SendMailTask(ExecutableBase):
         priority: `High`, `Normal`, `Low` or a number, as in the file.
         file_attachments: paths separated by `|`, as in the file.
         has_unreadable_data: whether the task's own properties are missing or encrypted, and so empty here.
-        is_unconfigured: whether nobody has ever set its properties.
+        is_unconfigured: whether its properties have never been set.
     """
 
     kind: str = "Microsoft.SendMailTask"
@@ -303,11 +303,11 @@ class OtherTask(ExecutableBase):
     Args:
         sets: the names of the variables that it may set, as the package has them: `User::Rows`, or `Rows` alone.
         reads: the names of the variables that it reads, besides those in its expressions.
-        assignments: pairs of a variable and the expression of its value, if the task is a script that does nothing
-            but set variables, or nothing at all; None for any other. The expressions read the variables as they are
-            before the task.
+        assignments: pairs of a variable and the expression of its value, if the task is a script that only sets
+            variables; empty if the script does nothing; None for any other task. The expressions read the variables as
+            they are before the task.
         child_package: the package that it executes, as the package has it.
-        child_parameters: pairs of a parameter of `child_package`, and the variable or parameter that it gets.
+        child_parameters: pairs of a parameter of `child_package`, and the variable or parameter with its value.
     """
 
     sets: tuple[str, ...] = ()
@@ -410,7 +410,7 @@ class Package:
         connection_managers: its own SMTP connection managers, and those of the project that its mails use.
         database_connections: its own OLE DB, ADO.NET and ODBC connection managers.
         configurations: those that it declares, and those whose values were applied.
-        unread_configurations: those in effect whose values are unknown, and not answered in `questions.csv` either.
+        unread_configurations: those in effect whose values are neither in the files nor in the answers.
     """
 
     name: str

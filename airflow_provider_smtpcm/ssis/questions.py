@@ -25,7 +25,7 @@ from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 
 #: The name of the file in the output folder.
 QUESTIONS = "questions.csv"
-#: The reports name at most this many packages or sources of one thing, and count the others.
+#: The reports name at most this many packages or sources for each item, and count the others.
 MAX_NAMED = 3
 _MAX_DETAILS = 10
 _MAX_KNOWN_DETAILS = 1_000
@@ -169,7 +169,9 @@ def _check_answer(key: str, text: str, location: str) -> None:
             remedy="If they may not, leave the answer empty, and change the DAGs.",
         )
     if key.startswith("windows authentication of ") and text.lower() != "anonymous":
-        raise PackageError(f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy="Write one.")
+        raise PackageError(
+            f"{location}: the answer to {key!r} is neither {KEEP} nor anonymous.", remedy=f"Write {KEEP} or anonymous."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +256,7 @@ class QuestionList:
         self._mails = 0
 
     def add_package(self, source: tuple[str, str], asked: Iterable[PackageQuestion]) -> None:
-        """Add the questions of a package, or count them again.
+        """Count a package for each of its questions.
 
         Args:
             source: the source and the name of the package.
@@ -307,7 +309,7 @@ class QuestionList:
         Args:
             key: the key of the question.
             place: where the guess comes from, as a clause such as `'Mail' in Load.dtsx has this GUID`.
-            guess: the guess, unless the question has one.
+            guess: used if the question has no guess yet.
         """
         entry = self._by_key[key]
         entry.text += f" {place}: {guess}"
@@ -355,7 +357,7 @@ class QuestionList:
 
 
 def _merge(entries: Sequence[_Entry]) -> AskedQuestion:
-    """Return one line for questions that have it in common."""
+    """Return the line for questions whose `_Entry.line` is the same."""
     entries = sorted(entries, key=lambda entry: entry.key)
     first = entries[0]
     if len(entries) == 1:

@@ -9,7 +9,7 @@ _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
 
 
 class PathMap:
-    r"""Maps Windows paths to paths of a worker by their prefixes; the longest prefix wins.
+    r"""Maps Windows paths to paths of a worker by their prefixes; the longest prefix takes precedence.
 
     A prefix is a drive or a UNC path, with either kind of slash, in upper or lower case. It ends where a folder ends:
     `\\srv\share` is not a prefix of `\\srv\share2`.

@@ -133,7 +133,8 @@ def to_bool(value: Value) -> bool:
     if value.type.data_type is not DataType.BOOL or value.data is None:
         kind = "A null" if value.data is None else f"A value of {value.type}"
         raise ExpressionError(
-            f"{kind} is not a Boolean.", remedy="Compare it, cast it to DT_BOOL, or test it with ISNULL first."
+            f"{kind} is not a Boolean.",
+            remedy="Compare it with a value, cast it to DT_BOOL, or test it with ISNULL first.",
         )
     return bool(value.data)
 

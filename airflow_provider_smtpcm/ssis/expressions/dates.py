@@ -32,7 +32,7 @@ _OFFSET = r"(?:\s*([+-])\s*(\d{1,2}):(\d{2}))?"
 _ISO = re.compile(rf"(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}})(?:[T\s]\s*{_TIME}{_OFFSET})?")
 # Month before day, as in US English; SSIS uses the locale of the package.
 _US = re.compile(rf"(\d{{1,2}})[-/](\d{{1,2}})[-/](\d{{4}})(?:\s+{_TIME}{_OFFSET})?")
-# Day before month, as everywhere where dots separate them.
+# Day before month, as is usual where dots separate them.
 _DOTTED = re.compile(rf"(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}})(?:\s+{_TIME}{_OFFSET})?")
 _TIME_ONLY = re.compile(_TIME)
 _SECONDS_IN = {"hour": 3600, "minute": 60, "second": 1}

@@ -3,9 +3,9 @@
 See Microsoft's page of each operator, and the pages "Integration Services Data Types" and "Implicit Data Conversion". A
 null operand gives a null, except with `&&` and `||`, which use three-valued logic.
 
-There are two differences from SSIS. It checks the types of all operands when it parses; here the branch of `?:` that is
-not selected is not evaluated, and neither is the right side of `&&` and `||` if the left side decides. And `<` and `>`
-compare strings by code point; SSIS uses the sort order of the package's locale.
+There are two differences from SSIS. SSIS checks the types of all operands when it parses; here, neither the branch of
+`?:` that is not selected is evaluated, nor the right side of `&&` and `||` if the left side decides. Also, `<` and `>`
+compare strings by code point here; SSIS uses the sort order of the package's locale.
 """
 
 from __future__ import annotations
@@ -224,7 +224,8 @@ def _apply_logical(operator: str, left: Value, right: Value) -> Value:
     for value in (left, right):
         if value.type.data_type is not DataType.BOOL:
             raise ExpressionError(
-                f"{operator} takes Booleans, not {describe_type(value)}.", remedy="Compare it, or cast to DT_BOOL."
+                f"{operator} takes Booleans, not {describe_type(value)}.",
+                remedy="Compare it with a value, or cast it to DT_BOOL.",
             )
     decisive = operator == "||"
     if decisive in {left.data, right.data}:
@@ -375,7 +376,8 @@ def apply_unary(operator: str, value: Value) -> Value:
     if operator == "!":
         if data_type is not DataType.BOOL:
             raise ExpressionError(
-                f"! takes a Boolean, not {describe_type(value)}.", remedy="Compare it, or cast to DT_BOOL."
+                f"! takes a Boolean, not {describe_type(value)}.",
+                remedy="Compare it with a value, or cast it to DT_BOOL.",
             )
         return value if data is None else Value(BOOL, not data)
     if data_type not in (INTEGERS if operator == "~" else NUMBERS):

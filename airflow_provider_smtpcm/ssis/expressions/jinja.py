@@ -182,7 +182,7 @@ def read_variable(name: JinjaName) -> JinjaExpression:
         primary = name.is_typed or _PRIMARY.fullmatch(name.code) is not None
         return JinjaExpression(code=name.code, type=type_, nullable=name.nullable, native=is_native, primary=primary)
     # Airflow stores any other type differently: a date in a param, for example, is a string.
-    # A cast would give a decimal number ten digits after the point, whatever it has.
+    # A cast would give every decimal number ten fractional digits.
     macro = "convert" if name.type in {DataType.NUMERIC, DataType.DECIMAL} else "cast"
     code = f"ssis.{macro}({name.code}, '{name.type}')"
     return JinjaExpression(code=code, type=type_, nullable=name.nullable, native=False)

@@ -225,7 +225,7 @@ def _read_real(text: str, match: re.Match[str]) -> tuple[float | Decimal, TypeSp
     return Decimal(digits), TypeSpec(DataType.NUMERIC, (precision, len(fraction))), end
 
 
-@lru_cache(maxsize=128)  # what a mail or an event handler depends on is analyzed several times in succession
+@lru_cache(maxsize=128)  # converting a mail or an event handler parses the same text several times in succession
 def parse(text: str) -> Expression:
     """Return the syntax tree of an expression.
 
@@ -255,7 +255,8 @@ def parse_assignment(text: str) -> tuple[tuple[str, ...], Expression]:
         if rest.startswith(":="):
             raise ExpressionError(":= does not assign; SSIS fails here.", remedy="Write = instead of :=.")
         raise ExpressionError(
-            "This is no assignment to a variable.", remedy="Write @[User::Name] = value, with one variable on the left."
+            "This is not an assignment to a variable.",
+            remedy="Write @[User::Name] = value, with one variable on the left.",
         )
     try:
         return tuple(name.strip() for name in names), parse(text[position:])
@@ -312,7 +313,7 @@ class _Parser:
         if self._depth > MAX_DEPTH:
             message = f"The expression is nested more than {MAX_DEPTH} levels deep."
             raise self._error(
-                self._current, message, "Remove unneeded parentheses, or split it over several variables."
+                self._current, message, "Remove unneeded parentheses, or split it into several variables."
             )
         first = self._parse_operation()
         arms: list[tuple[Expression, Expression]] = []
@@ -348,7 +349,7 @@ class _Parser:
             if self._is_at("!", "-", "~"):
                 prefixes.append((self._advance(), None))
             elif self._is_at("+"):
-                raise self._error(token, "+ needs a value before it.", "Remove it, or put a value on its left side.")
+                raise self._error(token, "+ needs a value before it.", "Remove it, or put a value before it.")
             elif self._is_at("(") and self._is_type_name(self._tokens[self._index + 1]):
                 self._index += 1
                 prefixes.append((token, self._parse_type()))
@@ -394,7 +395,7 @@ class _Parser:
         if not self._is_at("("):
             if name in FUNCTIONS or name == "NULL":
                 raise self._error(token, f"{name} is a function.", f"Write {name}(…).")
-            remedy = f'A variable is written @[User::{token.text}], a string "{token.text}".'
+            remedy = f'Write @[User::{token.text}] for a variable, or "{token.text}" for a string.'
             raise self._error(token, f"{token.text} would name a column, and columns exist only in data flows.", remedy)
         self._advance()
         if name == "NULL":

@@ -171,7 +171,7 @@ class _Translator:
         builder.add_expression(self.translate(node))
 
     def _translate_tests(self, node: Conditional) -> list[str]:
-        """Return the tests for `{% if %}` and `{% elif %}`; empty if the node is to be an inline `if` expression."""
+        """Return the tests for `{% if %}` and `{% elif %}`; empty if the node becomes an inline `if` expression."""
         if not _is_long(node):
             return []
         tests = [self.translate(test) for test, _ in node.arms]

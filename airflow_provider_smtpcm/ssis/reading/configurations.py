@@ -193,7 +193,7 @@ def _find_dtsconfig(source: str, folder: Path | None, passed: Iterable[Path] = (
 
 # --- Looking up the values; findings and questions about those that are not in the files
 
-# How a sentence names a kind of package configuration, unless it is `a` and the kind.
+# The names of those kinds in a sentence that are not `a` and the kind.
 _CONFIGURATION_KINDS = {
     "xml file": "an XML file",
     "sql server": "a SQL Server table",
@@ -235,10 +235,21 @@ def ask_for_values(configuration: Configuration) -> Question:
     Packages with the same source share one question, as do all files in a folder and all rows of a table.
     """
     kind, source = configuration.kind, configuration.source or configuration.name
+    noun = _describe_kind(kind).partition(" ")[2]
     keep = f"or answer {KEEP} for the values in the packages."
+    compare = (
+        "Compare them with the values in the packages, change the DAGs and connections where they differ, and answer "
+        f"{KEEP}."
+    )
     detail = subject = shared_text = ""
     if configuration.indirect:
-        key, text = source, f"Which {kind} does the environment variable {source} name? Look up the values, {keep}"
+        key, text = source, f"Which {noun} does the environment variable {source} name? "
+        if kind == "xml file":
+            text += f"Give it as a further PATH and answer {KEEP}, {keep}"
+        elif configuration.path and kind != "sql server":
+            text += f"It has the value of {configuration.path}. Answer with that value, {keep}"
+        else:
+            text += compare
     elif kind == "sql server":
         table, detail = split_source(configuration)
         key = table or source
@@ -254,13 +265,18 @@ def ask_for_values(configuration: Configuration) -> Question:
     elif configuration.path:
         key = source
         text = (
-            f"Which value does the {kind} {source} have in production? It is the value of {configuration.path}. "
+            f"Which value does the {noun} {source} have in production? It is the value of {configuration.path}. "
             f"Answer with it, {keep}"
         )
     else:
-        key, text = source, f"The {kind} {source} sets values that are not in the files. Look them up, {keep}"
+        key, text = source, f"The {noun} {source} sets values that are not in the files. {compare}"
     key = f"configuration {kind} {key}"
     return Question(key=key, text=text, guess=KEEP, detail=detail, subject=subject, shared_text=shared_text)
+
+
+def _describe_kind(kind: str) -> str:
+    """Return a kind of package configuration with its article."""
+    return _CONFIGURATION_KINDS.get(kind, f"a {kind}")
 
 
 def _find_place(configuration: Configuration) -> str:
@@ -312,15 +328,17 @@ def report_configurations(
                 code="configuration-switched-off",
                 severity=Severity.NOTE,
                 where=ROOT,
-                text=f"The package configuration {configuration.name!r} ({configuration.kind}) is not in effect: "
-                "EnableConfig is off.",
+                text=f"The package configuration {configuration.name!r} ({_describe_kind(configuration.kind)}) is not "
+                "in effect: EnableConfig is off.",
             )
             continue
         target = f" for {configuration.path}" if configuration.path else ""
-        kind = _CONFIGURATION_KINDS.get(configuration.kind, f"a {configuration.kind}")
+        kind = _describe_kind(configuration.kind)
         source = configuration.source or "(not shown)"
         source = f" that the environment variable {source} names" if configuration.indirect else f": {source}"
         is_answered = (configuration.source, configuration.path) in answered
+        is_file = configuration.kind == "xml file"
+        unless = ", unless a file that was passed sets it" if is_file and configuration.indirect else ""
         place = _find_place(configuration)
         waiting = waiting or WaitingMails(package)
         concerns_mail = bool(waiting.find_at(place))
@@ -330,10 +348,10 @@ def report_configurations(
             where=place,
             question=ask_for_values(configuration) if concerns_mail else None,
             text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}."
-            + ("" if is_answered else " The value in the package was used."),
-            remedy="Import the .dtsConfig file with the package, or check the connection and the variables."
-            if configuration.kind == "xml file"
-            else "Import an export of the table with the package, or check the connection and the variables."
-            if configuration.kind == "sql server"
-            else "Look up its values, and check the connection and the variables.",
+            + ("" if is_answered else f" The value in the package was used{unless}."),
+            remedy="Import the .dtsConfig file with the package, or check the value in the DAG or the connection."
+            if is_file
+            else "Import an export of the table with the package, or check the value in the DAG or the connection."
+            if configuration.kind == "sql server" and not configuration.indirect
+            else "Look up the value, and check the one in the DAG or the connection.",
         )

@@ -27,7 +27,7 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 
 ConnectionManager = SmtpConnection | FileConnection | DatabaseConnection
 
-# By what the CreationName begins with. `ADO` is the older interface, with the connection strings of OLE DB.
+# By the beginning of the CreationName. `ADO` is the older interface, with the connection strings of OLE DB.
 _DATABASES = {
     "OLEDB": DatabaseKind.OLE_DB,
     "ADO": DatabaseKind.OLE_DB,

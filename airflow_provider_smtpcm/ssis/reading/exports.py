@@ -1,4 +1,4 @@
-r"""Values that SSIS has in SQL Server: exports of the configuration table, and of the environments of the catalog.
+r"""Values that SSIS stores in SQL Server: exports of the configuration table, and of the environments of the catalog.
 
 The configuration table has a row for each property: ConfigurationFilter, ConfiguredValue, PackagePath and
 ConfiguredValueType. It is read from CSV, or from a script of INSERT statements. A package configuration
@@ -112,7 +112,7 @@ class Exports:
             known = self.environment.setdefault(name.lower(), value)
             if known.value != value.value:
                 raise PackageError(
-                    f"{path}, line {line}, gives {name!r} another value than {known.source}.",
+                    f"{path}, line {line}, gives {name!r} a different value from {known.source}.",
                     remedy="Keep the lines of the environment that is deployed.",
                 )
 

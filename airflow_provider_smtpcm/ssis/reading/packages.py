@@ -61,7 +61,7 @@ _NAMESPACE = "sqlserver/dts"
 # PackageFormatVersions of SSIS 2005, 2008, 2012 and 2014 to 2022.
 _FORMATS = {2, 3, 6, 8}
 #: What to pass to the importer.
-SUPPORTED_FILES_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that holds them."
+SUPPORTED_FILES_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that contains them."
 
 # The display name of a file, and a function that reads it.
 _FileReader = tuple[str, Callable[[], Document]]
@@ -147,7 +147,7 @@ def read_project(path: str | Path, *, configurations: Iterable[str | Path] = ())
 
 
 def read_connection_manager(path: str | Path) -> ConnectionManager | None:
-    """Read a `.conmgr` file; return None if it is for neither SMTP, files nor databases.
+    """Read a `.conmgr` file; return None if it is not for SMTP, files or databases.
 
     Raises:
         PackageError: the file cannot be read, or is not a connection manager.

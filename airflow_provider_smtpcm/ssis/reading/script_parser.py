@@ -1,6 +1,6 @@
 """What scripts in C# and Visual Basic have in common: assignments to variables, and values as SSIS expressions.
 
-A value is an expression over the variables that the package has before the script.
+A value is an expression in which each variable has its value from before the script.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class NotRecognizedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ScriptValue:
-    """A value as an expression over the variables as they are when the script begins."""
+    """A value as an expression; the variables in it have their values from before the script."""
 
     kind: Kind
     tree: Expression
@@ -227,7 +227,7 @@ class ScriptParser(ABC):
         """Return the tokens of the body of `Main`."""
         texts = [self._key(token.text) if token.kind in {"name", "sign"} else "" for token in tokens]
         starts = _find_sequence(texts, self._MAIN)
-        # A constructor runs before `Main`; `#if` and its like decide what is compiled.
+        # A constructor runs before `Main`; `#if` and similar directives decide what is compiled.
         if len(starts) != 1 or "#" in texts or _find_sequence(texts, self._CONSTRUCTOR):
             raise NotRecognizedError
         start = starts[0] + len(self._MAIN)
@@ -344,7 +344,7 @@ class ScriptParser(ABC):
     # Variables of the package.
 
     def _match(self, name: str, listed: Sequence[str]) -> str | None:
-        """Return the name in a list of variables that means the same one; the list may lack the namespace."""
+        """Return the entry of a list that names the same variable; entries may lack the namespace."""
         found = {
             each
             for each in listed
@@ -474,7 +474,7 @@ def scan(pattern: re.Pattern[str], source: str) -> Iterator[tuple[str, str]]:
     """Yield the kind and the text of each token, without white space and comments.
 
     Args:
-        pattern: has a group for each kind; that of what is left out is `skip`.
+        pattern: has a group for each kind; what its group `skip` matches is left out.
 
     Raises:
         NotRecognizedError: something in the source is not a token.

@@ -1,7 +1,8 @@
 """Reads tasks other than Send Mail: Execute SQL and Expression tasks, and which variables all others set and read.
 
-A Script task and a script component list their variables, a component of a data flow names one in a property, and
-other tasks name those of their output. The data of a task that SSIS does not ship is searched for names.
+A Script task and a script component list their variables. A component of a data flow names a variable in a property.
+Other tasks name the variables that get their output. For a task that SSIS does not ship, all data is searched for names
+of variables.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ _READ_PARAMETERS = {
 # A data flow can have several megabytes. Of its components, only the properties that name variables are read.
 _DATA_FLOW = "pipeline"
 #: The tag of a child that is added to a script or data flow for each variable that its code locks for writing: such a
-#: variable need not be in the list of its variables.
+#: variable may be missing from its list of variables.
 LOCKED_VARIABLE = "LockForWrite"
 _LOCK_WORD = "ForWrite"
 _LOCK = re.compile(r'Lock(?:One)?ForWrite\s*\(\s*@?"([^"\n]{1,200})"')
@@ -296,7 +296,7 @@ class _TreeBuilder:
 
         Args:
             tag: the namespace and the local name with `}` between, or the local name alone.
-            attributes: such names and their values in turn.
+            attributes: names in the same form, each followed by its value.
         """
         if self._ignored_depth:
             self._ignored_depth += 1

@@ -23,8 +23,8 @@ GENERATOR = f"airflow-provider-smtpcm {airflow_provider_smtpcm.__version__}"
 PLACEHOLDER = "placeholder-task"
 #: The first line of reports of an import with `--placeholders pass`.
 WALK_THROUGH_NOTICE = (
-    "Placeholders pass (--placeholders pass): the DAGs succeed, and mail, without the work of these tasks. For a "
-    "walk-through only."
+    "Placeholders pass (--placeholders pass): the DAGs succeed and send mail, although nothing does the work of these "
+    "tasks. For a walk-through only."
 )
 
 #: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
@@ -51,19 +51,19 @@ FINDING_MEANINGS = {
     "connection-manager-became": "The Airflow connection that a connection manager became.",
     "connection-manager-invalid": "The settings of the connection manager are not valid.",
     "connection-parameter": "A project parameter sets a property of the connection manager; its value was used.",
-    "connection-manager-property": "A property of the connection string has an unusual value.",
+    "connection-manager-property": "A property of the connection string has an invalid or ambiguous value.",
     "no-smtp-server": "SmtpServer is empty, and SSIS fails here; complete the connection.",
     "port-in-smtp-server": "SmtpServer has a port after the name, which SSIS ignores; the connection has that port.",
     "database-connection-became": "The Airflow connection that the connection manager of a database became.",
     "database-connection-missing": "The connection manager of a database was not found; define the connection.",
-    "database-driver": "The ODBC driver of a database is to be checked or chosen.",
-    "database-dsn": "A connection names a data source, which is to be defined on the workers.",
+    "database-driver": "Check or choose the ODBC driver of a database.",
+    "database-dsn": "A connection names a data source; define it on the workers.",
     "database-password": "The connection to a database needs its password.",
     "database-server-local": "The connection to a database names the machine that SSIS ran on; enter its name.",
     "database-windows-authentication": "The worker signs in to the database with its Kerberos ticket.",
     "unknown-connection-property": "The connection string has a property that SSIS does not define.",
-    "windows-auth-dropped": "Windows Authentication is on in SSIS; by an option or an answer, there is no sign-in.",
-    "windows-auth-kept": "Windows Authentication is on: the connection signs in, or fails. SSIS may not have done so.",
+    "windows-auth-dropped": "Windows Authentication is on in SSIS; an option or an answer turned it off.",
+    "windows-auth-kept": "Windows Authentication is on: the connection signs in or fails. SSIS may send without it.",
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail uses the default connection.",
     "expression-to-complete": "An expression cannot be translated, or contains credentials; complete the field.",
@@ -84,24 +84,24 @@ FINDING_MEANINGS = {
     "variable-to-set": "A project parameter has no value in the files, or may be secret; set the Airflow Variable.",
     # the order of the tasks, and event handlers
     "alert-without-to": "The mail of an event handler has no To recipients; the alert has those of Cc or Bcc instead.",
-    "callback-without-place": "Airflow has no callback for the event there, so the alert is not sent for it.",
-    "condition-in-handler": "A condition decides whether the mail of an event handler is sent; the alert has it, too.",
+    "callback-without-place": "Airflow has no callback for this event of this executable, so no alert is sent for it.",
+    "condition-in-handler": "A condition decides whether a handler's mail is sent; the alert has it or is left out.",
     "condition-on-variables": "A condition on variables decides whether a task runs, as in SSIS.",
     "condition-to-complete": "A condition cannot be translated; write it in the DAG.",
     "event-without-callback": "Airflow has no such event; its mail is not in the DAG.",
-    "forced-result": "ForceExecutionResult or MaximumErrorCount decides what an executable counts as.",
+    "forced-result": "ForceExecutionResult or MaximumErrorCount decides whether an executable counts as failed.",
     "handler-became-callback": "The mail of an event handler is a callback; the finding says how often it is called.",
     "handler-of-handler": "The mail belongs to an event of an event handler; it is not in the DAG.",
     "handler-task-failure": "The mail follows the failure of a task in its event handler, which the DAG does not run.",
     "handler-task-not-run": "A task in an event handler that sends no mail; the DAG does not run it.",
-    "placeholder-task": "A task that the import cannot translate; it fails until you put another in its place.",
+    "placeholder-task": "A task that the import cannot translate is a placeholder until you put another in its place.",
     "loop-became-group": "The tasks in a loop run for each row, file or value: the loop is a mapped task group.",
     "loop-became-merge": "A loop that only sends a mail is a mail merge: one mail for each row, file or value.",
-    "loop-runs-once": "What a loop repeats is not known before a run; its tasks run once in the DAG.",
+    "loop-runs-once": "The iterations of a loop are not known before a run; its tasks run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
     "set-by-several-tasks": "Tasks that may run at the same time set a variable; the DAG reads it from one of them.",
     "script-became-expression": "A script does nothing but set variables; the DAG computes the same values.",
-    "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",
+    "set-in-event-handler": "A task in an event handler sets a variable that is read; the DAG does not run that task.",
     # the import
     "answer-as-server": "An answer names no connection manager of the package, so it is used as a mail server.",
     "answer-not-asked": "An answer in a file of --answers belongs to a question that this import does not ask.",
@@ -336,7 +336,7 @@ def _find_questions(
 
 
 def _with_text(question: Question, finding: Finding) -> Question:
-    """Return the question whether the DAGs may stay as they are with its text, which is that of its first finding."""
+    """Return the question that asks whether the DAGs may stay as they are, with the text of its first finding."""
     if question.text:
         return question
     text = finding.text.removesuffix(quote_answer(finding.answer))

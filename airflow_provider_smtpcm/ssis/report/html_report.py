@@ -1,7 +1,6 @@
 """`report.html`: the result of an import for people, on one page without external resources.
 
-The section of a package is created once the package has been converted; the page is put together at the end of the
-import.
+The section of a package is created once the package has been converted; the page is written at the end of the import.
 """
 
 from __future__ import annotations
@@ -154,7 +153,7 @@ def _header(totals: Totals) -> str:
     if totals.interrupted:
         interrupted = (
             '<div class="panel warning">The import was interrupted. This report covers the packages that were '
-            "imported before.</div>"
+            "imported before that.</div>"
         )
     return (
         f"<header><div>\n<h1>SSIS import</h1>\n{passing}"

@@ -75,6 +75,7 @@ def summary_json(result: ImportResult, *, exit_status: int, report: str) -> str:
     """Return the output of `import-ssis --json`: one object on one line.
 
     Args:
+        exit_status: the status that the command returns.
         report: the path of `report.json`.
     """
     return _dump(

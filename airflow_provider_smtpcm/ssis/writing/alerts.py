@@ -267,7 +267,7 @@ class AlertWriter:
         if other is None:  # which `MailConverter` has reported
             arguments.insert(1, KeywordArgument("to", f"{{{{ {COMPLETE_ME}.to }}}}"))
             return
-        text = f"The mail has no To recipients, which an alert needs; so it has those of {other.name!r} in 'to'."
+        text = f"The mail has no To recipients, which an alert needs; so 'to' has those of {other.name!r}."
         arguments[arguments.index(other)] = replace(other, name="to")
         if other.name == "cc":
             self._findings.note("alert-without-to", self._where, text)
@@ -304,13 +304,13 @@ class AlertWriter:
                 "handler-task-not-run",
                 self._where,
                 f"In SSIS, the mail follows {describe_tasks(others)} of the event handler, which the DAG does not run. "
-                "If that failed, SSIS would not send the mail; the DAG does.",
+                "After a failure there, SSIS would not send the mail; the DAG does.",
             )
         if mails:
             self._findings.note(
                 "handler-task-not-run",
                 self._where,
-                f"In SSIS, the mail follows {describe_tasks(mails)}. If that could not be sent, SSIS would not send "
+                f"In SSIS, the mail follows {describe_tasks(mails)}. If sending fails there, SSIS does not send "
                 "this one; the DAG does.",
             )
 
@@ -418,7 +418,7 @@ class _Inexact:
         elif symbol is None and is_system_variable(name):
             unqualified = name.removeprefix("System::")
             if unqualified not in _EXACT_NAMES:
-                self._add(f"The value of System::{unqualified} in a callback is not SSIS's.")
+                self._add(f"The value of System::{unqualified} in a callback differs from the one in SSIS.")
             elif unqualified in SOURCE_NAMES and not all(map(self._has_same_name, self._sources_of_event)):
                 self._add("Not all tasks of the package have a task of the same name in the DAG.")
 
@@ -453,7 +453,7 @@ def _find_sources(owner: Executable, event: str) -> list[Executable]:
 
 
 def _stops(executable: Executable, event: str) -> bool:
-    """Whether a handler of an executable keeps an event from the handlers further out."""
+    """Whether a handler of an executable keeps an event from the outer handlers."""
     return any(
         handler.event_name.lower() == event and handler.propagate is False and not handler.disabled
         for handler in executable.event_handlers

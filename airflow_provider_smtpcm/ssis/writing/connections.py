@@ -203,7 +203,7 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
         )
         used = "The package stores none."
         if guess:
-            used = f"The connection has {guess!r}, which the package stores: what the developer's machine had last."
+            used = f"The connection has {guess!r}, which the package stores: the last value on the developer's machine."
         self._decision(
             "connection-expression",
             f"{name} comes from the expression {display}, whose value is not in the files: {reason} {used}",

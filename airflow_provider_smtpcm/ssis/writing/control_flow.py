@@ -3,8 +3,8 @@
 A Sequence container becomes a task group with all its executables, and so does a loop that sends mail. If the
 iterations of the loop are known before they begin, the group may be mapped over them, or the loop becomes a mail merge
 (see `loops`); otherwise, everything in the group runs once. What the import cannot translate becomes a placeholder,
-which fails until a task with the same work takes its place: otherwise a DAG would report by mail what it has never
-done.
+which fails until a task with the same work takes its place. If it succeeded, the DAG would send mail about work that it
+has not done.
 """
 
 from __future__ import annotations

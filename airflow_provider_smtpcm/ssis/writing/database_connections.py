@@ -181,8 +181,8 @@ class DatabaseConverter(ManagerConverter[DatabaseConnection, DatabaseSettings]):
         elif settings.login or self._has_password:
             self._note(
                 "database-password",
-                f"{conn_id!r} has no password: SSIS stores it encrypted, in a parameter or in a configuration, and "
-                "the import copies none. Until it has one, tasks that use the connection fail.",
+                f"{conn_id!r} has no password: SSIS stores it encrypted, or in a parameter or a configuration, and the "
+                "import copies none. Until it has one, tasks that use the connection fail.",
                 "Enter the password in the Airflow connection.",
             )
         driver = settings.extra.get("driver", "")
@@ -264,6 +264,6 @@ def _find_driver(connection: DatabaseConnection, values: Mapping[str, str]) -> s
 
 
 def _is_encrypted(values: Mapping[str, str]) -> bool:
-    # MSOLEDBSQL19 encrypts by default, every provider before it only if told to.
+    # MSOLEDBSQL19 encrypts by default, every earlier provider only if the string says so.
     default = "yes" if "msoledbsql19" in values.get("provider", "").lower() else "no"
     return values.get("encrypt", default).lower() in _TRUE

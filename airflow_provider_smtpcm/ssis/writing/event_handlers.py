@@ -45,7 +45,7 @@ class Callbacks:
         inherited: notifiers that every task inside gets too, such as `{"on_failure_callback": ["on_error_alert"]}`.
         own: notifiers for the package, container or task itself.
         blocked: whether System::Propagate = False keeps inherited notifiers from the task itself.
-        events: the events, in lower case, for which a handler of the executable or further out has an alert.
+        events: the events, in lower case, for which a handler of the executable, or an outer one, has an alert.
     """
 
     inherited: dict[str, list[str]] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class EventHandlerWriter:
         self.mails: list[MailRecord] = []
         # The event of each notifier, in lower case.
         self._events: dict[str, str] = {}
-        # The notifiers that a handler further out has for an executable, by its id and the callback argument.
+        # The notifiers that an outer handler has for an executable, by its id and the callback argument.
         self._assigned: dict[str, dict[str, list[str]]] = {}
 
     def convert_callbacks(self, owner: Executable, scope: Scope, outer: Callbacks) -> Callbacks:
@@ -138,7 +138,7 @@ class EventHandlerWriter:
         return callbacks
 
     def _apply_propagate(self, handler: EventHandler, event: str, callbacks: Callbacks, *, is_task: bool) -> None:
-        """Remove the inherited notifiers of an event if System::Propagate keeps it from the handlers further out.
+        """Remove the inherited notifiers of an event if System::Propagate keeps it from the outer handlers.
 
         Args:
             event: the event of the handler, in lower case.
@@ -153,7 +153,7 @@ class EventHandlerWriter:
             self._findings.decision(
                 "propagate-at-run-time",
                 handler.where,
-                f"In SSIS, whether the event reaches the event handlers further out depends on {what}. In the DAG, "
+                f"In SSIS, whether the event reaches the outer event handlers depends on {what}. In the DAG, "
                 + ("it does not." if handler.propagate is False else "it does."),
                 "Check the callbacks of the tasks in the DAG.",
             )
@@ -178,7 +178,7 @@ class EventHandlerWriter:
                         f"In SSIS, {handler.event_name} of {executable.name!r} does not reach the event handlers "
                         f"outside of {container.name!r}, since System::Propagate is False. In the DAG, "
                         f"{container.name!r} is a single task, and it has the alerts of those event handlers.",
-                        "Remove the alerts from that task if its failure is not to be reported.",
+                        "Remove the alerts from that task if nothing should report its failure.",
                     )
 
     def _convert_handler(self, handler: EventHandler, owner: Executable, scope: Scope) -> list[str]:

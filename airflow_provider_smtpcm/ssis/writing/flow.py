@@ -1,6 +1,6 @@
 """The control flow of a package as a whole: the id of each task, the order of the executables, and what loops become.
 
-It is computed before the first task is written: a task that reads a variable has the ids of the tasks that set it.
+It is computed before the first task is written, because a task that reads a variable names the tasks that set it.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Flow:
         if isinstance(executable, Container) and self.is_group(executable):
             self._assign(executable, f"{task_id}.", chain)
         elif isinstance(executable, Container):
-            # What is inside has no task of its own: the task of the container stands for it.
+            # The executables inside have no tasks of their own; the task of the container replaces them.
             for child in executable.executables:
                 if not child.disabled:
                     self._enter(child, task_id, (*chain, child.id))

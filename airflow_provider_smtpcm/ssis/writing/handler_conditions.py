@@ -44,7 +44,7 @@ from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValues
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable, open_scope
 
-# Maximum tests in one condition. Arrows that part and meet again would double their number each time.
+# Maximum tests in one condition. Where constraints branch and join again, their number doubles.
 _MAX_TESTS = 100
 #: The System variables of the executable that raised the event.
 SOURCE_NAMES = ("SourceName", "SourceID", "SourceDescription")
@@ -75,7 +75,7 @@ class Test:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Group:
-    """Conditions that all have to hold (`and`), or of which one is enough (`or`).
+    """Several conditions, of which all (`and`) or at least one (`or`) must be true.
 
     Args:
         size: the number of tests in it.
@@ -108,7 +108,10 @@ def combine(operator: str, parts: Iterable[Condition]) -> Condition:
     kept = tuple(flat.values())
     size = sum(part.size if isinstance(part, Group) else 1 for part in kept)
     if size > _MAX_TESTS:
-        raise NotTranslatable(f"It consists of {size} tests.", remedy="Write the condition of the alert in the DAG.")
+        raise NotTranslatable(
+            f"It consists of {size} tests; the limit is {_MAX_TESTS}.",
+            remedy="Write the condition of the alert in the DAG.",
+        )
     if len(kept) == 1:
         return kept[0]
     return Group(operator=operator, parts=kept, size=size) if kept else not decides
@@ -180,8 +183,8 @@ class HandlerMail:
     """A Send Mail task in an event handler.
 
     Args:
-        scope: its variables, and those around it. A variable that tasks before it set is in it with an expression for
-            the value that they set.
+        scope: its variables, and those around it. A variable that tasks before it set has an expression for the
+            value that they set.
         values: what is known of such variables.
         run: when SSIS sends it.
         loops: the loops around it.
@@ -349,10 +352,10 @@ def _disable_test(expression: str, scope: Scope, symbols: SymbolTable, task_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specialized:
-    """A condition for those executables that have it in common.
+    """A condition, and the executables that share it.
 
     Args:
-        condition: with the System variables replaced whose values are known for these executables.
+        condition: the condition, in which System variables with known values are replaced by them.
         sources: the executables.
     """
 
@@ -391,7 +394,7 @@ class SourceKnowledge:
         return [Specialized(condition=folded, sources=tuple(having)) for folded, having in found.values()]
 
     def fold(self, condition: Condition, source: Executable | None) -> Condition:
-        """Return a condition with the tests replaced whose value is known.
+        """Return a condition in which each test with a known value is replaced by it.
 
         Args:
             source: the executable that raised the event; None: not known.
@@ -419,7 +422,7 @@ class SourceKnowledge:
         return replace(condition, tree=folded) if folded is not condition.tree else condition
 
     def name_test(self, sources: Iterable[Executable]) -> Test:
-        """Return the test whether the source of the event has the name of one of these executables."""
+        """Return a test that the source of the event has the name of one of these executables."""
         text = " || ".join(
             unparse(
                 Operation(
@@ -443,7 +446,7 @@ def _get_text(test: Test) -> str:
 
 
 def _fold(node: Expression) -> Expression:
-    """Return the tree with its Boolean parts replaced whose value is known."""
+    """Return the tree in which each Boolean part with a known value is replaced by it."""
     if isinstance(node, Operation) and node.rest[0][0] in {"&&", "||"}:
         return _fold_logical(node)
     if isinstance(node, Unary) and node.operator == "!":

@@ -61,7 +61,7 @@ _When = OneOf["certainly before", "perhaps before", "not before"]
 
 
 class _UnknownError(Exception):
-    """Which value a variable has is not certain."""
+    """The value of a variable is not certain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """Before an executable of the handler begins, or after it has ended.
+    """The point before an executable of the handler begins, or after it has ended.
 
     Args:
         chain: the ids of the containers around it in the handler, from the outside, and its own.
@@ -215,7 +215,7 @@ class HandlerValues:
         return {**scope, **defined} if defined else scope
 
     def _means_the_same(self, variable: Variable, value: _Value, path: tuple[str, ...]) -> bool:
-        """Whether the names in a value mean at a path what they mean where the value is computed."""
+        """Whether the names in a value refer to the same variables at a path as where it is computed."""
         paths = [setter.path for setter in value.setters]
         paths += [variable.scope] if variable.expression is not None else []
         return all(

@@ -427,7 +427,7 @@ class LiveVariables:
         ]
         if unordered:
             text += f" The package does not say whether {reader.name!r} runs before or after {quoted_list(unordered)}: "
-            text += "which value it sees is chance, in SSIS too."
+            text += "the value that it sees depends on timing, in SSIS too."
         self.findings.note("variable-set-at-run-time", variable.qualified_name, text)
         if reader.id:
             self._report_race(variable, reader)
@@ -443,7 +443,7 @@ class LiveVariables:
                 "set-by-several-tasks",
                 variable.qualified_name,
                 f"{quoted_list(rivals)} and {names[last]!r} set {variable.qualified_name}, and the package does not "
-                "say in which order they run. SSIS has the value of the one that ends last; the DAG has that of "
+                "say in which order they run. SSIS uses the value of the one that ends last; the DAG uses that of "
                 f"{names[last]!r}, if it has run.",
                 "Check which value is meant. If it is that of another task, move that task to the end of the list of "
                 "tasks in the DAG.",

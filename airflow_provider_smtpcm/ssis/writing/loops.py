@@ -236,7 +236,7 @@ class _LoopReader:
         if isinstance(setter, Container) and self._flow.contains(setter.id, reader):
             return False  # a loop sets its variables before what it contains
         if reader != setter.id and self._flow.task_ids.get(reader) == self._flow.task_ids[setter.id]:
-            return False  # one placeholder stands for both
+            return False  # one placeholder replaces both
         return not self._flow.requires(reader, setter.id)
 
 

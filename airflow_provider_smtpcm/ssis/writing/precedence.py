@@ -229,7 +229,7 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
                 "forced-result",
                 where,
                 f"SSIS never counts {before.name!r} as a {constraint.value}, because of its ForceExecutionResult or "
-                f"MaximumErrorCount, so what follows on its {constraint.value} never runs. In the DAG, it runs after "
+                f"MaximumErrorCount, so what depends on its {constraint.value} never runs. In the DAG, it runs after "
                 f"a real {constraint.value}.",
                 "Check whether it is meant to run.",
             )

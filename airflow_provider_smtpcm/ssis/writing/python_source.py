@@ -58,7 +58,7 @@ def ascii_words(name: str) -> str:
     It has at most 60 characters, and may be empty.
     """
     if not name.isascii():
-        from slugify import slugify  # its tables are needed for few packages
+        from slugify import slugify  # loaded on use: most names are ASCII
 
         name = slugify(name, separator="_", lowercase=False, entities=False)
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:_MAX_NAME].strip("_")

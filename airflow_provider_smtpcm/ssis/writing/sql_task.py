@@ -324,8 +324,8 @@ def _replace_markers(
     surplus = parameters[len(markers) :]
     if len(markers) > len(parameters) or any(parameter.direction != "Input" for parameter in surplus):
         raise NotTranslatable(
-            f"The statement has {len(markers)} parameter markers (?), and the task binds {len(parameters)} parameters.",
-            remedy="Complete the task.",
+            f"The statement has {len(markers)} parameter markers (?), but the task binds {len(parameters)} parameters.",
+            remedy="Bind a parameter to each marker.",
         )
     # Packages in production bind inputs for which the statement no longer has a `?`: OLE DB ignores them.
     parameters = parameters[: len(markers)]

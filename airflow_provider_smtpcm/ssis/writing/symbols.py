@@ -248,7 +248,7 @@ class DagParams:
             return value
         question = Question(
             key=f"variable {where}",
-            text=f'Which value does {where} have in production? Answer with it, or "keep" for the guess.',
+            text=f"Which value does {where} have in production? Answer with it, or {KEEP} for the guess.",
             guess=str(value),
         )
         if (answer := self.findings.answer(question.key)) is not None and answer.strip().lower() != KEEP:
@@ -317,7 +317,7 @@ class SymbolTable:
     params: DagParams = field(init=False)
     flow: Flow = field(init=False)
     live: LiveVariables = field(init=False)
-    # The symbols that another one of the same name hides where they are read; the key is an unambiguous name.
+    # Symbols that a symbol of the same name hides where they are read, by an unambiguous name.
     _shadowed: dict[str, Symbol] = field(default_factory=dict)
     _inlined_count: int = 0
 

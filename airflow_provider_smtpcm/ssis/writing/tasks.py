@@ -84,7 +84,7 @@ def _convert_assignments(
         context.findings.note(
             "script-became-expression",
             task.where,
-            f"{task.name!r} ({describe_kind(task.kind)}) only sets {', '.join(values)}: the DAG computes the same.",
+            f"{task.name!r} ({describe_kind(task.kind)}) only sets {', '.join(values)}; the DAG computes them, too.",
         )
     if isinstance(task, ExpressionTask):
         comments = [f"SSIS: {sanitize(task.expression.strip())}"]
@@ -105,7 +105,7 @@ def _make_placeholder(context: WritingContext, executable: NoMail, reason: str =
         readers = dict.fromkeys(name for names in read.values() for name in names)
         arguments += keywords(sets=list(read))
         arguments += keywords(read_by=[sanitize_line(name) for name in readers])
-    text = f"{executable.name!r} ({kind}) is a placeholder in the DAG, which "
+    text = f"{executable.name!r} ({kind}) is a placeholder in the DAG: it "
     if context.placeholders_pass:
         arguments += keywords(passes=True)
         text += "does nothing (--placeholders pass)."
@@ -236,7 +236,7 @@ class _Types:
         length = _DATE_LENGTH if type_ is DataType.DATE and is_system else _TEXT_LENGTHS.get(type_) if type_ else None
         if length is None:
             raise NotTranslatable(
-                f"How {name.name} reads as text is not known.", remedy="Write what computes the value in the DAG."
+                f"The text form of {name.name} is not known.", remedy="Write what computes the value in the DAG."
             )
         return Cast(type=TypeSpec(DataType.WSTR, (length,)), operand=name)
 

@@ -192,7 +192,7 @@ class TemplateTranslator:
         findings, table = self.context.findings, self.context.symbols
         pairs = {**findings.find_values("path "), **dict(self.context.paths.pairs)}
         symbols = [table.lookup(name, self.scope) for name in find_variables(tree)]
-        # Replacements of placeholders are written for the workers, and set paths of theirs.
+        # A task that replaces a placeholder is written for the workers, so it sets paths that exist there.
         setters = "; ".join(
             table.live.describe_setters(each)
             for each in symbols
@@ -239,7 +239,7 @@ class TemplateTranslator:
         return [*literals, *(text for _, text in self._text_variables(tree))]
 
     def _with_mapped_paths(self, tree: Expression) -> tuple[Expression, bool]:
-        """Return the tree with mapped paths, and whether its value is to be mapped in each run instead.
+        """Return the tree with mapped paths, and whether its value must be mapped in each run instead.
 
         Only literal folders, and an expression without variables, are mapped at once: a variable keeps its value, which
         other fields of the mail may show.

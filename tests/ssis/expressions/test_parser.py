@@ -188,9 +188,9 @@ def test_an_assignment(text: str, names: tuple[str, ...], value: str) -> None:
     ("text", "message"),
     [
         ("@a := 1", ":= does not assign; SSIS fails here. Write = instead of :=."),
-        ("@a == 1", "This is no assignment to a variable."),
-        ("1 = @a", "This is no assignment to a variable."),
-        ("", "This is no assignment to a variable."),
+        ("@a == 1", "This is not an assignment to a variable."),
+        ("1 = @a", "This is not an assignment to a variable."),
+        ("", "This is not an assignment to a variable."),
         ("@a = (1 +", "    @a = (1 +\n             ^"),
     ],
 )

@@ -103,7 +103,7 @@ def test_several_rows_quotation_marks_and_nulls_are_read(tmp_path: Path) -> None
             b"environment,name,value\nTest,To,a\nProduction,To,b\n",
             "several environments: 'Production', 'Test'",
         ),
-        ("t.csv", b"name,value\nTo,a\nTo,b\n", "line 3, gives 'To' another value"),
+        ("t.csv", b"name,value\nTo,a\nTo,b\n", "line 3, gives 'To' a different value"),
         ("t.sql", b"SELECT 1", "has no INSERT statement"),
         ("t.sql", b"", "has no INSERT statement"),
         ("t.sql", b"INSERT", "has no INSERT statement"),
@@ -205,6 +205,10 @@ def test_the_questions_are_one_for_each_table_folder_or_variable(tmp_path: Path)
     assert table is not None
     assert table.detail == "Mail"
     assert "Export the table" in table.text
+    indirect = questions["Indirect"]
+    assert indirect is not None
+    assert "Give it as a further PATH and answer keep" in indirect.text
+    assert "unless a file that was passed sets it" in found["Indirect"].text
     assert found["Environment"].where == "User::To"
     assert found["Parent"].where == r"Connection managers\Relay"
     unchanged, _ = imported(PACKAGES / "configured.dtsx")

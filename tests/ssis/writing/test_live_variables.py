@@ -94,11 +94,11 @@ def test_a_task_that_runs_after_the_mail_has_set_nothing_yet() -> None:
 
 
 def test_a_task_beside_the_mail_may_or_may_not_have_run() -> None:
-    """SSIS runs both at once; that it is chance is told."""
+    """SSIS runs both at once, and the finding says so."""
     module = written(script("Beside", "Rows"), count_mail(), variables=[ROWS])
     assert reading("beside") in module.source
     (found,) = [each for each in module.findings if each.code == "variable-set-at-run-time"]
-    assert "is chance" in found.text
+    assert "depends on timing" in found.text
 
 
 def test_a_task_in_a_container_has_the_id_of_the_group_in_front() -> None:

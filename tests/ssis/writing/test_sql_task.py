@@ -220,7 +220,7 @@ def test_inputs_that_the_statement_no_longer_has_are_left_out() -> None:
 )
 def test_too_few_inputs_and_outputs_without_a_place_are_not_translated(text: str, bound: list[SqlParameter]) -> None:
     """A variable that nothing sets would keep its value."""
-    with pytest.raises(NotTranslatable, match=r"parameter markers \(\?\), and the task binds"):
+    with pytest.raises(NotTranslatable, match=r"parameter markers \(\?\), but the task binds"):
         translate_statement(text, bound, OLE_DB)
 
 
