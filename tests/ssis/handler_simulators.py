@@ -219,7 +219,7 @@ def load_dag(module: DagModule) -> DAG:
 def run_dag(
     dag: DAG, package: Package, ssis: SsisRun, values: Mapping[Path, object], mail_of: Callable[[str], str]
 ) -> DagRun:
-    """Simulate a run of the DAG, in which somebody has filled in all placeholders.
+    """Simulate a run of the DAG, in which all placeholders have been replaced.
 
     Args:
         ssis: the run of the package: the same tasks fail, and callbacks are called in the same order.

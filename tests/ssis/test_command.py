@@ -81,7 +81,7 @@ def test_a_path_that_does_not_exist_is_an_error_before_anything_is_written(packa
     assert not (tmp_path / "out").exists()
 
 
-def test_an_option_that_names_nothing_in_the_packages_is_told(packages: Path, tmp_path: Path) -> None:
+def test_an_option_that_names_nothing_in_the_packages_is_reported(packages: Path, tmp_path: Path) -> None:
     """A typo in it would otherwise look like a decision that was made."""
     words = ["--windows-auth", "anonymous=Typo", "--map-path", r"\\typo\share=/mnt"]
     ended = run(packages, "--out", tmp_path / "out", *words, *DECIDED)
@@ -213,7 +213,7 @@ def test_with_json_the_output_is_one_object(packages: Path, tmp_path: Path) -> N
     assert json.loads(Path(summary["report"]).read_text(encoding="utf-8"))["counts"] == summary["counts"]
 
 
-def test_a_closed_pipe_is_no_error(packages: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(packages: Path, tmp_path: Path) -> None:
     """As in `... | head -0`."""
     read, write = os.pipe()
     os.close(read)

@@ -265,7 +265,7 @@ _AROUND = {"callback-without-place", "loop-runs-once", "propagate-at-run-time"}
 
 @dataclass(slots=True)
 class Tally:
-    """What the scenarios were."""
+    """How many scenarios there were of each kind."""
 
     scenarios: int = 0
     without_any_finding: int = 0
@@ -329,7 +329,7 @@ def run_scenario(seed: int, runs: int, tally: Tally) -> None:
 def _of(sent: Sent, mail_path: str, loops: dict[Path, bool]) -> dict[Path, int]:
     """Return how often a mail was sent, by the source of the event.
 
-    In the DAG, a loop without mail is one task, which stands for what is in it; one with mail runs once.
+    In the DAG, a loop without mail is one task, which replaces all in it; a loop with mail runs once.
     """
     found: dict[Path, int] = {}
     for (path, source), count in sent.items():
@@ -361,7 +361,7 @@ def _members(handlers: Iterable[EventHandler]) -> Iterator[Executable]:
 
 
 class _Values(dict[Path, object]):
-    """Every task that sets a variable gives it another value than the package."""
+    """Every task that sets a variable gives it a different value from the one in the package."""
 
     def get(self, key: Path, default: object = None) -> object:  # noqa: ARG002
         return "set"

@@ -206,7 +206,7 @@ def test_a_text_in_place_of_a_variable_s_name_is_explained(run_import: Any) -> N
     assert "DirectInput" in finding["text"] + finding["remedy"]
 
 
-def test_the_name_of_a_type_is_no_secret(run_import: Any) -> None:
+def test_the_name_of_a_type_is_not_a_secret(run_import: Any) -> None:
     """`PublicKeyToken=` is part of every .NET type; what follows it is ours."""
     kind = "Microsoft.SqlServer.Dts.Tasks.ScriptTask.ScriptTask, Microsoft.SqlServer.ScriptTask, PublicKeyToken=89845d"
     task = (

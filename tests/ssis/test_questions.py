@@ -124,7 +124,7 @@ def test_answers_that_were_not_given_are_never_overwritten(
 
 
 def test_a_column_that_somebody_added_is_kept(packages: Path, tmp_path: Path) -> None:
-    """Such as who is to be asked."""
+    """Such as the person to ask."""
     out = tmp_path / "out"
     run(packages, "--out", out)
     questions = out / "questions.csv"
@@ -137,7 +137,7 @@ def test_a_column_that_somebody_added_is_kept(packages: Path, tmp_path: Path) ->
     assert "who" not in questions.read_text(encoding="utf-8")
 
 
-def test_an_answer_without_a_question_is_told_and_kept(
+def test_an_answer_without_a_question_is_reported_and_kept(
     packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It may belong to packages that are imported another time."""
@@ -367,7 +367,7 @@ def test_questions_of_one_kind_are_one_line_and_can_be_answered_apart(tmp_path: 
     assert [row["key"] for row in rows_of(line)] == keys
 
 
-def test_a_name_that_only_another_package_knows_is_told_to_be_a_server(tmp_path: Path) -> None:
+def test_a_name_from_another_package_is_reported_as_a_server(tmp_path: Path) -> None:
     """One line may ask for several packages, and the manager of one is none of the others."""
     text = LOAD.replace(f'SMTPServer="{GUID}"', f'SMTPServer="{GUID.replace("1}", "9}")}"')
     key = f"connection manager {GUID.replace('1}', '9}')}"
@@ -437,7 +437,7 @@ def test_all_filters_of_a_configuration_table_are_one_question(tmp_path: Path) -
     assert row["question"].endswith("Filter 6 and 3 more.")
 
 
-def test_what_no_mail_waits_for_is_no_question(tmp_path: Path) -> None:
+def test_what_no_mail_waits_for_is_not_a_question(tmp_path: Path) -> None:
     """A connection manager of a package without mail, and a package whose mail is disabled."""
     assert MANAGER is not None
     root = '<DTS:Executable xmlns:DTS="www.microsoft.com/SqlServer/Dts" DTS:ExecutableType="x">'
@@ -451,7 +451,7 @@ def test_what_no_mail_waits_for_is_no_question(tmp_path: Path) -> None:
 
 
 def test_connections_alone_are_asked_for(tmp_path: Path) -> None:
-    """Whoever imports only a connection manager wants it."""
+    """An import of a connection manager alone is about the connection."""
     assert MANAGER is not None
     text = MANAGER[0].replace(
         "<DTS:ConnectionManager ", '<DTS:ConnectionManager xmlns:DTS="www.microsoft.com/SqlServer/Dts" ', 1

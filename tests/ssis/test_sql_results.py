@@ -111,7 +111,7 @@ def test_the_rows_of_a_loop_have_names() -> None:
 
 
 def test_without_a_result_the_task_returns_nothing() -> None:
-    """Also if the statement returns rows that nobody wants."""
+    """Also if the statement returns rows that no variable gets."""
     assert process(no_result_set(), None) is None
     assert process(no_result_set(), PEOPLE) is None
 

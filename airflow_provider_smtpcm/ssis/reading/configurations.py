@@ -320,7 +320,6 @@ def report_configurations(
             text=f"{configuration.path} is set by the package configuration {configuration.source}, whose value was "
             "used.",
         )
-    answered = {(each.source, each.path) for each in overrides.applied.values()}
     waiting: WaitingMails | None = None  # most packages need none
     for configuration in unread:
         if not is_enabled:
@@ -336,9 +335,12 @@ def report_configurations(
         kind = _describe_kind(configuration.kind)
         source = configuration.source or "(not shown)"
         source = f" that the environment variable {source} names" if configuration.indirect else f": {source}"
-        is_answered = (configuration.source, configuration.path) in answered
-        is_file = configuration.kind == "xml file"
-        unless = ", unless a file that was passed sets it" if is_file and configuration.indirect else ""
+        if configuration.path is None:
+            used = " The values in the package were used"
+            used += ", unless another configuration sets them." if overrides.applied else "."
+        else:
+            is_set = _normalize_path(configuration.path) in overrides.applied
+            used = "" if is_set else " The value in the package was used."
         place = _find_place(configuration)
         waiting = waiting or WaitingMails(package)
         concerns_mail = bool(waiting.find_at(place))
@@ -347,10 +349,9 @@ def report_configurations(
             severity=Severity.DECISION if concerns_mail else Severity.NOTE,
             where=place,
             question=ask_for_values(configuration) if concerns_mail else None,
-            text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}."
-            + ("" if is_answered else f" The value in the package was used{unless}."),
+            text=f"The package configuration {configuration.name!r} takes its value{target} from {kind}{source}.{used}",
             remedy="Import the .dtsConfig file with the package, or check the value in the DAG or the connection."
-            if is_file
+            if configuration.kind == "xml file"
             else "Import an export of the table with the package, or check the value in the DAG or the connection."
             if configuration.kind == "sql server" and not configuration.indirect
             else "Look up the value, and check the one in the DAG or the connection.",

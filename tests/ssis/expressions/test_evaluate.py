@@ -354,7 +354,7 @@ CASTS = [  # "Cast (SSIS Expression)", "Integration Services Data Types", "Data 
     ('(DT_GUID)"x"', None),
     ("(dt_wstr,9)7058", "7058"),
 ]
-COMPARISONS = [  # "== (Equal)" and its neighbours
+COMPARISONS = [  # "== (Equal)" and related operators
     ('"a" == "a"', "True"),
     ('"a" == "A"', "False"),
     ('"a" != "A"', "True"),

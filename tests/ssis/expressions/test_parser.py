@@ -104,7 +104,7 @@ def test_an_error_of_evaluation_shows_its_place_too() -> None:
     "text", ["(" * 10_000 + "1" + ")" * 10_000, "-" * 10_000 + "1", "LEN(" * 10_000, "(DT_I4)" * 5000]
 )
 def test_what_is_nested_too_deep_is_refused_and_crashes_nothing(text: str) -> None:
-    """Whoever wrote the package."""
+    """Whatever the package contains."""
     with pytest.raises(ExpressionError, match="50"):
         parse(text)
 
@@ -118,7 +118,7 @@ def test_an_error_survives_a_process() -> None:
 
 @pytest.mark.parametrize("operator", ["+", "-", "*", "&", "|"])
 def test_a_chain_of_operators_has_no_limit(operator: str) -> None:
-    """A body is put together from hundreds of parts."""
+    """The text of a mail may have hundreds of parts."""
     tree = parse(operator.join(["1"] * 10_000) if operator != "*" else "*".join(["1"] * 10_000))
     assert evaluate(tree).data in {10_000, -9_998, 1}
     assert repr(tree)
@@ -133,7 +133,7 @@ def test_a_chain_of_conditions_has_no_limit() -> None:
 
 
 def test_forty_nested_calls_are_read() -> None:
-    """More than anybody writes."""
+    """More than any real package has."""
     assert str(evaluate("REPLACE(" * 40 + '"a"' + ',"a","a")' * 40)) == "a"
 
 
@@ -162,7 +162,7 @@ def test_a_tree_has_one_text(text: str, again: str) -> None:
     assert unparse(parse(again)) == again
 
 
-def test_the_find_variables_an_expression_are_listed_once() -> None:
+def test_the_variables_of_an_expression_are_listed_once() -> None:
     """In the order of its text, with their case."""
     text = '@[User::B] + @[System::PackageName] + (@[User::a] == "" ? @[User::B] : @[$Project::P]) + @bare'
     assert find_variables(parse(text)) == ("User::B", "System::PackageName", "User::a", "$Project::P", "bare")
@@ -194,7 +194,7 @@ def test_an_assignment(text: str, names: tuple[str, ...], value: str) -> None:
         ("@a = (1 +", "    @a = (1 +\n             ^"),
     ],
 )
-def test_what_is_no_assignment(text: str, message: str) -> None:
+def test_what_is_not_an_assignment_is_refused(text: str, message: str) -> None:
     """The position is that in the whole text."""
     with pytest.raises(ExpressionError) as raised:
         parse_assignment(text)

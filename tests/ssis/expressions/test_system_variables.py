@@ -48,7 +48,7 @@ def test_every_documented_variable_has_an_answer(name: str, context: TemplateCon
         assert error.reason and error.remedy  # noqa: PT017 - either of the two is an answer
 
 
-def test_a_name_with_another_case_is_no_variable() -> None:
+def test_a_name_in_another_case_is_not_a_variable() -> None:
     """Names have their case, and the error gives the right one."""
     with pytest.raises(NotTranslatable, match="did you mean System::PackageName"):
         resolve_system_variable("System::packagename", TemplateContext.TASK)
@@ -69,8 +69,8 @@ def test_a_property_of_the_package_file_comes_from_it() -> None:
         resolve_system_variable("VersionMinor", TemplateContext.TASK, properties)
 
 
-def test_a_custom_namespace_is_no_resolve_system_variable() -> None:
-    """Nor a name that a user gave."""
+def test_a_variable_of_another_namespace_is_not_a_system_variable() -> None:
+    """Nor is a name without a namespace that SSIS does not define."""
     assert not is_system_variable("User::PackageName")
     assert not is_system_variable("Recipients")
     assert is_system_variable("PackageName")
@@ -78,7 +78,7 @@ def test_a_custom_namespace_is_no_resolve_system_variable() -> None:
 
 @pytest.mark.parametrize("context", [{}, {"exception": None, "dag": None, "dag_run": None}, {"exception": "no"}])
 @pytest.mark.parametrize("name", [name for name, variable in SYSTEM_VARIABLES.items() if variable.callback])
-def test_no_callback_expression_fails_for_want_of_a_fact(name: str, context: dict[str, Any]) -> None:
+def test_no_callback_expression_fails_if_the_context_lacks_a_value(name: str, context: dict[str, Any]) -> None:
     """The contexts of callbacks differ, and an alert has to go out."""
     alert = read_event(context)
     rendered(f'"x" + (DT_WSTR,50)@[System::{name}]', TemplateContext.CALLBACK, {**context, "alert": alert})

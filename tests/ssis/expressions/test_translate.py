@@ -209,7 +209,7 @@ def test_a_line_end_of_windows_becomes_one_of_python() -> None:
     assert rendered(escape_template("one\r\ntwo\r\n")) == "one\ntwo\n"
 
 
-def test_what_is_no_template_is_said_to_be_none() -> None:
+def test_plain_text_is_not_marked_as_a_template() -> None:
     """The writer may then write a plain text."""
     assert not to_jinja('"plain" + " text\\n" + "x"', NAMES.get).is_template
     assert to_jinja('"{{"', NAMES.get).is_template
@@ -300,7 +300,7 @@ def test_a_condition_is_an_expression_for_an_if(text: str, expected: str) -> Non
     assert condition_to_jinja(text, NAMES.get) == expected
 
 
-def test_a_condition_that_is_none_is_refused() -> None:
+def test_a_condition_that_is_not_a_boolean_is_refused() -> None:
     """A text is neither true nor false."""
     with pytest.raises(NotTranslatable, match="is a string, not a Boolean"):
         condition_to_jinja("@[User::To]", NAMES.get)

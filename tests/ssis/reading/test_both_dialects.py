@@ -326,7 +326,7 @@ def test_every_version_of_ssis_says_the_same(year: int, version: int) -> None:
     assert replace(bare(package), format_version=8) == newest
 
 
-def test_what_stands_in_the_package() -> None:
+def test_the_values_in_the_package_are_read() -> None:
     """So that four equal readings are not four equal mistakes."""
     package = read_package(PACKAGES / "mail_2008.dtsx")
     (task,) = package.send_mail_tasks

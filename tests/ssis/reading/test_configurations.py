@@ -33,6 +33,16 @@ def test_what_cannot_be_looked_up_is_a_decision() -> None:
     assert "SQL Server" in found[0].text
 
 
+def test_a_finding_says_that_the_value_in_the_package_was_used_only_if_it_was(tmp_path: Path) -> None:
+    """Another configuration may set the same property, or some of those that a source without a target sets."""
+    for path, has_file in ((CONFIGURED, True), (shutil.copy(CONFIGURED, tmp_path), False)):
+        found = {one.text.split("'")[1]: one.text for one in read_package(path).findings if "takes its" in one.text}
+        assert ("The value in the package was used" in found["Environment"]) is not has_file
+        assert "The value in the package was used" in found["Registry"]
+        assert ("unless another configuration sets them" in found["Table"]) is has_file
+        assert "The values in the package were used" in found["Table"]
+
+
 def test_a_file_that_is_missing_is_a_decision(tmp_path: Path) -> None:
     """The value in the package is used."""
     package = read_package(shutil.copy(CONFIGURED, tmp_path))

@@ -107,7 +107,7 @@ def test_a_package_finds_what_its_project_has(project: Path) -> None:
 
 
 def test_a_package_alone_finds_its_neighbors_or_reports_that_it_cannot(project: Path, tmp_path: Path) -> None:
-    """A project that is passed wins over the folder."""
+    """A project that is passed takes precedence over the folder."""
     assert read_package(project / LOAD).findings == ()
     alone = shutil.copy(project / LOAD, tmp_path)
     assert [one.code for one in read_package(alone).findings] == ["dangling-connection-manager"]
@@ -177,7 +177,7 @@ def test_a_connection_manager_is_read_on_its_own(tmp_path: Path) -> None:
 
 
 def test_a_dtsconfig_among_the_paths_holds_for_all() -> None:
-    """It is no package itself."""
+    """It is not a package itself."""
     found = list(read_paths([PACKAGES / "references.dtsx", PACKAGES / "mail.dtsConfig"]))
     assert [one.package is not None for one in found] == [True]
     package = found[0].package

@@ -208,7 +208,6 @@ def test_the_questions_are_one_for_each_table_folder_or_variable(tmp_path: Path)
     indirect = questions["Indirect"]
     assert indirect is not None
     assert "Give it as a further PATH and answer keep" in indirect.text
-    assert "unless a file that was passed sets it" in found["Indirect"].text
     assert found["Environment"].where == "User::To"
     assert found["Parent"].where == r"Connection managers\Relay"
     unchanged, _ = imported(PACKAGES / "configured.dtsx")

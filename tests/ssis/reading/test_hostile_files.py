@@ -42,7 +42,7 @@ NAMESPACE = 'xmlns:DTS="www.microsoft.com/SqlServer/Dts"'
         ("<a>" * 5000, "more than 100 levels deep"),
     ],
 )
-def test_the_error_for_a_file_that_is_no_package_names_what_it_is(tmp_path: Path, text: str, message: str) -> None:
+def test_the_error_for_a_file_that_is_not_a_package_names_what_it_is(tmp_path: Path, text: str, message: str) -> None:
     """By its path, and with a remedy."""
     path = tmp_path / "p.dtsx"
     path.write_text(text, encoding="utf-8")
@@ -71,7 +71,7 @@ def test_more_elements_than_any_package_has_are_refused(tmp_path: Path, monkeypa
         read_package(path)
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
     """Opening a FIFO would block until something writes to it."""
     path = tmp_path / "pipe.dtsx"
     os.mkfifo(path)
@@ -131,7 +131,7 @@ def test_a_part_that_leads_out_of_an_ispac_is_refused(tmp_path: Path, name: str)
         read_project(archive(tmp_path / "p.ispac", {name: WHOLE}))
 
 
-def test_a_bomb_is_refused_by_its_ratio(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_refused_by_its_ratio(tmp_path: Path) -> None:
     """Before anything is unpacked."""
     with pytest.raises(PackageError, match="more than 500 times its size"):
         read_project(archive(tmp_path / "p.ispac", {"p.dtsx": b" " * 20_000_000}))
@@ -157,7 +157,7 @@ def test_what_unpacks_to_too_much_in_all_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_a_zip_in_a_zip_is_not_entered(tmp_path: Path) -> None:
-    """It is no package."""
+    """It is not a package."""
     inner = archive(tmp_path / "inner.ispac", {"p.dtsx": WHOLE})
     project = read_project(
         archive(tmp_path / "p.ispac", {"inner.ispac": inner.read_bytes(), "a.dtsx": inner.read_bytes()})
@@ -166,8 +166,8 @@ def test_a_zip_in_a_zip_is_not_entered(tmp_path: Path) -> None:
     assert [name.rpartition("!")[2] for name, _ in project.unreadable] == ["a.dtsx"]
 
 
-def test_damage_is_told_where_it_is(tmp_path: Path) -> None:
-    """Octets that were changed, a size and a place that are lies, and a file that is no zip."""
+def test_the_error_names_the_damaged_part(tmp_path: Path) -> None:
+    """Changed octets, a false size, a false offset, and a file that is not a zip."""
     path = archive(tmp_path / "p.ispac", {"a.dtsx": WHOLE})
     octets = bytearray(path.read_bytes())
     octets[60:90] = bytes(30)

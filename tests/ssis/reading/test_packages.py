@@ -21,7 +21,7 @@ PACKAGES = Path(__file__).parent.parent / "packages"
 
 
 def package(name: str) -> Package:
-    """A package of those beside."""
+    """Return one of the test packages."""
     return read_package(PACKAGES / name)
 
 
@@ -49,7 +49,7 @@ def test_a_reference_that_leads_nowhere_is_a_finding(name: str, code: str, sever
 
 
 def test_a_finding_stays_one_line_whatever_it_repeats(tmp_path: Path) -> None:
-    """A stranger wrote the reference."""
+    """The reference may be any text."""
     path = tmp_path / "p.dtsx"
     text = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8")
     path.write_text(text.replace("{e675e1d0-0000-0000-0000-000000000001}", "a&#xA;" * 9000), encoding="utf-8")
@@ -125,7 +125,7 @@ def test_mails_are_found_in_every_container_and_handler() -> None:
 
 
 def test_containers_keep_their_kind() -> None:
-    """One that is not known but holds tasks is a task host; a data flow is a neighbour."""
+    """One that is not known but holds tasks is a task host; a data flow is a neighbor."""
     executables = package("containers.dtsx").root.executables
     kinds = [one.kind for one in executables if isinstance(one, Container)]
     assert kinds == [
@@ -162,7 +162,7 @@ def test_a_source_that_is_not_there_is_a_finding() -> None:
 
 
 def test_a_mail_task_of_another_vendor_is_a_decision(tmp_path: Path) -> None:
-    """It is no Send Mail task, and its mail would be lost without a word."""
+    """It is not a Send Mail task, and without a finding its mail would be lost silently."""
     path = tmp_path / "p.dtsx"
     text = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8")
     path.write_text(text.replace('"STOCK:SQLTask"', '"Vendor.SendMailTaskPlus"'), encoding="utf-8")
@@ -172,7 +172,7 @@ def test_a_mail_task_of_another_vendor_is_a_decision(tmp_path: Path) -> None:
 
 
 def test_variables_of_every_scope_are_read() -> None:
-    """An expression counts where SSIS evaluates it; an object has no text; SSIS's own variables are no declarations."""
+    """An expression counts where SSIS evaluates it; an object has no text; System variables are not declarations."""
     variables = package("variables.dtsx")
     assert [(one.qualified_name, one.value, one.expression, one.scope) for one in variables.variables] == [
         ("User::To", "ops@corp.example", None, ("Package",)),
@@ -208,7 +208,7 @@ def test_an_encrypted_package_says_how_to_decrypt_it() -> None:
     assert "dtutil" in caught.value.remedy
 
 
-def test_an_arrow_that_leads_nowhere_is_left_out(tmp_path: Path) -> None:
+def test_a_constraint_that_leads_nowhere_is_left_out(tmp_path: Path) -> None:
     """A person must look at the order."""
     path = tmp_path / "p.dtsx"
     text = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8")
@@ -220,7 +220,7 @@ def test_an_arrow_that_leads_nowhere_is_left_out(tmp_path: Path) -> None:
     ]
 
 
-def test_or_between_arrows_is_what_2012_does_not_write(tmp_path: Path) -> None:
+def test_or_between_constraints_is_what_2012_does_not_write(tmp_path: Path) -> None:
     """LogicalAnd False is left out from 2012 on, as every False is."""
     path = tmp_path / "p.dtsx"
     text = (PACKAGES / "mail_2014.dtsx").read_text(encoding="utf-8")
@@ -229,8 +229,8 @@ def test_or_between_arrows_is_what_2012_does_not_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mail_2008.dtsx", "mail_2014.dtsx"])
-def test_nothing_is_too_deep_that_is_not_refused(tmp_path: Path, name: str) -> None:
-    """As many containers in each other as the limit of the XML lets through."""
+def test_whatever_depth_is_not_refused_is_read(tmp_path: Path, name: str) -> None:
+    """As many nested containers as the limit of the XML allows."""
     old = "2008" in name
     head = '<DTS:Executable xmlns:DTS="www.microsoft.com/SqlServer/Dts">'
     head += f'<DTS:Property DTS:Name="PackageFormatVersion">{3 if old else 8}</DTS:Property>'

@@ -149,19 +149,19 @@ def test_a_sensitive_value_is_not_read(tmp_path: Path) -> None:
     assert built(tmp_path, {"CM.Relay.SmtpServer": "hush"}, sensitive=True).connection_string == DESIGNED
 
 
-def test_an_empty_value_takes_no_server_away(tmp_path: Path) -> None:
+def test_an_empty_value_does_not_remove_the_server(tmp_path: Path) -> None:
     """It means that none was set."""
     assert built(tmp_path, {"CM.Relay.SmtpServer": " ", "CM.Relay.ConnectionString": ""}).connection_string == DESIGNED
 
 
 def test_values_of_another_connection_manager_are_not_taken(tmp_path: Path) -> None:
-    """Nor those of a property that is none of mail."""
+    """Nor those of a property that has nothing to do with mail."""
     values = {"CM.Relay2.SmtpServer": "other", "CM.Relay.SmtpServer.More": "x", "CM.Relay.TargetServerVersion": "160"}
     one = built(tmp_path, values)
     assert (one.connection_string, one.set_by) == (DESIGNED, ())
 
 
-def test_the_same_in_other_words_is_no_change(tmp_path: Path) -> None:
+def test_the_same_value_in_another_form_is_not_a_change(tmp_path: Path) -> None:
     """A manifest writes its flags in lower case, and a connection string may have another order."""
     one = built(
         tmp_path,
@@ -294,7 +294,7 @@ def test_a_manifest_of_thousands_of_connection_managers_is_read(tmp_path: Path) 
     assert relay(project).connection_string.startswith("SmtpServer=mail.corp.example;")
 
 
-def test_a_person_is_told_where_a_value_comes_from_and_which_other_there_is(tmp_path: Path) -> None:
+def test_the_report_says_where_a_value_comes_from_and_which_other_value_exists(tmp_path: Path) -> None:
     """In the report: a note about the parameter, a decision for a configuration; and the connection has the value."""
     text = dtproj(
         manifest(parameters({"CM.Relay.SmtpServer": "mail.corp.example"})),

@@ -184,7 +184,7 @@ def test_an_expression_task_keeps_its_assignment(version: int) -> None:
     assert found.expression == "@[User::Total] = @[User::A] + 1"
 
 
-def test_a_maintenance_task_is_no_execute_sql_task() -> None:
+def test_a_maintenance_task_is_not_an_execute_sql_task() -> None:
     """Although its data has the same name."""
     kind = "Microsoft.SqlServer.Management.DatabaseMaintenance.DbMaintenanceReindexTask, X"
     data = f'<SQLTask:SqlTaskData {SQL} SQLTask:Connection="{GUID}"/>'
@@ -327,7 +327,7 @@ def test_a_data_flow_sets_what_its_components_name(
 
 
 def test_what_follows_a_data_flow_is_read() -> None:
-    """And a text between properties is none of theirs."""
+    """Text between properties belongs to none of them."""
     flow = f"<pipeline><components>{component(NEW, 'VariableName', 'User::Rows')} noise </components></pipeline>"
     script = '<ScriptProject ReadWriteVariables="User::Body"/>'
     package = read(NEW, task(NEW, "Microsoft.Pipeline", flow, "a"), task(NEW, "Microsoft.ScriptTask", script, "b"))

@@ -71,7 +71,7 @@ def test_a_task_whose_properties_cannot_be_read_is_an_error(version: int, inner:
 
 
 def test_a_task_with_an_expression_is_configured() -> None:
-    """Whatever it lacks is told as for every mail."""
+    """Whatever it lacks is reported as for every mail."""
     expression = '<DTS:PropertyExpression DTS:Name="ToLine">"ops@corp.example"</DTS:PropertyExpression>'
     package = read(NEW, executable(NEW, KIND, f"{expression}<DTS:ObjectData/>"))
     assert not mail(package).is_unconfigured

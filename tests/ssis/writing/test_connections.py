@@ -89,7 +89,7 @@ def test_two_managers_whose_servers_are_only_known_at_run_time_never_share_a_con
 
 
 def test_a_timeout_that_is_too_long_costs_neither_the_server_nor_the_sign_in() -> None:
-    """SSIS waits for hours if it is told to; a connection waits for at most one."""
+    """SSIS may wait for hours; a connection waits for at most one."""
     made, findings, (conn_id,) = registered(
         smtp("SmtpServer=mail.corp.example;UseWindowsAuthentication=True;EnableSsl=True;Timeout=7200000;")
     )

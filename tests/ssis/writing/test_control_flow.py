@@ -209,7 +209,7 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     enabled = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
     fails = data.draw(st.sets(st.sampled_from(enabled))) if enabled else set()
     if any(finding.severity is Severity.DECISION for finding in findings.all()):
-        return  # told: a result that is forced, and another one is waited for
+        return  # reported: a result is forced, and the constraint requires another one
     ran: set[str] = set()
     run_in_ssis(executables, constraints, fails, ran)
     assert run_in_airflow(nodes, {one.removeprefix("Package") for one in fails}) == {
@@ -233,10 +233,10 @@ def box(name: str, *inside: Executable, **more: Any) -> Container:
         ({}, ConstraintValue.SUCCESS, None, None),
     ],
 )
-def test_a_forced_result_is_honored_or_told(
+def test_a_forced_result_is_honored_or_reported(
     more: dict[str, Any], value: ConstraintValue, rule: str | None, severity: Severity | None
 ) -> None:
-    """SSIS counts the container as it is told to, whatever its tasks come to."""
+    """SSIS counts the container as its property says, whatever the results of its tasks."""
     before = box("Load", other_task("work", ("Package", "Load")), **more)
     after = mail("after")
     module = written(before, after, constraints=[constraint(before, after, value=value)])

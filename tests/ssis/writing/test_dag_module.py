@@ -203,7 +203,7 @@ def test_no_secret_is_in_a_module_or_a_connection() -> None:
     ],
 )
 def test_an_account_in_a_mail_is_not_repeated(mail_of: dict[str, Any]) -> None:
-    """Whether a text contains it or a variable of any name."""
+    """Whether it is in a text or in a variable of any name."""
     names = ("SmtpPass", "Pw", "MAIL_PASS", "Kennwort")
     values = [
         variable("Db", "Data Source=x;User ID=hunter1"),
@@ -227,7 +227,7 @@ def test_an_account_in_a_mail_is_not_repeated(mail_of: dict[str, Any]) -> None:
         {"expressions": {"MessageSource": "@[User::Made]"}},
     ],
 )
-def test_a_mail_that_tells_a_password_is_kept_and_reported(mail_of: dict[str, Any]) -> None:
+def test_a_mail_with_a_password_is_kept_and_reported(mail_of: dict[str, Any]) -> None:
     """It is the author's text. The finding does not repeat the password."""
     module = written(mail(**mail_of), variables=[variable("Greeting", "Password: Hunter2"), MADE])
     assert "Hunter2" in module.source

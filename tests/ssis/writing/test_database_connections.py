@@ -122,7 +122,7 @@ def test_smtp_and_databases_share_the_file() -> None:
     assert list(json.loads(connections.to_json())) == ["smtp_mail_corp_example", "db_sqlsrv_sales_etl"]
 
 
-def test_a_password_is_never_written_and_told_to_be_missing() -> None:
+def test_a_password_is_never_written_and_reported_as_missing() -> None:
     """Whether it stands in the string or was left out by the reader."""
     for one in (database(LOGIN + "Password=Hunter2!;"), database(LOGIN, has_password=True), database(LOGIN)):
         connections, findings, _ = registered(one)
@@ -138,15 +138,15 @@ def test_windows_authentication_has_a_note_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("server", [".", "(local)", "localhost", r".\SQLEXPRESS", "localhost,1434"])
-def test_the_machine_that_ssis_ran_on_is_told(server: str) -> None:
+def test_a_server_that_is_the_machine_of_ssis_is_reported(server: str) -> None:
     """On a worker, it would be the worker."""
     _, findings, (conn_id,) = registered(database(f"Data Source={server};Provider=SQLNCLI11;Integrated Security=SSPI"))
     assert "database-server-local" in codes(findings)
     assert conn_id.startswith("db_localhost")
 
 
-def test_a_file_of_access_or_excel_has_no_driver_and_that_is_told() -> None:
-    """The task fails until somebody replaces the connection."""
+def test_a_file_of_access_or_excel_is_reported_as_without_a_driver() -> None:
+    """The task fails until the connection is replaced."""
     connections, findings, (conn_id,) = registered(database(r"Data Source=C:\a.mdb;Provider=Microsoft.Jet.OLEDB.4.0;"))
     assert connections[conn_id] == {"conn_type": "odbc", "host": r"C:\a.mdb", "extra": {}}
     assert "no known counterpart on Linux" in "".join(finding.text for finding in findings)
@@ -178,7 +178,7 @@ def test_an_expression_without_a_value_asks_once_and_keeps_the_stored_server() -
         assert {finding.severity for finding in findings} == {Severity.NOTE}
 
 
-def test_a_parameter_of_the_project_is_told() -> None:
+def test_a_parameter_of_the_project_is_reported() -> None:
     """Its value is in the connection string already."""
     setting = ProjectSetting(property="ServerName", by="CM.Sales.ServerName", source="Load.dtproj")
     assert "connection-parameter" in codes(registered(database(WINDOWS, set_by=(setting,)))[1])

@@ -1,4 +1,4 @@
-"""The mails of event handlers: on what condition an alert is sent, for which tasks, and what is told instead."""
+"""The mails of event handlers: on what condition an alert is sent, for which tasks, and what is reported instead."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_expression_for_disable_is_the_condition_of_the_alert() -> None:
 
 
 def test_the_conditions_of_containers_and_of_the_handler_count() -> None:
-    """Of any depth, with their arrows, and what is upstream of what is upstream."""
+    """Of any depth, with their constraints, directly and indirectly upstream."""
     inner = box("Inner", alert(place=(*PLACE, "Outer", "Inner")), place=(*PLACE, "Outer"))
     first, second = log("First", (*PLACE, "Outer")), log("Second", (*PLACE, "Outer"))
     outer = box(
@@ -113,7 +113,7 @@ def test_the_conditions_of_containers_and_of_the_handler_count() -> None:
     assert decisions(module) == set()
 
 
-def test_one_of_several_arrows_is_enough_without_logical_and() -> None:
+def test_one_of_several_constraints_is_enough_without_logical_and() -> None:
     """With it, all of them are required."""
     tasks = log("a"), log("b")
     for logical_and, word in ((False, "or"), (True, "and")):
@@ -145,7 +145,7 @@ def test_a_variable_that_a_task_of_the_control_flow_sets_is_read_from_it() -> No
 
 
 def test_a_variable_that_a_task_of_a_handler_sets_is_a_decision() -> None:
-    """It is told even if only the mail's text uses it."""
+    """It is reported even if only the mail's text uses it."""
     mail_ = alert(expressions={"Disable": '@[User::On] == "Y"'})
     setter = log("Get settings", sets=("User::On",))
     assert "set-in-event-handler" in decisions(with_handler(setter, mail_))
@@ -218,7 +218,7 @@ def test_a_mail_after_the_failure_of_a_task_is_not_in_the_dag() -> None:
     assert [one.became for one in module.mails] == ["", ""]
 
 
-def test_what_is_lost_of_several_arrows_is_said() -> None:
+def test_a_mail_with_several_constraints_says_when_it_is_not_sent() -> None:
     """The alert is sent in the other cases."""
     task, other, mail_ = log(), log("Other"), alert()
     arrows = [constraint(task, mail_, value=FAILURE, logical_and=False)]
@@ -233,8 +233,8 @@ def test_what_is_lost_of_several_arrows_is_said() -> None:
     assert decisions(module) == {"handler-task-failure"}
 
 
-def test_several_mails_come_in_the_order_of_their_arrows() -> None:
-    """A mail that is sent if another fails is left out; one after its success is told."""
+def test_several_mails_come_in_the_order_of_their_constraints() -> None:
+    """A mail that is sent if another fails is left out; one after its success is reported."""
     last, first, fallback = alert("Last"), alert("First"), alert("Fallback")
     arrows = (constraint(first, last), constraint(first, fallback, value=FAILURE))
     module = with_handler(last, first, fallback, constraints=arrows)
@@ -275,14 +275,14 @@ def test_a_result_that_ssis_forces_decides() -> None:
         assert decisions(module) == set()
 
 
-def test_arrows_in_a_circle_end() -> None:
+def test_a_cycle_of_constraints_ends() -> None:
     """SSIS allows none, but a file may contain one."""
     a, b, mail_ = log("a"), log("b"), alert()
     arrows = (constraint(a, b), constraint(b, a), constraint(b, mail_), constraint(mail_, b))
     assert condition(with_handler(a, b, mail_, constraints=arrows)) is None
 
 
-def test_arrows_that_part_and_meet_do_not_grow() -> None:
+def test_a_condition_does_not_grow_where_constraints_branch_and_join() -> None:
     """Each diamond would double the condition."""
     tasks: list[Executable] = [log("t0")]
     arrows = []
@@ -299,7 +299,7 @@ def test_arrows_that_part_and_meet_do_not_grow() -> None:
 
 
 @pytest.mark.parametrize("kind", [ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP])
-def test_a_loop_in_a_handler_is_told(kind: ContainerKind) -> None:
+def test_a_loop_in_a_handler_is_reported(kind: ContainerKind) -> None:
     """As one in the control flow is."""
     module = with_handler(box("Each", box("In", alert(place=(*PLACE, "Each", "In"))), kind=kind))
     (found,) = find(module, "loop-runs-once")
@@ -324,7 +324,7 @@ def test_a_loop_in_a_handler_is_told(kind: ContainerKind) -> None:
 )
 @pytest.mark.parametrize("as_disable", [True, False])
 def test_on_post_execute_of_the_package_itself_is_a_callback_of_the_dag(expression: str, *, as_disable: bool) -> None:
-    """In any spelling, on an arrow or in `Disable`; the test itself is not needed there."""
+    """In any spelling, on a constraint or in `Disable`; the test itself is not needed there."""
     task, name = other_task("a task"), "on_postexecute_alert"
     place = ("Package.EventHandlers[OnPostExecute]",)
     if as_disable:
@@ -357,7 +357,7 @@ def test_on_post_execute_of_one_task_by_its_name_is_a_callback_of_that_task() ->
 
 
 def test_on_post_execute_of_everything_is_a_callback_of_everything() -> None:
-    """Of the tasks and of the DAG; a group has none, which is told."""
+    """Of the tasks and of the DAG; a group has none, which is reported."""
     module = with_handler(alert(), event="OnPostExecute")
     assert module.source.count("on_postexecute_alert,") == 4
     assert decisions(module) == set()
@@ -367,7 +367,7 @@ def test_on_post_execute_of_everything_is_a_callback_of_everything() -> None:
     assert [one.where for one in find(module, "callback-without-place")] == ["Package\\Box", "Package\\Box"]
 
 
-def test_on_pre_execute_of_a_task_is_exact_and_of_the_package_told() -> None:
+def test_on_pre_execute_of_a_task_is_exact_and_of_the_package_reported() -> None:
     """A DAG has no callback for its start."""
     of_task = handler("OnPreExecute", mail("Alert", ("Package", "h")), owner=("Package", "Load"))
     module = written(other_task("Load", event_handlers=(of_task,)))
@@ -458,7 +458,7 @@ def test_propagate_of_a_task_stops_the_event_of_that_task() -> None:
     assert module.source.count("on_failure_callback=[]") == 0
 
 
-def test_propagate_in_a_loop_that_is_one_task_is_told() -> None:
+def test_propagate_in_a_loop_that_is_one_task_is_reported() -> None:
     """Its task has the alerts of all that is in it."""
     quiet = handler("OnError", log("Log"), owner=("Package", "Each", "Load"), propagate=False)
     load = other_task("Load", ("Package", "Each"), event_handlers=(quiet,))
@@ -471,7 +471,7 @@ def test_propagate_in_a_loop_that_is_one_task_is_told() -> None:
     assert "condition-in-handler" in decisions(with_handler(named, load=each))
 
 
-def test_propagate_that_is_known_only_at_run_time_is_told() -> None:
+def test_propagate_that_is_known_only_at_run_time_is_reported() -> None:
     """Set by a task in the handler, or by a handler that an expression disables."""
     by_task = handler("OnError", log("Stop", sets=("System::Propagate",)), owner=("Package", "Box"))
     assert "propagate-at-run-time" in decisions(_nested(by_task))
@@ -484,14 +484,14 @@ def test_propagate_that_is_known_only_at_run_time_is_told() -> None:
 @pytest.mark.parametrize(
     "event", ["OnWarning", "OnInformation", "OnProgress", "OnVariableValueChanged", "OnQueryCancel"]
 )
-def test_an_event_that_airflow_does_not_have_is_told_for_each_mail(event: str) -> None:
+def test_an_event_that_airflow_does_not_have_is_reported_for_each_mail(event: str) -> None:
     """Their mails are not in the DAG."""
     module = with_handler(alert("One"), alert("Two"), event=event)
     assert len(find(module, "event-without-callback")) == 2
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
-def test_a_mail_in_a_handler_of_anything_in_a_handler_is_told(*, is_alone: bool) -> None:
+def test_a_mail_in_a_handler_of_anything_in_a_handler_is_reported(*, is_alone: bool) -> None:
     """Even if the package sends no other mail, and gets no DAG."""
     deep = handler("OnError", mail("Deep", (f"{PLACE[0]}\\Log.EventHandlers[OnError]",)), owner=(*PLACE, "Log"))
     members = [log(event_handlers=(deep,)), *([] if is_alone else [alert()])]

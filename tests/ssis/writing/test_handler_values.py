@@ -87,7 +87,7 @@ def find(module: DagModule) -> list[Finding]:
 
 
 def is_certain(module: DagModule) -> bool:
-    """Whether nothing is to be decided about such a variable."""
+    """Whether there is nothing to decide about such a variable."""
     return all(one.severity is Severity.NOTE for one in find(module))
 
 
@@ -101,7 +101,7 @@ def subject(module: DagModule) -> str:
 
 
 def test_the_alert_after_a_script_has_the_value() -> None:
-    """A note quotes it; nothing is to be decided."""
+    """A note quotes it; there is nothing to decide."""
     module = in_row(script(("User::Text", TO_TEXT)), alert())
     assert subject(module) == f"{{{{ {DESCRIPTION} }}}}"
     (found,) = find(module)
@@ -142,7 +142,7 @@ def test_what_an_earlier_event_may_have_left_is_not_certain() -> None:
     assert not is_certain(module)
 
 
-def test_what_is_added_to_a_variable_is_told() -> None:
+def test_what_is_added_to_a_variable_is_reported() -> None:
     """SSIS raises OnError for each error; the alert knows the last one."""
     module = in_row(script(("User::Text", f'(DT_WSTR,4000)@[User::Text] + "; " + {TO_TEXT}')), alert())
     assert subject(module) == f"{{{{ params['Text'] }}}}; {{{{ {DESCRIPTION} }}}}"
@@ -163,7 +163,7 @@ def test_on_task_failed_has_what_on_error_has_left() -> None:
 
 
 def test_a_condition_on_the_way_to_the_mail_has_the_value() -> None:
-    """The one after the task in which the arrow begins."""
+    """The one after the task at which the constraint begins."""
     task, mail_ = script(("User::Count", "5")), alert()
     arrow = constraint(task, mail_, eval_op=EvalOp.EXPRESSION_AND_CONSTRAINT, expression="@[User::Count] == 5")
     module = with_handler(task, mail_, constraints=(arrow,))
@@ -223,7 +223,7 @@ def test_a_value_that_is_not_certain_is_a_decision(
 
 
 def test_a_way_through_the_script_under_a_condition_is_certain() -> None:
-    """If the mail is sent, the script has run; its failure would not be the mail's way."""
+    """If the mail is sent, the script has run; after its failure the mail would not be sent."""
     arrows = (
         constraint(FIRST, TASK, eval_op=EvalOp.EXPRESSION, expression="@[User::Done]"),
         constraint(TASK, MAIL, value=ConstraintValue.COMPLETION),
@@ -245,8 +245,8 @@ def test_a_way_through_the_script_under_a_condition_is_certain() -> None:
         ("User::Missing", '"x"'),
     ],
 )
-def test_a_script_that_would_fail_is_no_value(name: str, expression: str) -> None:
-    """SSIS converts no type in silence, and how a fraction reads as text depends on the server."""
+def test_a_script_that_would_fail_gives_no_value(name: str, expression: str) -> None:
+    """SSIS converts no type silently, and the text form of a fraction depends on the server."""
     task = script((name, expression), ("User::Other", '"y"'))
     module = in_row(task, alert("@[User::Other]"))
     assert subject(module) == "{{ params['Other'] }}"

@@ -62,7 +62,7 @@ def test_a_name_without_a_namespace_is_found_in_any_namespace() -> None:
 
 
 def test_a_mail_reads_a_variable_from_the_task_that_sets_it() -> None:
-    """The design-time value is the developer's leftover: only what counts if that task has not run."""
+    """The design-time value counts only if that task has not run."""
     load, mailing = script("Load", "Rows"), count_mail()
     module = written(load, mailing, variables=[ROWS], constraints=[constraint(load, mailing)])
     assert reading("load") in module.source
@@ -217,7 +217,7 @@ def test_the_server_that_a_task_sets_is_asked_for(name: str) -> None:
 
 
 def test_the_connection_manager_that_a_task_chooses_is_to_be_chosen_in_the_dag() -> None:
-    """Which one it is in a run, no file says."""
+    """No file says which one it is in a run."""
     mailing = mail(expressions={"SmtpConnection": "@[User::Which]"})
     load = script("Load", "Which")
     module = written(load, mailing, variables=[variable("Which", RELAY.name)], constraints=[constraint(load, mailing)])
@@ -276,7 +276,7 @@ def race(*constraints_of: Any) -> set[str]:
 
 
 def test_which_of_two_tasks_at_the_same_time_counts_is_a_question() -> None:
-    """SSIS has the value of the one that ends last, which is always the slow one."""
+    """SSIS uses the value of the one that ends last, which is always the slow one."""
     assert race(lambda _, left, right, mailing: [constraint(left, mailing), constraint(right, mailing)]) == {
         "set-by-several-tasks"
     }

@@ -272,7 +272,7 @@ def test_what_another_task_reads_after_the_loop_makes_it_a_group() -> None:
         {"event_handlers": (handler("OnError", mail("Alert", (*PATH, "h")), owner=(*PATH, "Remind")),)},
     ],
 )
-def test_a_mail_that_not_iteration_sends_is_in_a_group(change: dict[str, Any]) -> None:
+def test_a_mail_that_not_every_iteration_sends_is_in_a_group(change: dict[str, Any]) -> None:
     """Its condition, its outcome and its events belong to one iteration."""
     module = write(loop(mail("Remind", PATH, **change)))
     assert "loop-became-group" in codes(module.findings)
@@ -405,7 +405,7 @@ def test_a_counting_loop_sends_a_mail_for_each_number(relay: Relay, run: Callabl
         relay.clear()
 
 
-def test_a_condition_in_a_loop_decides_for_iteration(relay: Relay, run: Callable[[DagModule], str]) -> None:
+def test_a_condition_in_a_loop_decides_for_each_iteration(relay: Relay, run: Callable[[DagModule], str]) -> None:
     """What follows the loop has the values of the last iteration."""
     script, remind = other_task("Script", PATH), reminder()
     only = constraint(script, remind, eval_op=EvalOp.EXPRESSION_AND_CONSTRAINT, expression="@[User::Owed] > 3")

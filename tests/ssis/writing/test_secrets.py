@@ -100,7 +100,7 @@ def test_control_characters_are_replaced() -> None:
         "password_changed: True",
     ],
 )
-def test_a_text_about_passwords_tells_none(text: str) -> None:
+def test_a_text_about_passwords_contains_none(text: str) -> None:
     """No false alarm for ordinary prose."""
     assert find_password_line(text) is None
 

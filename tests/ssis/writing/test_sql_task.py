@@ -75,7 +75,7 @@ def test_the_longest_import_is_as_a_linter_wants_it() -> None:
 
 
 def test_a_column_may_be_bound_by_its_name() -> None:
-    """Any name that is no number."""
+    """Any name that is not a number."""
     by_name = {**SINGLE_ROW, "results": (SqlResult(name="n", variable="User::Rows"),)}
     assert '"User::Rows": "n",' in operator(converted(sql_task(**by_name)))
 
@@ -148,7 +148,7 @@ def test_a_time_limit_stays_one() -> None:
     ],
 )
 def test_what_the_operator_cannot_do_is_a_placeholder_with_the_reason(task: SqlTask, reason: str) -> None:
-    """It fails in a run until somebody has written the task."""
+    """It fails in a run until the task has been written."""
     module = converted(task)
     assert "SQLExecuteQueryOperator(" not in module.source
     (found,) = [each for each in module.findings if each.code == "placeholder-task"]
@@ -200,7 +200,7 @@ def test_markers_get_their_values_by_number() -> None:
     assert translate_statement(text, bound, ODBC) == statement(text, list(map(str, range(1, 11))))
 
 
-def test_a_question_mark_in_a_comment_is_no_marker_and_goes() -> None:
+def test_a_question_mark_in_a_comment_is_not_a_marker_and_is_removed() -> None:
     """SQLite's driver would count it."""
     text = "SELECT ? -- why?\n/* ?\n? */ FROM t"
     expected = "SELECT ? -- why\n/* \n */ FROM t"
@@ -287,7 +287,7 @@ def test_the_name_of_a_procedure_becomes_a_call() -> None:
 def test_what_only_t_sql_can_do_is_not_translated_for_others(
     text: str, bound: list[SqlParameter], is_stored_procedure: bool
 ) -> None:
-    """A placeholder stands there, and fails."""
+    """They become a placeholder, which fails."""
     with pytest.raises(NotTranslatable, match="for SQL Server only"):
         translate_statement(text, bound, OLE_DB, is_sql_server=False, is_stored_procedure=is_stored_procedure)
 

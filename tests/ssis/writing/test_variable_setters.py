@@ -132,7 +132,7 @@ def test_every_kind_of_setter_is_found(task: Executable) -> None:
         counting("User::Rows", disabled=True),
     ],
 )
-def test_what_does_not_set_it_is_no_setter(task: Executable) -> None:
+def test_what_does_not_set_it_is_not_a_setter(task: Executable) -> None:
     """Another case or namespace is another variable; an input, a comparison and a disabled task set nothing."""
     of = package(task, variables=[ROWS, variable("A")])
     assert setters(of, ROWS) == []
