@@ -68,13 +68,13 @@ def run_import(
         map_path: pairs of a Windows path prefix and the path on a worker.
         answers: `questions.csv` files of earlier imports, with answers filled in.
         placeholders: `fail` or `pass`: what placeholders do when they run.
-        force: whether to overwrite files that were edited after an import.
+        force: whether to overwrite files that were edited after an import; answers in `questions.csv` are kept.
         as_json: whether to print one JSON object instead of text.
 
     Returns:
-        0: everything was converted. 2: a path does not exist, nothing could be read, or `out` cannot be written. 3:
-        there is something to decide, or something could not be read. 130: interrupted by Ctrl-C. 141: standard output
-        is a closed pipe.
+        0: everything was converted. 2: a path does not exist, nothing could be read, answers cannot be used, or `out`
+        cannot be written. 3: there is something to decide, or something could not be read. 130: interrupted by Ctrl-C
+        or SIGTERM. 141: standard output is a closed pipe.
     """
     modes = {name: WindowsAuth(mode) for mode, name in windows_auth}
     output = OutputFolder(out, force=force)
@@ -275,7 +275,10 @@ class _ProgressLine:
 
 @contextmanager
 def _handle_interrupts() -> Iterator[list[int]]:
-    """Yield a list to which a received SIGINT or SIGTERM is added; a second one raises KeyboardInterrupt."""
+    """Yield a list to which a received SIGINT or SIGTERM is added; a second one raises KeyboardInterrupt.
+
+    Outside the main thread, Python cannot handle signals, so the list stays empty.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

@@ -93,7 +93,7 @@ def single_row(
         nullable: the variables that may be null, which in SSIS are those of type Object.
 
     Raises:
-        SqlResultError: when the task runs: there is no row, no such column, or the value is null.
+        SqlResultError: when the task runs: there is no result set, no row or no such column, or the value is null.
     """
 
     def process(result_sets: list[ResultSet]) -> dict[str, Any]:
@@ -114,6 +114,9 @@ def full_result_set(variable: str, *, outputs: Sequence[str] = (), nullable: Col
     Args:
         variable: the name of the Object variable.
         outputs, nullable: as in `single_row`.
+
+    Raises:
+        SqlResultError: when the task runs: there is no result set, or the value of an output is null.
     """
 
     def process(result_sets: list[ResultSet]) -> dict[str, Any]:
@@ -129,6 +132,9 @@ def result_rows(columns: Mapping[str, int | str]) -> Processor:
 
     Args:
         columns: the column of each field of a row, by the name of the field, as in `single_row`.
+
+    Raises:
+        SqlResultError: when the task runs: there is no result set, or no such column.
     """
 
     def process(results: list[Any], descriptions: list[Any]) -> list[Any]:  # noqa: ARG001
@@ -189,5 +195,5 @@ def _find_column(columns: Sequence[str], column: int | str) -> int:
             return positions[0]
     raise SqlResultError(
         f"The result set has no column {column!r}; its columns are {', '.join(map(repr, columns))}.",
-        remedy="Give the column that name in the statement (AS), or its number from 0 in the DAG.",
+        remedy="Name a column so in the statement (AS), or write the number of a column, from 0, in the DAG.",
     )

@@ -280,7 +280,7 @@ class ScriptParser(ABC):
         return self._assigned
 
     def _parse_result(self) -> None:
-        """Parse what is assigned to `Dts.TaskResult`, which has to be success."""
+        """Parse what is assigned to `Dts.TaskResult`, which must be success."""
         words: list[str] = []
         while self._peek() != self._STATEMENT_END:
             words.append(self._take().text.lower())

@@ -53,7 +53,7 @@ FINDING_MEANINGS = {
     "connection-parameter": "A project parameter sets a property of the connection manager; its value was used.",
     "connection-manager-property": "A property of the connection string has an invalid or ambiguous value.",
     "no-smtp-server": "SmtpServer is empty, and SSIS fails here; complete the connection.",
-    "port-in-smtp-server": "SmtpServer has a port after the name, which SSIS ignores; the connection has that port.",
+    "port-in-smtp-server": "SmtpServer has a port after the name. SSIS always uses 25; the connection has that port.",
     "database-connection-became": "The Airflow connection that the connection manager of a database became.",
     "database-connection-missing": "The connection manager of a database was not found; define the connection.",
     "database-driver": "Check or choose the ODBC driver of a database.",

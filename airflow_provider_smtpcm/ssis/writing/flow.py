@@ -137,8 +137,8 @@ def row_field(name: str) -> str:
     return f"row.{name}" if name.isascii() and name.isidentifier() else f"row[{quote_string(name)}]"
 
 
-# What has to happen before an executable runs: pairs of the id of another one and its result; None if an expression is
-# tested.
+# What must happen before an executable runs: pairs of the id of another one and its result; None if an expression
+# decides instead.
 _Needs = frozenset[tuple[str, ConstraintValue | None]]
 
 

@@ -182,7 +182,7 @@ class HandlerValues:
         """Return the value that the handler leaves in a variable.
 
         Args:
-            setters: the ids of the executables that may have set it, which have to be in the handler.
+            setters: the ids of the executables that may have set it, which must be in the handler.
 
         Raises:
             _UnknownError, ExpressionError, NotTranslatable: as in `_compute`.
