@@ -171,6 +171,6 @@ def quote_answer(answer: str) -> str:
 def _default_question(finding: Finding) -> Question:
     """Return the question that asks whether the DAGs may stay as they are, one for all findings with this code.
 
-    It has no text: the reports know the meaning of the code.
+    It has no text: `report.entries` adds the one for its code.
     """
     return Question(key=finding.code, text="", guess=KEEP)

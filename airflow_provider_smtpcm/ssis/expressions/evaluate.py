@@ -116,7 +116,7 @@ def _look_up(name: str, variables: Mapping[str, object]) -> Value:
         if candidate in variables:
             return to_value(variables[candidate])
     similar = [candidate for candidate in variables if candidate.lower() == name.lower()]
-    remedy = f"Names are case-sensitive: did you mean {similar[0]}?" if similar else "Give it a value."
+    remedy = f"Names are case-sensitive: did you mean {similar[0]}?" if similar else "Define it, or write its value."
     raise ExpressionError(f"The variable {name} is not defined.", remedy=remedy)
 
 

@@ -342,8 +342,8 @@ def _with_text(question: Question, finding: Finding) -> Question:
     text = finding.text.removesuffix(quote_answer(finding.answer))
     return replace(
         question,
-        text=f"{finding.where}: {text} {finding.remedy} Answer {KEEP} if it may stay so, here and wherever else the "
-        "report asks this.",
+        text=f"{finding.where}: {text} {finding.remedy} Answer {KEEP} if it may stay as it is, here and wherever else "
+        "the report asks this.",
     )
 
 

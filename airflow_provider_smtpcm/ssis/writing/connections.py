@@ -429,12 +429,12 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
 
 
 def known_properties(connection_string: str) -> str:
-    """Return a connection string with the properties that SSIS knows, so without credentials."""
+    """Return a connection string with only the properties that SSIS defines, so without credentials."""
     return "".join(f"{name}={value};" for name, value in _split_properties(connection_string)[0].items())
 
 
 def _split_properties(text: str) -> tuple[dict[str, str], bool, set[str]]:
-    """Return the properties that SSIS knows, whether others contain credentials, and the names of the others."""
+    """Return the properties that SSIS defines, whether others contain credentials, and the names of the others."""
     values: dict[str, str] = {}
     others: set[str] = set()
     has_credentials = False

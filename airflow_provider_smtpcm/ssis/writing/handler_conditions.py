@@ -163,7 +163,7 @@ def make_test(expression: str, scope: Scope, symbols: SymbolTable, task_name: st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """When an executable of an event handler runs, as far as the DAG can know.
+    """When an executable of an event handler runs, as far as the DAG can determine it.
 
     Args:
         condition: its condition, if no task of the handler fails.

@@ -40,7 +40,7 @@ _TOKEN = re.compile(
         | (?P<marker>\?) | @@\w+ | (?P<name>@[\w@$\#]+)""",
     re.VERBOSE | re.DOTALL,
 )
-# SQL Server's tools, and so SSIS, split a script at these lines; no server knows them.
+# SQL Server's tools, and so SSIS, split a script at these lines; a server rejects them.
 _BATCH_SEPARATOR = re.compile(r"^[ \t]*GO(?:[ \t]+(?P<count>\d+))?[ \t]*;?[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CALL_ESCAPE = re.compile(r"\s*\{.*\}\s*", re.DOTALL)
 _TEXT = "nvarchar(max)"
@@ -288,7 +288,7 @@ def translate_statement(
         if parameters:
             raise NotTranslatable(
                 "The statement has parameters, and GO divides it into several.",
-                remedy="Remove GO, or make a task of each part.",
+                remedy="Remove GO, or make each part a task of its own.",
             )
         return SqlStatement(batches=batches)
     text = batches[0] if batches else text
