@@ -1,4 +1,4 @@
-"""Airflow's e-mail backend (`email_on_failure`, `email_on_retry`) through a connection of type `smtpcm`.
+"""Airflow's email backend (`email_on_failure`, `email_on_retry`) through a connection of type `smtpcm`.
 
     [email]
     email_backend = airflow_provider_smtpcm.email_backend.send_email
@@ -78,7 +78,7 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
     custom_headers: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Send one mail, as Airflow's e-mail backend.
+    """Send one mail, as Airflow's email backend.
 
     Args:
         to: the recipients, as for Airflow's own backend: a string of addresses separated by `,` or `;`, or a list of
@@ -199,7 +199,7 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     if (error_text := _find_unknown_outcome(fingerprint)) is not None:
         log.warning(
             "%r to %s was not sent again: the server did not confirm the first attempt, which may have delivered it. "
-            "Airflow 3.1 calls the e-mail backend a second time if it raises an error.",
+            "Airflow 3.1 calls the email backend a second time if it raises an error.",
             mail.subject,
             recipients,
         )

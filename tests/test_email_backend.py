@@ -1,4 +1,4 @@
-"""Airflow's e-mail backend: `email_on_failure` through our connection, with the arguments that Airflow passes."""
+"""Airflow's email backend: `email_on_failure` through our connection, with the arguments that Airflow passes."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class _Check:
         elif failure is not None and self._is_binding_suspect(failure):
             remedy += (
                 " To find out which binding the server accepts, run the check with --bindings; if the password is "
-                "wrong, its two additional sign-ins count towards a lockout."
+                "wrong, its two additional sign-ins count toward a lockout."
             )
         if failure is not None and time.monotonic() >= self._give_up_at:
             remedy += f" (The check takes {CHECK_SECONDS:g} seconds at most, whatever 'Timeout' says.)"
@@ -136,7 +136,7 @@ class _Check:
         if self._every_binding and manager.password:
             recorder.info(
                 CheckStep.SETTINGS,
-                "--bindings signs in up to three times: a wrong password counts three times towards a lockout.",
+                "--bindings signs in up to three times: a wrong password counts three times toward a lockout.",
             )
         context: ssl.SSLContext | None = None
         if manager.ssl_mode is not SslMode.NONE:

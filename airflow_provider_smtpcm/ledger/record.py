@@ -229,7 +229,7 @@ class Block:
 class LedgerStore:
     """Reads and writes the head record and the blocks of one task's ledger.
 
-    A failed request is retried for 7.5 s, since no mail may be sent that cannot be recorded.
+    A failed request is retried for 7.5 s, since mail that cannot be recorded must not be sent.
 
     Args:
         store: the task's state store.

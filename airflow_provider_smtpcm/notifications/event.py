@@ -63,7 +63,7 @@ class Event:
         of_dag: whether the event is about a whole run.
         dag_id: the DAG.
         task_id: the task; None for a whole run.
-        task_name: its name in the Airflow UI: its `task_display_name`, or else its id without those of its groups.
+        task_name: its name in the Airflow UI: its `task_display_name`, or else its id without its groups' prefix.
         map_index: the map index of a mapped task.
         map_label: the label of a mapped task, rendered from its `map_index_template`.
         run_id: the run.
@@ -115,7 +115,7 @@ class Event:
 
     @property
     def name(self) -> str:
-        """The DAG and the task, with the map index, on one line."""
+        """The DAG and the task on one line; for a mapped task, with its label or else its map index."""
         if self.of_dag or not self.task_id:
             return self.dag_id or "an unknown DAG"
         index = self.map_label or (None if self.map_index is None else str(self.map_index))

@@ -108,7 +108,7 @@ def describe_interruption(interruption: BaseException) -> str:
 
 
 def release_fully(lock: threading.RLock | threading.Condition) -> None:
-    """Release a lock as often as this thread holds it, so that other threads do not wait for it.
+    """Release a lock as many times as this thread holds it, so that other threads do not wait for it.
 
     A signal handler may raise after a `with` statement has acquired the lock and before its block begins: with a
     Condition, and from Python 3.14 on with any lock.

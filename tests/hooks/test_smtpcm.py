@@ -87,7 +87,7 @@ def test_the_error_of_an_invalid_connection_has_its_id(connect: Connect) -> None
 
 
 def test_threads_that_share_a_hook_share_its_cached_values(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a wrong password would count towards a lockout once for each thread."""
+    """Otherwise a wrong password would count toward a lockout once for each thread."""
     look_up, looked_up = SmtpConnectionManagerHook.get_connection, []
     everybody = threading.Barrier(3, timeout=0.5)
 
@@ -151,8 +151,8 @@ def test_the_test_button_never_waits_longer_than_its_limit(connect: Connect, mon
 @pytest.mark.parametrize(
     ("ssl_mode", "users", "words"),
     [
-        ("starttls", ALICE, ("TLSv1.3", "signed in by NTLM", "octets")),
-        ("implicit", ALICE, ("TLSv1.3", "signed in by NTLM")),
+        ("starttls", ALICE, ("TLSv1.3", "signed in with NTLM", "octets")),
+        ("implicit", ALICE, ("TLSv1.3", "signed in with NTLM")),
         ("none", None, ("clear text", "anonymous")),
     ],
 )

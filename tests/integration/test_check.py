@@ -57,7 +57,7 @@ def test_a_server_without_ntlm_fails_at_the_mechanisms(postfix: Postfix, check_i
     """It names what there is."""
     manager = manager_of(postfix, port=postfix.basic_only_port, login="alice", password=postfix.users["alice"])
     found = check_it(manager)
-    found.assert_failed_at("mechanisms", "sends no password by PLAIN or LOGIN")
+    found.assert_failed_at("mechanisms", "sends no password with PLAIN or LOGIN")
     assert "it offers PLAIN, LOGIN" in found.details["mechanisms"]
 
 

@@ -104,7 +104,7 @@ def test_what_the_kdc_says_of_an_account_is_passed_on(
 
 @pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
 def test_a_password_that_the_kdc_calls_wrong_is_tried_nowhere_else(protocol: str, binding_server: Serve) -> None:
-    """NTLM with the same password would count towards a lockout again."""
+    """NTLM with the same password would count toward a lockout again."""
     server = binding_server(channel_binding="allow")
     connection = manager(server, login="alice@corp.example", password="wrong-horse", windows_protocol=protocol)
     assert "the password is wrong" in str(failure(connection))
@@ -439,7 +439,7 @@ def test_the_log_says_what_was_offered_what_was_taken_and_why(
         pass
     said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
     assert any("offered before TLS: " in line and "STARTTLS" in line for line in said)
-    taken = "offers GSSAPI GSS-SPNEGO; signing in by GSSAPI (Kerberos) as alice@CORP.EXAMPLE (Kerberos is preferred)"
+    taken = "offers GSSAPI GSS-SPNEGO; signing in with GSSAPI (Kerberos) as alice@CORP.EXAMPLE (Kerberos is preferred)"
     assert any(taken in line for line in said)
 
 

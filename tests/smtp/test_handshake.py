@@ -349,7 +349,7 @@ def test_a_sign_in_refused_on_any_leg_ends_there(code: int, leg: int, manager_fo
     ("challenge", "complaint"),
     [("not//base64!", "not base64"), ("aGVsbG8=", "cannot be used"), ("", "it ends too early")],
 )
-def test_a_challenge_that_cannot_be_read_is_cancelled(challenge: str, complaint: str, manager_for: ManagerFor) -> None:
+def test_a_challenge_that_cannot_be_read_is_canceled(challenge: str, complaint: str, manager_for: ManagerFor) -> None:
     """We give up, and say so (RFC 4954 4)."""
     script = f"{NTLM_OFFERED}\nC: AUTH NTLM\nS: 334 ntlm supported\nC: *\nS: 334 {challenge}\nC: ?\nS: 501 cancelled"
     with Dialogue(script) as dialogue, pytest.raises(AuthenticationError, match=complaint):
@@ -382,7 +382,7 @@ def test_nothing_that_auth_says_is_logged(manager_for: ManagerFor, caplog: pytes
         pass
     assert "AUTH NTLM" in caplog.text
     # Why not by Kerberos: one reason where its libraries are, another where not, and no full stop within the brackets.
-    assert re.search(r"signing in by NTLM as CORP\\alice \([^()]*[^.]\)\.", caplog.text)
+    assert re.search(r"signing in with NTLM as CORP\\alice \([^()]*[^.]\)\.", caplog.text)
     assert "TlRMTVNTUA" not in caplog.text
     assert "NTLMSSP" not in caplog.text
     assert "correct horse" not in caplog.text
