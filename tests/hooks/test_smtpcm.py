@@ -127,7 +127,7 @@ def test_the_test_button_names_the_fault_and_its_remedy(
 ) -> None:
     """With a real server, and without the password."""
     with Relay(**relay_settings) as relay:  # type: ignore[arg-type]
-        # Only who waits for a greeting that comes within TLS has to wait for the time limit.
+        # Only a client that expects the greeting within TLS has to wait for the time limit.
         is_silent = relay_settings.get("ssl_mode") == "implicit"
         definition = relay.airflow_connection(timeout=3 if is_silent else 60)
         for name, value in changes.items():

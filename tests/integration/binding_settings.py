@@ -66,7 +66,7 @@ class StoredMail:
     """A received mail.
 
     Args:
-        authenticated_as: None for a client that did not log in, which only a server without mechanisms allows.
+        authenticated_as: None for a client that did not sign in, which only a server without mechanisms allows.
     """
 
     authenticated_as: str | None

@@ -28,7 +28,7 @@ class Refused(Exception):  # noqa: N818  (what happened is no error of ours)
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """The client that logged in.
+    """The client that signed in.
 
     Args:
         protocol: `kerberos` or `ntlm`, whichever mechanism carried it.

@@ -206,7 +206,7 @@ def test_a_keytab_that_is_older_than_the_password_has_to_be_made_anew(
 def test_a_file_that_is_neither_keytab_nor_cache_is_a_typed_error(
     what: str, gssapi_postfix: GssapiPostfix, tmp_path: Path
 ) -> None:
-    """Whatever stands in it."""
+    """Whatever it contains."""
     junk = tmp_path / "junk"
     junk.write_bytes(b"\x05\x02junk" * 10)
     assert isinstance(failure(manager(gssapi_postfix, "starttls_port", **{what: str(junk)})), AuthenticationError)
@@ -287,7 +287,7 @@ def test_a_kdc_that_is_silent_is_waited_for_once_for_each_hook(
 
 @pytest.fixture
 def swallowing_kdc(kerberos: KerberosRealm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process's KDC takes packets and connections, and never says anything, as behind some firewalls."""
+    """This process's KDC accepts packets and connections, and never replies, as behind some firewalls."""
     with socket.create_server((LOOPBACK, 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         port = tcp.getsockname()[1]
         udp.bind((LOOPBACK, port))

@@ -207,7 +207,7 @@ def test_a_deadline_may_be_text() -> None:
 
 
 def test_a_link_is_a_web_address_or_none() -> None:
-    """A mail program might run any other scheme."""
+    """A mail client might run any other scheme."""
     assert read_event(task_failed(log_url="javascript:alert(1)")).url is None
 
 

@@ -1,4 +1,4 @@
-"""What the UI shows of a task's fields: as they were sent, whole enough to be read, and never a reason to fail."""
+"""A task's fields in the UI: as they were sent, complete enough to be read, and never a reason to fail."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_without_variables_it_speaks_of_none() -> None:
 
 
 def test_in_a_walk_through_it_passes_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """So that nobody takes the run for a real one."""
+    """So that the run is not mistaken for a real one."""
     task = PlaceholderOperator(task_id="copy", ssis_kind="Microsoft.FileSystemTask", sets=["User::File"], passes=True)
     with caplog.at_level(logging.WARNING):
         task.execute({})

@@ -28,13 +28,13 @@ class Taken:
 
 
 class CarelessServer(Listening):
-    """It accepts everything from everybody."""
+    """It accepts everything from everyone."""
 
     def __init__(self) -> None:
         super().__init__()
         #: Every message, in no particular order.
         self.taken: list[Taken] = []
-        #: What was said where a command was expected, and is none.
+        #: What was sent where a command was expected, and is none.
         self.odd: list[str] = []
 
     def converse(self, peer: socket.socket) -> None:
