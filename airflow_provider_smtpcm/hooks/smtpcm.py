@@ -243,7 +243,7 @@ class SmtpConnectionManagerHook(BaseHook):
             connections, rate_limit: as in `send_many`.
             retry_for: how long (s) to retry a mail, or connecting if the server cannot be reached; 0: mails are not
                 retried, and connecting is attempted three times.
-            journal: records each request before it is sent, and its result afterwards; None: no record.
+            journal: records each request before it is sent, and its result afterward; None: no record.
             cancellation: cancels the sending; None: it cannot be canceled.
         """
         from airflow_provider_smtpcm.smtp.retry import RetryQueue

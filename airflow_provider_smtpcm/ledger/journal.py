@@ -28,7 +28,7 @@ _GATHER_SECONDS = 0.05
 
 
 class LedgerJournal:
-    """Records requests in a ledger before they are sent, and their results afterwards; see `smtp.retry.Journal`.
+    """Records requests in a ledger before they are sent, and their results afterward; see `smtp.retry.Journal`.
 
     Args:
         ledger: an open ledger.

@@ -1,6 +1,6 @@
 """The ledger of a task: the state of each row, written to Airflow's task state store before and after it is sent.
 
-A row is reserved before it is sent, and its result is recorded afterwards. If the process is killed, the rows that were
+A row is reserved before it is sent, and its result is recorded afterward. If the process is killed, the rows that were
 reserved and have no result may have been delivered.
 """
 

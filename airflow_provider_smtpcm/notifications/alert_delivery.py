@@ -81,9 +81,10 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
 def send_alert(
     hook: SmtpConnectionManagerHook, request: SendRequest, retry_for: float, *, started_at: float
 ) -> Delivery:
-    """Send a mail, retry it while it is refused temporarily, and return within `retry_for` + 15 seconds.
+    """Send a mail, retry it while it is refused temporarily, and stop after `retry_for` + 15 seconds.
 
-    A server that this process failed to reach within the last minute gets a single attempt of 3 seconds.
+    A server that this process failed to reach within the last minute gets a single attempt of 3 seconds. A mail that is
+    in flight then gets up to 3 seconds more for its final reply; see `CancellationToken`.
 
     Args:
         hook: the hook of the connection.

@@ -94,7 +94,7 @@ def test_threads_that_share_a_hook_share_its_cached_values(connect: Connect, mon
     def get_connection(conn_id: str) -> object:
         looked_up.append(conn_id)
         with contextlib.suppress(threading.BrokenBarrierError):
-            everybody.wait()  # the others have the time to come here, too
+            everybody.wait()  # the other threads have time to get here too
         return look_up(conn_id)
 
     monkeypatch.setattr(SmtpConnectionManagerHook, "get_connection", staticmethod(get_connection))

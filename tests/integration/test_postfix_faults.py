@@ -1,4 +1,4 @@
-"""Merges through a real Postfix that refuses some, or is stopped in the middle; and through a sink that goes wrong."""
+"""Merges through a real Postfix that refuses some recipients or is stopped; and through a sink with faults."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Task:
     tries: int = 0
 
     def attempt(self, rows: Any, **fields: Any) -> AirflowException | None:
-        """One more try, which is not the last; the error with which it ends."""
+        """One more attempt, which is not the last; return the error with which it ends."""
         self.tries += 1
         task = merge(**{"rows": rows, "report_file": str(self.report_file), **self.fields, **fields})
         around = context(try_number=self.tries, max_tries=9) | {"task_state_store": self.store}
@@ -110,7 +110,7 @@ class Task:
         return [line for line in lines if try_number in (None, line["try_number"])]
 
     def outcomes(self, try_number: int | None = None) -> dict[str, str]:
-        """By the key of the row, what the last line about it says."""
+        """The last line of each row, by its key."""
         return {line["key"]: line["outcome"] for line in self.lines(try_number)}
 
 
@@ -144,7 +144,7 @@ def arrived(postfix: FaultyPostfix, count: int) -> Counter[str]:
 def test_exactly_those_whom_the_server_refuses_are_reported_and_the_others_have_it_once(
     postfix: FaultyPostfix, task: Callable[..., Task]
 ) -> None:
-    """Soft and hard ones, each with the server's own words."""
+    """Temporary and permanent ones, each with the server's reply."""
     names = [f"p{number}" for number in range(60)]
     soft, hard = names[5::20], names[9::20]
     postfix.access.actions = {f"{name}@corp.example": SOFT for name in soft}
@@ -188,7 +188,7 @@ def test_the_next_try_asks_only_those_again_who_were_refused_for_now(
 def test_a_soft_refusal_that_is_lifted_while_the_task_waits_is_none(
     postfix: FaultyPostfix, task: Callable[..., Task]
 ) -> None:
-    """Within the try, on the same connection."""
+    """Within the attempt, on the same connection."""
     rows = people(*(f"p{number}" for number in range(20)))
     busy = {row["email"]: SOFT for row in rows[::7]}
     postfix.access.actions = dict(busy)
@@ -213,7 +213,7 @@ def test_a_soft_refusal_that_is_lifted_while_the_task_waits_is_none(
 def test_a_stop_in_the_middle_of_a_merge_loses_and_doubles_nothing(
     retry_for: float, postfix: FaultyPostfix, task: Callable[..., Task]
 ) -> None:
-    """With patience the try gets over it; without, the next one sends what is left."""
+    """With `retry_for` the attempt outlasts it; without, the next one sends the rest."""
     rows = people(*(f"p{number}" for number in range(600)))
     sending = task(retry_for=retry_for)
 
@@ -307,7 +307,7 @@ FAULTS = [
         for command in ("mail", "data")
     ),
     Fault(("-W", ".:9", "-p"), "unknown", OutcomeUnknownError, retryable=False, mails=FEW),
-    # It says no before the message is over, and listens no more.
+    # It refuses before the end of the message, and reads no more.
     Fault(("-A", "0"), "refused", RefusedError, retryable=False),
 ]
 

@@ -62,7 +62,7 @@ def manager(server: GssapiPostfix | BindingServer, port: str = "port", **setting
 
 
 def failure(connection: SmtpConnectionManager, authenticator: WindowsAuthenticator | None = None) -> MailError:
-    """How signing in fails."""
+    """The error of a failed sign-in."""
     with pytest.raises(MailError) as caught:
         Session(connection, authenticator=authenticator).open()
     assert caught.value.__cause__ is None
@@ -321,7 +321,7 @@ def test_the_sessions_of_a_batch_wait_together_for_a_kdc_that_is_silent(swallowi
 
 
 def test_a_kdc_that_answers_again_is_asked_again(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
-    """By the same hook; the request that was given up has its answer then."""
+    """With the same hook; the abandoned request then gets its answer."""
     connection = manager(
         gssapi_postfix,
         "starttls_port",
@@ -383,7 +383,7 @@ def test_after_a_535_nothing_weaker_is_tried(protocol: str, binding_server: Serv
 def test_a_mechanism_that_is_not_offered_is_named(
     mechanisms: tuple[str, ...], protocol: str, said: str, binding_server: Serve, kerberos: KerberosRealm
 ) -> None:
-    """With what is offered; nothing falls to anonymous."""
+    """With what is offered; nothing falls back to anonymous."""
     server = binding_server(channel_binding="allow", mechanisms=mechanisms)
     connection = manager(server, ccache=kerberos.ccache("alice"), windows_protocol=protocol)
     assert said in str(failure(connection))
@@ -411,7 +411,7 @@ def test_a_refused_account_is_tried_once_for_each_hook(
 def test_kerberos_that_vanishes_from_the_offer_is_not_replaced_by_ntlm(
     binding_server: Serve, kerberos: KerberosRealm
 ) -> None:
-    """Who strips it may be after the response of NTLM."""
+    """Whoever strips it may want the NTLM response."""
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     account = {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
     authenticator = WindowsAuthenticator(manager(server, **account))

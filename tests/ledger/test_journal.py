@@ -72,7 +72,7 @@ def passed_on(admitted: Iterator[SendRequest | float], seconds: float = 60) -> S
             return send_request
         assert time.monotonic() < until
         time.sleep(0.001)
-    raise AssertionError("nothing is passed on any more")
+    raise AssertionError("nothing more is passed on")
 
 
 def known_after(send_request: SendRequest, delivery: Delivery) -> PriorRow | None:
@@ -385,7 +385,7 @@ def test_what_was_to_be_sent_in_spite_of_a_doubt_and_was_not_stays_in_doubt() ->
 
 
 def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
-    """Once everybody has, the mail is accepted."""
+    """Once every recipient has it, the mail is accepted."""
     store = Memory()
     ledger = in_doubt(store)
     journal = LedgerJournal(ledger, fingerprint)

@@ -1,4 +1,4 @@
-"""The report has a line for each row as it finishes, whatever happens afterwards."""
+"""The report has a line for each row as it finishes, whatever happens afterward."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_the_state_of_a_killed_task_is_looked_up(states: dict[str, str] | None, 
 
 
 def test_a_task_that_is_killed_in_its_last_try_has_failed_while_its_state_is_running() -> None:
-    """Airflow 3.1 runs the callback before its database has the final state, and once more afterwards."""
+    """Airflow 3.1 runs the callback before its database has the final state, and once more afterward."""
     early = read_event(task_killed({"load_orders": "running"}, try_number=3, max_tries=2))
     late = read_event(task_killed({"load_orders": "failed"}, try_number=3, max_tries=2))
     assert (early.kind, early.state, early.key) == (EventKind.FAILURE, "failed", late.key)

@@ -189,7 +189,7 @@ def test_what_is_in_doubt_is_named_also_where_the_rows_have_changed(
 
 
 def test_what_is_in_doubt_is_named_where_there_are_fewer_rows_than_before(behind: Behind, tmp_path: Path) -> None:
-    """Those that are there in their place, and those that are not there any more."""
+    """Those that are still in their place, and those that no longer exist."""
     store, report = Kept(), tmp_path / "report.jsonl"
     with Server() as server:
         behind(server)

@@ -291,7 +291,7 @@ def test_a_store_that_goes_away_after_the_mail_was_sent_leaves_it_in_doubt(behin
 
 
 def test_who_was_refused_for_now_is_asked_alone_by_the_next_try(behind: Behind) -> None:
-    """The mail is the same, and so is its Message-ID; its header names everybody."""
+    """The mail is the same, and so is its Message-ID; its header names everyone."""
     store, busy = Kept(), [True]
     with Server(until(busy, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
         behind(server)

@@ -381,7 +381,7 @@ def test_nothing_that_auth_says_is_logged(manager_for: ManagerFor, caplog: pytes
     ):
         pass
     assert "AUTH NTLM" in caplog.text
-    # Why not by Kerberos: one reason where its libraries are, another where not, and no full stop within the brackets.
+    # Why not Kerberos: the reason depends on whether its libraries are installed; no period within the parentheses.
     assert re.search(r"signing in with NTLM as CORP\\alice \([^()]*[^.]\)\.", caplog.text)
     assert "TlRMTVNTUA" not in caplog.text
     assert "NTLMSSP" not in caplog.text

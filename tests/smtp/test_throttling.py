@@ -151,7 +151,7 @@ def test_a_complaint_now_and_then_is_no_reason_to_pause_for_longer_each_time() -
 
 
 def test_once_enough_was_taken_the_next_pause_is_short_again() -> None:
-    """What happened in the night is forgotten in the morning."""
+    """Throttling from hours ago no longer counts."""
     pace = RateController(1, None)
     for _ in range(8):
         pace.on_throttled()

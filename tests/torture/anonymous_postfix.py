@@ -10,7 +10,7 @@ from tests.integration.loopback_postfix import ANONYMOUS, LoopbackPostfix, Postf
 
 
 class AnonymousPostfix(LoopbackPostfix):
-    """Postfix that takes mail from anybody on this machine, for anybody, and stores each recipient's copy in a file."""
+    """Postfix that accepts mail from this machine for any recipient, and stores each recipient's copy in a file."""
 
     anonymous_port: int
     services: ClassVar = {"anonymous_port": ANONYMOUS}

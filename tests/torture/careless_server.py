@@ -1,6 +1,6 @@
 r"""A server that takes any line end for one: `\r\n`, `\n` and `\r`, and a lone dot between any two of them for the end.
 
-Servers like it are what SMTP smuggling lives on: whatever in a message could look like its end to anybody ends it here,
+SMTP smuggling needs servers like it: whatever may look like the end of a message to any server ends it here,
 and what follows would be commands, and a mail of its own.
 """
 

@@ -1,7 +1,7 @@
 """A relay that follows a schedule of faults, step by step, and remembers what it really took responsibility for.
 
 It answers each command as it comes to it. When a client hangs up on it although nothing was amiss, it counts that too:
-on a machine that is too busy a time limit may strike a relay that did nothing wrong.
+on a machine that is too busy a time limit may pass although the relay did nothing wrong.
 """
 
 from __future__ import annotations

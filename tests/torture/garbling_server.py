@@ -1,6 +1,6 @@
-"""A mail server that says any octets instead of one of its replies, and then ends in some way, or goes on.
+"""A mail server that sends any octets instead of one of its replies, and then ends in some way, or continues.
 
-It knows when it has a message in full, so that nobody can call one "not sent" that it has.
+It knows when it has a message in full, so that a test can tell whether one that it has is reported as not sent.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Pace(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """What is said instead of a reply, and how.
+    """What is sent instead of a reply, and how.
 
     Args:
         only: at which time that the step comes up, over all connections, counted from 1; None: every time.

@@ -1,6 +1,6 @@
 """Any octets instead of any reply: a typed error or one of the five outcomes, in bounded time and memory.
 
-Before the final dot nothing has been sent, and that is said; behind it nobody knows, and that is said.
+Before the final dot nothing was delivered, after it the outcome is unknown; the error says so in either case.
 """
 
 from __future__ import annotations

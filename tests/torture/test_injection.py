@@ -1,6 +1,6 @@
-"""10,000 hostile mails: each is refused as it is made, or everybody sees one mail with what was meant and nothing else.
+"""10,000 hostile mails: each is refused as it is made, or every reader sees one mail with exactly what was meant.
 
-Everybody: a server that takes any line end for the end of a message, an octet reader of this folder's own, Python's
+Every reader: a server that takes any line end for the end of a message, an octet reader of this folder's own, Python's
 `email`, and Postfix. What was meant is known from the generator, not from the mail that was made of it.
 """
 

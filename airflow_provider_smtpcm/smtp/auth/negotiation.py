@@ -2,7 +2,7 @@
 
 Exchange offers the mechanisms GSSAPI and NTLM; other servers offer GSS-SPNEGO. The Kerberos protocol needs GSSAPI or
 GSS-SPNEGO; the NTLM protocol needs NTLM, GSS-SPNEGO or (as Exchange and .NET use it) GSSAPI. The choice is made once
-and nothing weaker is tried afterwards. pyspnego's own negotiation is not used, since it falls back to NTLM silently.
+and nothing weaker is tried afterward. pyspnego's own negotiation is not used, since it falls back to NTLM silently.
 """
 
 from __future__ import annotations

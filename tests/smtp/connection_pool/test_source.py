@@ -152,7 +152,7 @@ def test_no_mail_waits_in_a_servers_hands_for_the_next_one_to_be_made() -> None:
 
 
 def test_an_open_session_that_was_closed_while_it_was_idle_is_opened_again(manager_for: ManagerFor) -> None:
-    """Although it never carried a mail; and it stays open afterwards."""
+    """Although it never carried a mail; and it stays open afterward."""
     closed = f"{HELLO}\nS: 421 4.4.2 idle for too long"
     again = f"{HELLO}\n{ENVELOPE}\n{WANTED}\nMESSAGE\n{QUEUED}\nC: NOOP\nS: 250 ok\n{BYE}"
     with Dialogues(closed, again) as dialogues, Session(manager_for(dialogues)) as session:
