@@ -85,7 +85,7 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
             such strings.
         subject: line breaks become spaces, and longer text is cut to 500 characters.
         html_content: the HTML body, sent unchanged and without a plain-text body.
-        files: paths of attachments.
+        files: paths of attachments; None: no attachments.
         dryrun: log what would be sent, and send nothing.
         cc: further recipients, as in `to`.
         bcc: hidden recipients, as in `to`.
@@ -221,7 +221,7 @@ def _compute_fingerprint(conn_id: str, mail: Mail) -> str:
 
 
 def _find_unknown_outcome(fingerprint: str) -> str | None:
-    """Return the text of the error if this mail has a recent unknown outcome. Drops expired entries."""
+    """Return the text of the error if this mail has a recent unknown outcome, else None. Drops expired entries."""
     now = time.monotonic()
     for key, (since, _) in list(_unknown_outcomes.items()):
         if now - since >= UNKNOWN_OUTCOME_TTL:

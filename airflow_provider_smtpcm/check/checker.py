@@ -130,7 +130,7 @@ class _Check:
         )
 
     def _check_settings(self) -> ssl.SSLContext | None:
-        """Report the settings, and return the TLS context. No network."""
+        """Report the settings; return the TLS context, or None without TLS. No network."""
         recorder, manager = self._recorder, self._manager
         recorder.info(CheckStep.SETTINGS, _describe_settings(manager))
         if self._every_binding and manager.password:

@@ -283,6 +283,9 @@ def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
 
     Users paste the whole output of openssl, and single-line inputs drop its line breaks. Some also paste private keys,
     so no fault repeats the text.
+
+    Returns:
+        None if it is neither, which adds a fault.
     """
     if "-----BEGIN" not in text:
         if not _has_control_character(text):

@@ -100,7 +100,7 @@ class MergeResult:
             number: the row's number, from 1.
             key: its key; None: it has none.
             error: the reason.
-            delivery: the delivery of its mail, if the error was found only while sending it.
+            delivery: the delivery of its mail, if the error was found only while sending it; None: there was no mail.
             accepted: the recipients who have the mail from an earlier attempt.
         """
         self._count("failed", number, error, self._failed, {"row": number, "key": key, "reason": str(error)})

@@ -57,7 +57,7 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
 
     Args:
         conn_id: the id of the Airflow connection.
-        loop: the triggerer's event loop, if this is another thread of the triggerer.
+        loop: the triggerer's event loop, if this is another thread of the triggerer; else None.
 
     Raises:
         ConnectionSettingsError: there is no such connection, or its settings are invalid.

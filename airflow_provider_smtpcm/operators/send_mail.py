@@ -331,7 +331,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         return complete_mail(mail, hook.connection_manager, make_message_id=make_message_id)
 
     def _body(self, context: Context, name: str) -> str | None:
-        """Return the body in the field `name`, or in the file that the field `{name}_file` names."""
+        """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""
         value, file = getattr(self, name), getattr(self, f"{name}_file")
         if not file:
             return as_text(value)

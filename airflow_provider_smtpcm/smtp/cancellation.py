@@ -63,7 +63,7 @@ def get_single_delivery(deliveries: Iterable[Delivery], found: list[Delivery] | 
 
     Args:
         deliveries: the deliveries of the batch.
-        found: a list that receives the delivery even if this function raises.
+        found: a list that receives the delivery even if this function raises; None: none is needed.
 
     Raises:
         InterruptedDeliveryError: sending was interrupted after a recipient was accepted, or may have been.
