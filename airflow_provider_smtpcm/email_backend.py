@@ -1,4 +1,4 @@
-"""Airflow's e-mail backend (`email_on_failure`, `email_on_retry`) through a connection of type `smtpcm`.
+"""Airflow's email backend (`email_on_failure`, `email_on_retry`) through a connection of type `smtpcm`.
 
     [email]
     email_backend = airflow_provider_smtpcm.email_backend.send_email
@@ -78,14 +78,14 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
     custom_headers: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Send one mail, as Airflow's e-mail backend.
+    """Send one mail, as Airflow's email backend.
 
     Args:
         to: the recipients, as for Airflow's own backend: a string of addresses separated by `,` or `;`, or a list of
             such strings.
         subject: line breaks become spaces, and longer text is cut to 500 characters.
         html_content: the HTML body, sent unchanged and without a plain-text body.
-        files: paths of attachments.
+        files: paths of attachments; None: no attachments.
         dryrun: log what would be sent, and send nothing.
         cc: further recipients, as in `to`.
         bcc: hidden recipients, as in `to`.
@@ -199,7 +199,7 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     if (error_text := _find_unknown_outcome(fingerprint)) is not None:
         log.warning(
             "%r to %s was not sent again: the server did not confirm the first attempt, which may have delivered it. "
-            "Airflow 3.1 calls the e-mail backend a second time if it raises an error.",
+            "Airflow 3.1 calls the email backend a second time if it raises an error.",
             mail.subject,
             recipients,
         )
@@ -221,7 +221,7 @@ def _compute_fingerprint(conn_id: str, mail: Mail) -> str:
 
 
 def _find_unknown_outcome(fingerprint: str) -> str | None:
-    """Return the text of the error if this mail has a recent unknown outcome. Drops expired entries."""
+    """Return the text of the error if this mail has a recent unknown outcome, else None. Drops expired entries."""
     now = time.monotonic()
     for key, (since, _) in list(_unknown_outcomes.items()):
         if now - since >= UNKNOWN_OUTCOME_TTL:

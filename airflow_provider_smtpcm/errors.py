@@ -70,7 +70,7 @@ class MailError(Exception):
         message: what was tried and what the other side answered.
         remedy: what the reader can do about it; the last sentence of `str(error)`.
         phase: the stage that failed; None: the class's `default_phase`.
-        reply: the server's reply, if the error is due to one.
+        reply: the server's reply, if the error is due to one; else None.
         retryable: whether the same attempt may succeed later; None: the class's `default_retryable`.
     """
 

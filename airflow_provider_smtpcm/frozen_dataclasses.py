@@ -1,7 +1,7 @@
 """`Record`: the base of frozen dataclasses that inherit `==`, `hash` and `repr`. Pure.
 
-`dataclass` compiles these methods for each class, which takes a quarter of a millisecond a class, in every task
-process that imports it. The inherited ones do the same.
+`dataclass` compiles these methods for each class, which takes 0.25 ms per class in every task process that
+imports it. The inherited ones do the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Record:
-    """The base of a class with `@dataclass(frozen=True, eq=False, repr=False)`, which has at least two fields."""
+    """The base of a class with `@dataclass(frozen=True, eq=False, repr=False)` and at least one compared field."""
 
     __slots__ = ()
 

@@ -9,7 +9,7 @@ def get_provider_info() -> dict[str, object]:
     return {
         "package-name": "airflow-provider-smtpcm",  # has to be the distribution's canonical name
         "name": integration,
-        "description": "The SSIS SMTP connection manager: mail through servers that demand Windows Authentication.",
+        "description": "The SSIS SMTP connection manager: mail through servers that require Windows Authentication.",
         "integrations": [
             {
                 "integration-name": integration,

@@ -70,7 +70,7 @@ def show(mail: ReceivedMail) -> None:
     line = "-" * 78
     print(f"\n{line}\n{mail.content.decode(errors='replace').rstrip()}\n{line}")
     print(f"envelope             {mail.mail_from} -> {', '.join(mail.recipients)}")
-    print(f"authenticated as     {mail.authenticated_as} by {mail.mechanism}")
+    print(f"authenticated as     {mail.authenticated_as} with {mail.mechanism}")
     print(f"encrypted by         {mail.tls_version}\n", flush=True)
 
 

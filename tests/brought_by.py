@@ -32,7 +32,7 @@ def brought_by(requirement: str) -> set[str]:
 
 @cache
 def _installed() -> dict[str, set[str]]:
-    """The installed modules, and the distributions that they are from; reading all of that takes a second."""
+    """The installed modules, and the distributions that they are from; reading all of it takes a second."""
     return {module: set(map(canonicalize_name, of)) for module, of in metadata.packages_distributions().items()}
 
 

@@ -58,7 +58,7 @@ def within(seconds: int) -> Iterator[None]:
     """Fail if a block takes longer."""
 
     def time_is_up(_number: int, _frame: object) -> None:
-        raise AssertionError("it waits for ever")
+        raise AssertionError("it waits forever")
 
     before = signal.signal(signal.SIGALRM, time_is_up)
     signal.alarm(seconds)

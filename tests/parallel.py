@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Folders whose tests share an Airflow, and go to one worker.
 TOGETHER = ("tests/integration/connection_form/",)
-#: What takes longest is begun first: at the end no worker has long work left while the others have none.
+#: The longest tests start first: otherwise, at the end, one worker would still be busy with one.
 LONG = (
     "tests/integration/test_celery.py",
     "tests/integration/test_release.py",

@@ -1,4 +1,4 @@
-"""Airflow's e-mail backend: `email_on_failure` through our connection, with the arguments that Airflow passes."""
+"""Airflow's email backend: `email_on_failure` through our connection, with the arguments that Airflow passes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def relay(running_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Relay:
 
 
 def take_down(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `smtpcm_default` lead to a port that nobody listens on, as after a stop of its server."""
+    """Let `smtpcm_default` lead to a port on which nothing listens, as after its server stopped."""
     connection = {**relay.airflow_connection(from_address="airflow@corp.example"), "port": free_port()}
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: How long in vain, in seconds: what does not happen by then does not happen at all.
+#: The maximum wait, in seconds: what has not happened by then never will.
 PATIENCE = 60.0
 
 
@@ -13,8 +13,8 @@ def wait_until(condition: Callable[[], object], *, seconds: float = PATIENCE) ->
     """Return once the condition is true.
 
     Args:
-        condition: asked every few milliseconds; of another thread or process, which tells nobody of it.
-        seconds: after so many it is a failure.
+        condition: checked every few milliseconds; it depends on another thread or process, which gives no notice.
+        seconds: after this many the test fails.
     """
     deadline = time.monotonic() + seconds
     while not condition():

@@ -269,7 +269,7 @@ def _make_extension_class() -> type[Extension]:
 class _TokenPosition:
     """The position of a token in a template, to find out whether a literal there becomes part of the output.
 
-    A literal that names a template, is an argument of a function or is a subscript does not.
+    It does not if it names a template, is an argument of a function, or is a subscript.
     """
 
     def __init__(self) -> None:
@@ -317,7 +317,7 @@ def _track_literal(token: Token, token_class: type[Token]) -> Iterator[Token]:
 
 
 def _join_literals(stream: Iterable[Token], token_class: type[Token]) -> Iterator[Token]:
-    """Join adjacent literals, which Jinja's parser can do only if no filter separates them."""
+    """Join adjacent literals, since Jinja's parser cannot do so once each has the tracking filter."""
     literal: Token | None = None
     for token in stream:
         if literal is not None and token.type == "string":

@@ -113,7 +113,7 @@ class _Check:
         elif failure is not None and self._is_binding_suspect(failure):
             remedy += (
                 " To find out which binding the server accepts, run the check with --bindings; if the password is "
-                "wrong, its two additional sign-ins count towards a lockout."
+                "wrong, its two additional sign-ins count toward a lockout."
             )
         if failure is not None and time.monotonic() >= self._give_up_at:
             remedy += f" (The check takes {CHECK_SECONDS:g} seconds at most, whatever 'Timeout' says.)"
@@ -130,13 +130,13 @@ class _Check:
         )
 
     def _check_settings(self) -> ssl.SSLContext | None:
-        """Report the settings, and return the TLS context. No network."""
+        """Report the settings; return the TLS context, or None without TLS. No network."""
         recorder, manager = self._recorder, self._manager
         recorder.info(CheckStep.SETTINGS, _describe_settings(manager))
         if self._every_binding and manager.password:
             recorder.info(
                 CheckStep.SETTINGS,
-                "--bindings signs in up to three times: a wrong password counts three times towards a lockout.",
+                "--bindings signs in up to three times: a wrong password counts three times toward a lockout.",
             )
         context: ssl.SSLContext | None = None
         if manager.ssl_mode is not SslMode.NONE:

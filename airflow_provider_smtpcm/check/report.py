@@ -138,7 +138,7 @@ class Report:
 
 
 def remove_control_characters(text: str) -> str:
-    """Replace unprintable characters by `?`, since a server could control the terminal with them; keep line breaks."""
+    """Replace unprintable characters with `?`, since a server could control the terminal; keep line breaks."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
@@ -165,7 +165,7 @@ class StepRecorder(Trace):
         self._start = time.monotonic()
 
     def begin(self, step: Step | CheckStep) -> None:
-        """End the current step and begin another, if it is another. A step without lines is not reported."""
+        """End the current step and begin this one, unless they are the same. A step without lines is not reported."""
         if step != self._name:
             self.end()
             self._name = step
@@ -301,7 +301,7 @@ class CheckPrinter:
 
 
 def describe_chain(chain: list[bytes], *, host: str | None, authority_known: bool) -> tuple[list[str], list[str]]:
-    """Return lines that describe each certificate, and a sentence for each fault.
+    """Return lines that describe each certificate, and a sentence for each problem.
 
     Args:
         chain: the certificates in DER, the server's own first.
@@ -362,7 +362,7 @@ def _find_validity_problems(chain: list[Certificate]) -> list[str]:
             start = format_time(certificate.not_valid_before_utc.timestamp())
             problems.append(f"Certificate {number} is not valid before {start}; check this worker's clock too.")
         elif seconds_left < 0:
-            problems.append(f"Certificate {number} has expired: {format_time_left(seconds_left)}.")
+            problems.append(f"Certificate {number} expired {format_time_left(seconds_left)}.")
         elif seconds_left < _MIN_DAYS_LEFT * 86400:
             problems.append(f"Certificate {number} expires soon: {format_time_left(seconds_left)}.")
     return problems
@@ -381,7 +381,7 @@ def _describe_unknown_authority(chain: list[Certificate]) -> str:
 
 
 def _matches(host: str, name: str) -> bool:
-    """Return whether a name in a certificate covers a host. Only its first label may be `*` (RFC 6125 6.4)."""
+    """Return whether a name in a certificate covers a host. Only the name's first label may be `*` (RFC 6125 6.4)."""
     try:
         return ipaddress.ip_address(host) == ipaddress.ip_address(name)
     except ValueError:

@@ -217,7 +217,7 @@ CHECK = Command(
             {
                 "action": "store_true",
                 "help": "sign in once with each channel binding and list those that the server accepts; up to three "
-                "sign-ins, so a wrong password counts three times towards a lockout",
+                "sign-ins, so a wrong password counts three times toward a lockout",
             },
         ),
         # Airflow's command line keeps its log off standard output if there is an argument `output`.

@@ -17,8 +17,8 @@ from airflow_provider_smtpcm.frozen_dataclasses import Record
 EXTRA = "extra"
 
 BASIC_REFUSED = (
-    "Basic authentication (sending a password) is not supported, as in SSIS; choose 'Windows Authentication' for a "
-    "Windows account, or use the provider apache-airflow-providers-smtp for servers that want PLAIN, LOGIN or OAuth."
+    "As in SSIS, basic authentication (sending a password) is not supported; choose 'Windows Authentication' for a "
+    "Windows account, or use the provider apache-airflow-providers-smtp for servers that require PLAIN, LOGIN or OAuth."
 )
 
 
@@ -131,7 +131,7 @@ class Fault(Record):
 
     Args:
         field: the key of the setting that is wrong, or that was probably meant; or `EXTRA`.
-        code: what is wrong with it, of `FaultCode`.
+        code: what is wrong with it: one of `FaultCode`.
         details: values for the placeholders of the sentence; never a value that a user typed.
     """
 
@@ -188,6 +188,6 @@ def describe_value(value: object) -> str:
 
 
 def describe_path(path: str) -> str:
-    """Return an absolute path for a message. Any other text may be a password, and is only described."""
+    """Return an absolute path with a folder in it; only describe anything else, even `/x`, which may be a password."""
     bare = path.removeprefix("FILE:").removeprefix("DIR:")
     return path if bare.startswith("/") and bare.isprintable() and bare.count("/") > 1 else f"({describe_value(path)})"

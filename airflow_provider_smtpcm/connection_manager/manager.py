@@ -181,7 +181,7 @@ class SmtpConnectionManager(Record):
 
     @property
     def account(self) -> str | None:
-        r"""The Windows account for NTLM: the login, as `DOMAIN\login` if only `domain` names the domain."""
+        r"""The Windows account for NTLM: the login, as `DOMAIN\login` if only `domain` names it; None: no login."""
         if self.login and self.domain and "\\" not in self.login and "@" not in self.login:
             return f"{self.domain}\\{self.login}"
         return self.login

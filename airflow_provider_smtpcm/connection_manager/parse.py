@@ -181,7 +181,7 @@ def _merge_ssis_properties(settings: Settings, faults: Faults) -> None:
     auth_mode = {True: AuthMode.WINDOWS, False: AuthMode.ANONYMOUS, None: None}[properties.windows_authentication]
     ssl_mode = {True: SslMode.STARTTLS, False: SslMode.NONE, None: None}[properties.enable_ssl]
     if ssl_mode is SslMode.STARTTLS and settings["ssl_mode"] == SslMode.IMPLICIT:
-        ssl_mode = SslMode.IMPLICIT  # SSIS's EnableSsl demands encryption, of either kind
+        ssl_mode = SslMode.IMPLICIT  # SSIS's EnableSsl requires encryption, of either kind
     from_ssis = {"host": properties.server, "auth_mode": auth_mode, "ssl_mode": ssl_mode, "timeout": properties.timeout}
     for name, value in from_ssis.items():
         own, field = settings[name], ALL_FIELDS[name]
@@ -274,7 +274,7 @@ def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
 
 
 def _has_control_character(text: str) -> bool:
-    # Printable text has none, and needs no pattern, which would take long to compile.
+    # Printable text has none, and needs no pattern, which would take a long time to compile.
     return not text.isprintable() and re.search(_CONTROL, text) is not None
 
 
@@ -283,6 +283,9 @@ def _coerce_path_or_pem(field: Field, text: str, faults: Faults) -> str | None:
 
     Users paste the whole output of openssl, and single-line inputs drop its line breaks. Some also paste private keys,
     so no fault repeats the text.
+
+    Returns:
+        None if it is neither, which adds a fault.
     """
     if "-----BEGIN" not in text:
         if not _has_control_character(text):

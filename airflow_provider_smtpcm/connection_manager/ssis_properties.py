@@ -119,7 +119,7 @@ def _parse_boolean(key: str, value: str, properties: SsisProperties) -> bool | N
 
 
 def _parse_timeout(value: str, properties: SsisProperties) -> float | None:
-    """Return the timeout in seconds."""
+    """Return the timeout in seconds; None if it is empty, or cannot be read, which adds a fault."""
     if not value:
         return None
     if not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS and int(value) > 0):

@@ -122,7 +122,10 @@ def _format_name(function: Callable[..., Any]) -> str:
 
 
 def _has_value(name: str, value: object) -> bool:
-    """Whether a field is set; not by truthiness: DataFrame raises."""
+    """Whether a field is set. The default priority counts as not set.
+
+    Not decided by truthiness: a DataFrame raises.
+    """
     if value is None or (isinstance(value, Sized) and not len(value)):
         return False
     return name != "priority" or value != "normal"
@@ -149,7 +152,7 @@ def send_mail_task(
     set by the decorator or by the function, not by both.
 
     Args:
-        python_callable: the function; it cannot be asynchronous.
+        python_callable: the function, which cannot be asynchronous; None: the decorator is called with arguments only.
         multiple_outputs: whether each part of the delivery (`message_id`, `outcome`, ...) also becomes a separate
             XCom; None means no. The function's return annotation is ignored, since the task returns the delivery.
         kwargs: the arguments of `SendMailOperator`.

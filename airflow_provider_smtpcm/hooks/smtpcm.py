@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 class locked_cached_property(Generic[_T]):  # noqa: N801 - like `property` and `cached_property`
     """`functools.cached_property` with the instance's `cache_lock`: computed once, even if several threads read it.
 
-    The one in functools has no lock since Python 3.12, and before that a lock shared by all instances.
+    The one in functools has had no lock since Python 3.12; before that, all instances shared one.
     """
 
     def __init__(self, function: Callable[[Any], _T]) -> None:
@@ -209,7 +209,7 @@ class SmtpConnectionManagerHook(BaseHook):
     def send_many(
         self, mails: Iterable[Mail], connections: int = 1, *, rate_limit: float | None = None
     ) -> Generator[Delivery, None, None]:
-        """Send many mails over few sessions; yields one delivery for each mail, in the order in which they finish.
+        """Send many mails over one or more sessions; yield one delivery per mail, in the order in which they finish.
 
         A mail that fails raises nothing: check each `delivery.outcome`.
 
@@ -218,6 +218,10 @@ class SmtpConnectionManagerHook(BaseHook):
             connections: the maximum number of sessions.
             rate_limit: the maximum number of mails per minute over all sessions, as Exchange's MessageRateLimit
                 counts them; None: no limit.
+
+        Raises:
+            MailError: the connection cannot be used; no mail is sent.
+            ValueError: `connections` or `rate_limit` is not positive.
         """
         return self._sender(mails, connections=connections, rate_limit=rate_limit).deliveries()
 
@@ -234,11 +238,12 @@ class SmtpConnectionManagerHook(BaseHook):
         """Send requests, and retry transient refusals and unsent mails for a while; yields one delivery for each.
 
         Args:
-            requests: complete mails, each with a unique index; a float in place of a request is the time
-                (`time.monotonic`) until which there is no further one.
+            requests: complete mails, each with a unique index. A float instead of a request means that there is none
+                before this time (`time.monotonic`).
             connections, rate_limit: as in `send_many`.
-            retry_for: seconds for which a mail is retried, and connecting to a server that cannot be reached.
-            journal: records each request before it is sent, and its result afterwards; None: no record.
+            retry_for: how long (s) to retry a mail, or connecting if the server cannot be reached; 0: mails are not
+                retried, and connecting is attempted three times.
+            journal: records each request before it is sent, and its result afterward; None: no record.
             cancellation: cancels the sending; None: it cannot be canceled.
         """
         from airflow_provider_smtpcm.smtp.retry import RetryQueue
@@ -311,7 +316,7 @@ def describe_success(session: Session) -> str:
     facts = [
         f"Connected to {session.transport.peer} from {socket.gethostname()}",
         session.tls_version or "clear text, no TLS",
-        f"signed in by {session.authentication}" if session.authentication else "anonymous",
+        f"signed in with {session.authentication}" if session.authentication else "anonymous",
         f"messages up to {limit:,} octets" if limit else "no size limit given",
         f"offers {', '.join(key for key in session.extensions if key not in _MENTIONED) or 'no extensions'}",
     ]

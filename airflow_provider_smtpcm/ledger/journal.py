@@ -28,7 +28,7 @@ _GATHER_SECONDS = 0.05
 
 
 class LedgerJournal:
-    """Records requests in a ledger before they are sent, and their results afterwards; see `smtp.retry.Journal`.
+    """Records requests in a ledger before they are sent, and their results afterward; see `smtp.retry.Journal`.
 
     Args:
         ledger: an open ledger.
@@ -52,8 +52,8 @@ class LedgerJournal:
         """Pass requests on once they are recorded; the next ones are recorded while these are sent.
 
         Args:
-            requests: the requests. A float in place of a request is the time (`time.monotonic`) until which there is no
-                further request, unless a result arrives first.
+            requests: the requests. A float instead of a request means that there is none before this time
+                (`time.monotonic`), unless a result arrives first.
 
         Yields:
             Requests, and floats with the same meaning.
@@ -232,7 +232,7 @@ class PriorDelivery:
 
     def find_accepted(self) -> Delivery | None:
         """Return the delivery if every recipient has the mail, else None. Needs no `Mail`: building one is costly."""
-        # Also if the row is still open: the result is stored first, and the attempt may have ended before the rest.
+        # Even if the row is still open: the result is stored first, and the attempt may have ended before the rest.
         if self._ledger is None or self._row is None or self._row.state not in (RowState.ACCEPTED, RowState.OPEN):
             return None
         stored = self._ledger.stored_result()

@@ -1,6 +1,6 @@
 """The ledger of a task: the state of each row, written to Airflow's task state store before and after it is sent.
 
-A row is reserved before it is sent, and its result is recorded afterwards. If the process is killed, the rows that were
+A row is reserved before it is sent, and its result is recorded afterward. If the process is killed, the rows that were
 reserved and have no result may have been delivered.
 """
 
@@ -86,7 +86,7 @@ class Ledger(ABC):
             ones.
         max_tries: the task instance's `max_tries`, which Airflow increases only when the task is cleared; None: not
             known.
-        times_cleared: how often the task was cleared; a ledger that is new or has expired starts with this generation.
+        times_cleared: how many times the task was cleared: the first generation of a ledger that is new or has expired.
 
     Raises:
         LedgerError: the ledger cannot be read. If it cannot be written, `raise_if_failed` raises.
@@ -109,13 +109,13 @@ class Ledger(ABC):
         # How many blocks there are.
         self._block_count = 0
         self._failure: LedgerError | None = None
-        #: Called after each write by another thread, and when it fails for good.
+        #: Called by the writing thread after each write, and when writing has failed for good.
         self.on_write: Callable[[], None] = lambda: None
         head = self._store.read_head()
         run_state = RunState(head.get("standing", RunState.UNFINISHED))
         self._max_tries = max_tries
-        #: How often everything was deliberately sent again. Part of the Message-IDs, since a server may drop mail whose
-        #: Message-ID it knows.
+        #: How many times everything was deliberately sent again. Part of the Message-IDs, since a server may drop mail
+        #: whose Message-ID it knows.
         self.generation: int = head.get("generation", times_cleared)
         #: The result of an earlier attempt that succeeded, if it ended before Airflow recorded the success; then
         #: nothing is sent.
@@ -367,6 +367,6 @@ def rows_changed_error(difference: str) -> LedgerError:
     """
     return LedgerError(
         f"The rows have changed since the previous attempt: {difference}. The changed rows were not sent.",
-        remedy="Pass the same rows again; or send all rows, by a new run or by clearing the task with "
-        "on_clear='send_again'. If only some columns change between attempts, identify the rows by 'row_key'.",
+        remedy="Pass the same rows again; or send all rows: start a new run, or set on_clear='send_again' and clear "
+        "the task. If only some columns change between attempts, identify the rows by 'row_key'.",
     )

@@ -227,9 +227,9 @@ class MergeLedger(Ledger):
     def _next_batch_rows(self) -> int:
         """Return how many rows to reserve with the next write: as many as possible without making the sessions wait.
 
-        They need not wait if the window has, besides these rows, those that are sent during the write and two for each
-        connection. If sending the whole window takes less time than a write, they wait anyway, so only the two rows for
-        each connection are kept free. The result is at least half a window.
+        They need not wait if the window also has room for the rows that are sent during the write and for two rows per
+        connection. If sending the whole window takes less time than a write, they wait anyway, so room is kept only
+        for the two rows per connection. The result is at least half a window.
         """
         sent_meanwhile = math.ceil(self._window.rate * self._write_seconds)
         most = self.window - 2 * self._connections
@@ -245,8 +245,8 @@ class MergeLedger(Ledger):
         if self._reservation is None:
             return False
         still_open = len(self._open) - self._open_with_result
-        # The window may have shrunk since the reservation was made, which is then written in parts: the next one at the
-        # latest when only two rows for each connection are open (or half a window, if that is less).
+        # The window may have shrunk since the reservation was made. The reservation is then written in parts; the next
+        # part has room at the latest when only two rows per connection (or half a window, if less) are open.
         most = max(1, self.window // 2, self.window - 2 * self._connections)
         next_rows = min(most, len(self._reservation.rows) - self._reservation.taken)
         return still_open + next_rows <= self.window

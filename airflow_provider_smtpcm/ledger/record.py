@@ -229,7 +229,7 @@ class Block:
 class LedgerStore:
     """Reads and writes the head record and the blocks of one task's ledger.
 
-    A failed request is retried for 7.5 s, since no mail may be sent that cannot be recorded.
+    A failed request is retried for 7.5 s, since mail that cannot be recorded must not be sent.
 
     Args:
         store: the task's state store.
@@ -270,8 +270,8 @@ class LedgerStore:
             run_state: how the attempt ended; `UNFINISHED` while it runs.
             max_tries: the task instance's `max_tries`; None: not known.
             blocks: the number of blocks; if a later attempt finds fewer, some have expired.
-            result: the task's result without addresses, once it has succeeded.
-            rows: the first block, if it is stored in the head record.
+            result: the task's result without addresses, once it has succeeded; until then None.
+            rows: the first block, if it is stored in the head record; else None.
         """
         head = {
             "format": FORMAT if rows is None else FORMAT_WITH_ROWS,

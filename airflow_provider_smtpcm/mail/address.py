@@ -1,4 +1,4 @@
-"""E-mail addresses (RFC 5321 and RFC 5322 mailboxes): parsing and validation. Pure: no DNS lookups."""
+"""Email addresses (RFC 5321 and RFC 5322 mailboxes): parsing and validation. Pure: no DNS lookups."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def parse_address(value: AddressLike, *, field: str) -> Address:
 
 
 def parse_addresses(value: AddressesLike | None, *, field: str) -> tuple[Address, ...]:
-    """Parse any number of mailboxes, in their order.
+    """Parse any number of mailboxes, in order.
 
     Args:
         value: one string separated by `;` (as in SSIS) or `,`, or an iterable of strings and addresses. Whitespace and

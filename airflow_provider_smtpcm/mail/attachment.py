@@ -113,7 +113,7 @@ class Attachment(Record):
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is read through its path's own `open` (`RemotePath`), which may take long."""
+        """Whether it is read through its path's own `open` (`RemotePath`), which may take a long time."""
         return self.path is not None and not _is_local(self.path)
 
     def size(self) -> int:
@@ -125,7 +125,7 @@ class Attachment(Record):
 
         Args:
             reader: the result of `open`. For a file on the worker, the state is that of the open file, even if its path
-                names another file by now. In object storage it is always that of the path.
+                now names another file. In object storage it is always that of the path.
 
         Raises:
             MessageError: the file is missing, not readable, or not a regular file.

@@ -175,7 +175,7 @@ class _StreamedFile(EncodedFile):
     def _make_size_error(self, *, longer: bool) -> MessageError:
         comparative = "longer" if longer else "shorter"
         return _make_change_error(
-            f"{self.attachment.describe()} has become {comparative} than the {self.state.size} octets it had."
+            f"{self.attachment.describe()} is {comparative} than the {self.state.size} octets that were measured."
         )
 
 

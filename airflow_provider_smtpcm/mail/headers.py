@@ -23,7 +23,7 @@ _MAX_ENCODED_WORD = 75  # RFC 2047 2
 _ENCODED_WORD_OVERHEAD = len("=?utf-8?q??=")
 _MIN_FIRST_ENCODED_WORD = 30  # with less room left on a line, the encoded word begins on the next line
 _MAX_TOKEN = 900  # a longer one is encoded, since encoded words can be split; RFC 5322 2.1.1: a line has at most 998
-# Room for the first word of a display name after the longest name of an address field.
+# Maximum length of the first word of a display name, so that it fits on a line after the longest field name.
 _MAX_FIRST_PHRASE_WORD = _MAX_FOLDED_LINE - len("Reply-To: ")
 
 _SPACED_WORD = " *[^ ]+"

@@ -165,7 +165,7 @@ class Mail(Record):
 
     @property
     def has_remote_files(self) -> bool:
-        """Whether any of its files is remote (`Attachment.is_remote`), so that rendering the mail may take long."""
+        """Whether any of its files is remote (`Attachment.is_remote`), so that rendering may take a long time."""
         files = self.attachments + self.inline_images
         return bool(files) and any(file.is_remote for file in files)
 

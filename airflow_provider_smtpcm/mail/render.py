@@ -40,7 +40,7 @@ class Rendering:
     Every iteration yields the same octets, in chunks, and reads the attachments while it does.
 
     Args:
-        segments: octets and files, in their order. Any line in the octets may begin with a dot.
+        segments: octets and files, in order. Any line in the octets may begin with a dot.
         needs_smtputf8: whether an address in it needs a server with SMTPUTF8 (RFC 6531). Everything else is 7-bit.
         binary: whether it contains unencoded files, so that it needs BDAT and BODY=BINARYMIME (RFC 3030 3).
     """
@@ -159,7 +159,8 @@ class MessageRenderer:
         """
         if mail.from_address is None:
             raise MessageError(
-                "The mail has no sender.", remedy="Set From on the task, or 'from_address' on the connection."
+                "The mail has no From address.",
+                remedy="Set 'from_address' on the task, or 'From address' on the connection.",
             )
         if mail.message_id is None:
             raise MessageError(

@@ -189,7 +189,7 @@ class RowMails:
             )
 
     def _make_key(self, row: Row | MessageError, number: int) -> tuple[str | None, MailError | None]:
-        """Return the key of a row, or the error if it has none."""
+        """Return the key of a row and None; or, if it has no key, None and the error."""
         if isinstance(row, MessageError):
             return None, row
         try:

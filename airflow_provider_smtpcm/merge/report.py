@@ -69,10 +69,10 @@ class MergeReport:
             raise self._make_error(error) from error
 
     def read_earlier_lines(self, rows: int, is_own: Callable[[str | None, str | None], bool]) -> None:
-        """Read which rows have a line from an earlier attempt. A line that a kill left incomplete does not count.
+        """Read which rows have a line from an earlier attempt. A line that was cut off by a kill does not count.
 
-        The whole file is read, since a row that was retried for long may have its line anywhere. It takes an octet of
-        memory for each row.
+        The whole file is read, since a row that was retried for a long time may have its line anywhere. It takes an
+        octet of memory for each row.
 
         Args:
             rows: how many rows earlier attempts have reached.

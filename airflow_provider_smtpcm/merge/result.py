@@ -53,7 +53,7 @@ class MergeResult:
         self._began = self._progress_logged_at = time.monotonic()
         # How many problems were logged one by one, or exceeded the limit; the key: whether the outcome is unknown.
         self._logged: Counter[bool] = Counter()
-        # For each outcome and error that was logged: the first rows that have it, and how often it was repeated.
+        # For each outcome and error that was logged: the first rows that have it, and how many times it was repeated.
         self._logged_rows: dict[tuple[str, str], list[int]] = {}
         self._repetitions: Counter[tuple[str, str]] = Counter()
         # All keys are set, since a Counter calls `__missing__` for a missing one, and a signal handler may raise after
@@ -100,7 +100,7 @@ class MergeResult:
             number: the row's number, from 1.
             key: its key; None: it has none.
             error: the reason.
-            delivery: the delivery of its mail, if the error was found only while sending it.
+            delivery: the delivery of its mail, if the error was found only while sending it; None: there was no mail.
             accepted: the recipients who have the mail from an earlier attempt.
         """
         self._count("failed", number, error, self._failed, {"row": number, "key": key, "reason": str(error)})

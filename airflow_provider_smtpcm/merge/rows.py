@@ -146,7 +146,7 @@ def _check_columns(columns: list[Any], source: str) -> list[str]:
     """Return the column names.
 
     Raises:
-        MessageError: a name is not text, is blank, or occurs twice.
+        MessageError: a name is not text, is empty, or occurs twice.
     """
     not_text = [column for column in columns if not isinstance(column, str)]
     if not_text:

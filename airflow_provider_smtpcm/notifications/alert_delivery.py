@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The default of `retry_for` for an alert, in seconds. Meanwhile the task or the DAG processor waits; Airflow
-#: kills a DAG processor after 50 seconds (`[dag_processor] dag_file_processor_timeout`).
+#: The default of `retry_for` for an alert, in seconds. Meanwhile the task waits, or the DAG processor's process for
+#: the DAG file, which Airflow kills after 50 seconds (`[dag_processor] dag_file_processor_timeout`).
 ALERT_RETRY_FOR = 20.0
-#: Seconds that the last attempt may take after `retry_for` is over.
+#: Seconds that the last attempt may take once `retry_for` has passed.
 LAST_ATTEMPT_SECONDS = 15.0
-#: Seconds for the single attempt at a server that recently could not be reached. Without this limit, several alerts of
-#: one DAG file could together exceed the timeout of the DAG processor.
+#: Seconds for the single attempt to reach a server that recently could not be reached. Without this limit, several
+#: alerts of one DAG file could together exceed that timeout of the DAG processor.
 SHORT_ATTEMPT_SECONDS = 3.0
 #: For this many seconds after a failure to reach a server, further alerts get a single short attempt.
 UNREACHABLE_TTL = 60.0
@@ -57,7 +57,7 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
 
     Args:
         conn_id: the id of the Airflow connection.
-        loop: the triggerer's event loop, if this is another thread of the triggerer.
+        loop: the triggerer's event loop, if this is another thread of the triggerer; else None.
 
     Raises:
         ConnectionSettingsError: there is no such connection, or its settings are invalid.
@@ -81,9 +81,10 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
 def send_alert(
     hook: SmtpConnectionManagerHook, request: SendRequest, retry_for: float, *, started_at: float
 ) -> Delivery:
-    """Send a mail, retry it while it is refused temporarily, and return within `retry_for` + 15 seconds.
+    """Send a mail, retry it while it is refused temporarily, and stop after `retry_for` + 15 seconds.
 
-    A server that this process failed to reach within the last minute gets a single attempt of 3 seconds.
+    A server that this process failed to reach within the last minute gets a single attempt of 3 seconds. A mail that is
+    in flight then gets up to 3 seconds more for its final reply; see `CancellationToken`.
 
     Args:
         hook: the hook of the connection.

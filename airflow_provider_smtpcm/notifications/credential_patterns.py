@@ -330,7 +330,10 @@ def _find_value(text: str, name: re.Match[str]) -> tuple[int, int] | None:
 
 
 def _find_value_after_password(text: str, name: re.Match[str]) -> tuple[int, int] | None:
-    """Return the span of the value in SQL's `PASSWORD 'x'`, .netrc's `login etl password x`, `the password is X1`."""
+    """Return the span of the value in SQL's `PASSWORD 'x'`, .netrc's `login etl password x`, `the password is X1`.
+
+    Returns None for any other text.
+    """
     if (between := _BLANKS.match(text, name.end())) is None:
         return None
     if _OPENING_QUOTE.match(text, between.end()):
@@ -454,7 +457,7 @@ def _find_quoted_value(text: str, start: int) -> tuple[int, int]:
 
 
 def _find_unquoted_value(text: str, start: int) -> tuple[int, int] | None:
-    """Return the span of an unquoted value. Between semicolons, as in ODBC, it may contain spaces."""
+    """Return the span of an unquoted value, or None. Between semicolons, as in ODBC, it may contain spaces."""
     match = _UNQUOTED_VALUE.match(text, start)
     if match is None:
         return None

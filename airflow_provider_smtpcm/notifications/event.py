@@ -63,7 +63,7 @@ class Event:
         of_dag: whether the event is about a whole run.
         dag_id: the DAG.
         task_id: the task; None for a whole run.
-        task_name: its name in the Airflow UI: its `task_display_name`, or else its id without those of its groups.
+        task_name: its name in the Airflow UI: its `task_display_name`, or else its id without its groups' prefix.
         map_index: the map index of a mapped task.
         map_label: the label of a mapped task, rendered from its `map_index_template`.
         run_id: the run.
@@ -115,7 +115,7 @@ class Event:
 
     @property
     def name(self) -> str:
-        """The DAG and the task, with the map index, on one line."""
+        """The DAG and the task on one line; for a mapped task, with its label or else its map index."""
         if self.of_dag or not self.task_id:
             return self.dag_id or "an unknown DAG"
         index = self.map_label or (None if self.map_index is None else str(self.map_index))
@@ -123,7 +123,7 @@ class Event:
 
     @property
     def duration(self) -> str | None:
-        """`seconds` in readable units: `2 h 5 min`, `12.3 s`."""
+        """`seconds` in readable units: `2 h 5 min`, `12.3 s`; None if not known."""
         return None if self.seconds is None else format_duration(self.seconds)
 
 
@@ -268,7 +268,7 @@ class _ContextReader:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id, from the first entry that has it."""
+        """The run's id, from the first entry that has it; None if none has."""
         run = self.get("dag_run")
         candidates = (self.get("run_id"), _get(self.get("ti"), "run_id"), _get(run, "run_id"), _get(run, "dag_run_id"))
         return next((name for candidate in candidates if (name := _read_name(candidate))), None)
@@ -302,7 +302,10 @@ def _get(container: object, name: str) -> Any:
 
 
 def _read_name(value: object) -> str | None:
-    """Return a name on one line, shortened and without credentials, since a user may give a run any name."""
+    """Return a name on one line, shortened and without credentials, since a user may give a run any name.
+
+    Returns None for a blank name, or one that cannot be read.
+    """
     if value is None:
         return None
     from airflow_provider_smtpcm.notifications.credential_patterns import redact_credentials  # compiling takes 15 ms
@@ -314,7 +317,7 @@ def _read_name(value: object) -> str | None:
 
 
 def _read_state(value: object) -> str | None:
-    """Return a state, which is text or an enum member."""
+    """Return a state, which is text or an enum member; None if it is missing or cannot be read."""
     member_value = _get(value, "value")
     return _read_name(value if member_value is None else member_value)
 
@@ -324,7 +327,7 @@ def _read_int(value: object) -> int | None:
 
 
 def _read_date(value: object) -> datetime | None:
-    """Return a date in UTC, from a datetime or from ISO 8601 text, as in JSON."""
+    """Return a date in UTC, from a datetime or from ISO 8601 text, as in JSON; None for anything else."""
     try:
         date = datetime.fromisoformat(value) if isinstance(value, str) else value
         if not isinstance(date, datetime):
@@ -380,7 +383,7 @@ def _fetch_task_state(ti: object) -> str | None:
 
 
 def _build_run_url(dag_id: str | None, run_id: str | None) -> str | None:
-    """Build the URL of the run's page, which no context has."""
+    """Build the URL of the run's page, which no context has; None if an id or Airflow's web address is missing."""
     if not dag_id or not run_id:
         return None
     try:

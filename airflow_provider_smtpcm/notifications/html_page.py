@@ -14,7 +14,7 @@ from airflow_provider_smtpcm.notifications.redaction import strip_control_charac
 if TYPE_CHECKING:
     import jinja2
 
-_MAX_SUBJECT_LENGTH = 200  # characters; mail programs show about 60
+_MAX_SUBJECT_LENGTH = 200  # characters; mail clients show about 60
 _TEMPLATES = ("alert_subject.txt", "alert.txt", "alert.html")
 _VERBS = {
     EventKind.FAILURE: "Failed",

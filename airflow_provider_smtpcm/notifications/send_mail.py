@@ -338,7 +338,7 @@ class SendMailNotifier(BaseNotifier):
 
 
 def _get_permanent_refusal(delivery: Delivery) -> MailError | None:
-    """Return the error if the mail reached no recipient, and its files may be the cause: too large, or forbidden."""
+    """Return the error if no recipient got the mail, and its files may be the cause (size, type); else None."""
     error = delivery.error
     if error is None or error.retryable or delivery.outcome not in ("refused", "not_sent"):
         return None

@@ -99,7 +99,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             state store.
 
     Returns:
-        The task's XCom, also if it fails: `counts`, the first hundred rows that were `refused` and that `failed`,
+        The task's XCom, even if it fails: `counts`, the first hundred rows that were `refused` and that `failed`,
         `elapsed` (seconds) and `mails_per_second`.
 
     From Airflow 3.3 on, a ledger is kept in the task state store, so that a further attempt sends only pending rows.

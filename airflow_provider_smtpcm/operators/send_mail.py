@@ -64,9 +64,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
         bcc: the recipients of a copy that the others do not see.
         reply_to: the addresses for replies; empty: the connection's *Reply-To*.
         subject: one line.
-        text: the plain text body. If `html` is set too, the recipient's mail program chooses which one it shows.
+        text: the plain-text body. If `html` is set too, the recipient's mail client chooses which one it shows.
         html: the HTML body. Values in it are escaped, unless `| safe` follows.
-        text_file: a template file for the plain text body, instead of `text`: a path, or a name in
+        text_file: a template file for the plain-text body, instead of `text`: a path, or a name in
             `template_searchpath`.
         html_file: a template file for the HTML body, instead of `html`.
         attachments: files, as paths on the worker, `ObjectStoragePath` or `Attachment`.
@@ -331,7 +331,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         return complete_mail(mail, hook.connection_manager, make_message_id=make_message_id)
 
     def _body(self, context: Context, name: str) -> str | None:
-        """Return the body in the field `name`, or in the file that the field `{name}_file` names."""
+        """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""
         value, file = getattr(self, name), getattr(self, f"{name}_file")
         if not file:
             return as_text(value)

@@ -47,7 +47,7 @@ class ExpressionOperator(RenderedOperator):
         if empty := [name for name, value in self.variables.items() if value is None]:
             raise AirflowFailException(
                 f"The value for {', '.join(empty)} is NULL, which a variable of SSIS cannot be. Let the expression "
-                "return another value, for example by REPLACENULL."
+                "return another value, for example with REPLACENULL."
             )
         for name, value in self.variables.items():
             context["ti"].xcom_push(key=name, value=to_json(value))
@@ -150,7 +150,7 @@ class PlaceholderOperator(BaseOperator):
             log.warning("%sIt does nothing, and succeeds because of passes=True.%s", description, self._describe_sets())
             return
         raise AirflowFailException(
-            f"{description}Put a task in its place that does the same work.{self._describe_sets()} To let it succeed "
+            f"{description}Replace it with a task that does the same work.{self._describe_sets()} To let it succeed "
             "although it does nothing, set passes=True."
         )
 

@@ -63,7 +63,7 @@ def get_single_delivery(deliveries: Iterable[Delivery], found: list[Delivery] | 
 
     Args:
         deliveries: the deliveries of the batch.
-        found: a list that receives the delivery even if this function raises.
+        found: a list that receives the delivery even if this function raises; None: none is needed.
 
     Raises:
         InterruptedDeliveryError: sending was interrupted after a recipient was accepted, or may have been.
@@ -108,7 +108,7 @@ def describe_interruption(interruption: BaseException) -> str:
 
 
 def release_fully(lock: threading.RLock | threading.Condition) -> None:
-    """Release a lock as often as this thread holds it, so that other threads do not wait for it.
+    """Release a lock as many times as this thread holds it, so that other threads do not wait for it.
 
     A signal handler may raise after a `with` statement has acquired the lock and before its block begins: with a
     Condition, and from Python 3.14 on with any lock.

@@ -48,9 +48,9 @@ class BatchSender:
     """Sends one batch.
 
     Args:
-        source: mails, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A float is the
-            time (`time.monotonic`) until which there is no further one, unless a delivery or a call of `wake` comes
-            first. If the source raises, the mails that it returned before are sent first.
+        source: mails, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A float means
+            that there is none before this time (`time.monotonic`), unless a delivery or a call of `wake` comes first.
+            If the source raises, the mails that it returned before are sent first.
         manager: the server, and the defaults for From and Reply-To.
         new_session: returns a session to open. None: only `session` sends.
         connections: maximum number of sessions.
@@ -326,8 +326,8 @@ class BatchSender:
         if self._rate.throttled_for > max(2 * self._retry_connect_for, _MAX_THROTTLED_SECONDS):
             self.queue.fail(
                 ConnectError(
-                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and asks to slow "
-                    f"down: '{delivery.reply}'.",
+                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and is throttling "
+                    f"this client: '{delivery.reply}'.",
                     remedy="Try again later, or ask its administrator about its limits.",
                     reply=delivery.reply,
                 )
@@ -336,7 +336,7 @@ class BatchSender:
         wait = self._rate.on_throttled()
         if wait is not None:
             log.info(
-                "The server asks to slow down ('%s'): continuing in %.1f seconds, with at most %d %s.",
+                "The server is throttling this client ('%s'): continuing in %.1f seconds, with at most %d %s.",
                 delivery.reply,
                 wait,
                 self._rate.connections,
@@ -354,7 +354,7 @@ class BatchSender:
                 self.queue.fail(ConnectError("The session is closed.", remedy="Open another one."))
             return
         if self._opens_here:
-            if not self._finished:  # first yield what is known: opening may take long
+            if not self._finished:  # first yield what is known: opening may take a long time
                 self._open_here(self._new_session)
             return
         due = 1 if self._rate.has_rate else len(self.queue.ready)

@@ -174,7 +174,7 @@ def unknown_error(
         why: why there is no reply, as a sentence.
         committed: the recipients of the transaction without a final reply.
         accepted: the recipients accepted by earlier transactions.
-        unattempted: the recipients left to further transactions.
+        unattempted: the recipients left for later transactions.
     """
     delivered = f" It was accepted for {format_addresses(accepted)} by an earlier transaction." if accepted else ""
     unsent = f" It was not sent to {format_addresses(unattempted)}." if unattempted else ""

@@ -1,6 +1,7 @@
 """The send queue: send requests, and a queue that completes and renders the next mails of a batch. No sockets.
 
-Mails with remote files are rendered in background threads, since object storage may take long to tell a file's size.
+Mails with remote files are rendered in background threads, since object storage may take a long time to report the size
+of a file.
 """
 
 from __future__ import annotations
@@ -265,7 +266,7 @@ class OutgoingMail:
         Args:
             why: why there is no reply, as a sentence.
             committed: the recipients of the transaction without a final reply.
-            unattempted: the recipients left to further transactions.
+            unattempted: the recipients left for later transactions.
             cause: the error that ended the session; None if it was interrupted.
         """
         error = unknown_error(
@@ -320,7 +321,7 @@ class PrefetchQueue:
         self._on_delivery = on_delivery
         # By whether they render for BINARYMIME. Created when first used, since a single mail comes with its rendering.
         self._renderers: dict[bool, BatchRenderer] = {}
-        #: Prepared mails, in their order.
+        #: Prepared mails, in order.
         self.ready: deque[OutgoingMail] = deque()
         # Requests whose files are being measured in a background thread, by index.
         self._measuring: dict[int, SendRequest] = {}

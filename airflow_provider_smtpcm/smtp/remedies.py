@@ -31,7 +31,7 @@ _BY_TEXT = (
     ),
 )
 _BY_ENHANCED_CODE = {
-    "5.1.1": "Check the recipient's address: the server knows no such mailbox.",
+    "5.1.1": "Check the recipient's address: the server has no such mailbox.",
     "5.1.2": "Check the domain behind the recipient's @.",
     "5.1.3": "Check how the recipient's address is written.",
     "5.1.8": "Check the From address: the server does not accept its domain.",
@@ -62,7 +62,7 @@ def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
         return f"The server does not relay this mail: {hint}have its administrator allow this worker or account."
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
-    return "Ask the server's administrator what this answer means."
+    return "Ask the server's administrator what this reply means."
 
 
 # --- Refused sign-ins, by reply code (RFC 4954 6) and what Exchange means by it.
@@ -74,7 +74,7 @@ _ENCRYPT = "The server wants encryption first: set SSL to 'STARTTLS' or 'Implici
 _REJECTED_SYNTAX = "The server offers {name}, but rejects its syntax; ask the server's administrator."
 _BY_CODE = {
     421: "The server is closing; try again.",
-    432: "The server limits how often an account signs in, or in how many sessions at once; try again.",
+    432: "The server limits how often an account signs in, or how many sessions it has at once; try again.",
     454: "The server cannot check accounts right now; try again.",
     500: _REJECTED_SYNTAX,
     501: _REJECTED_SYNTAX,
@@ -103,7 +103,7 @@ def get_authentication_remedy(reply: Reply, authentication: Authentication, *, l
             f"The token takes a line of {longest_line:,} octets, as for an account in hundreds of groups, and the "
             "server does not read lines of that length: have its limit raised, or remove the account from groups."
         )
-    remedy = _BY_CODE.get(reply.code, "Ask the server's administrator what this answer means.")
+    remedy = _BY_CODE.get(reply.code, "Ask the server's administrator what this reply means.")
     return remedy.format(name=authentication.mechanism)
 
 

@@ -144,7 +144,7 @@ def _clean(text: str) -> str:
 
 
 def _replace_unprintable(text: str) -> str:
-    # Nearly every text is printable, which is fast to test; and the pattern takes long to compile.
+    # Nearly every text is printable, which is fast to test; and the pattern takes a long time to compile.
     return text if text.isprintable() else re.sub(_UNPRINTABLE, "?", text)
 
 

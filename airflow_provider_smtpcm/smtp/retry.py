@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         def admit(self, requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
             """Yield requests after recording them.
 
-            A float in place of a request is the time (`time.monotonic`) until which there is no further request,
-            unless a delivery or a wakeup comes first.
+            A float instead of a request means that there is none before this time (`time.monotonic`), unless a delivery
+            or a wakeup comes first.
             """
 
         def set_wakeup(self, wake: Callable[[], None]) -> None:
@@ -74,8 +74,8 @@ class RetryQueue:
     """Provides the requests of its source, and those to retry, until each has a final delivery.
 
     Args:
-        source: requests with distinct indexes. A float in place of a request is the time (`time.monotonic`) until which
-            there is no further request.
+        source: requests with distinct indexes. A float instead of a request means that there is none before
+            this time (`time.monotonic`).
         retry_for: seconds after a mail's first attempt during which it may be retried; 0: no retries. Throttled mail
             may be retried for twice as many seconds after the server last accepted any mail, since rate limits are
             usually per minute.
@@ -177,7 +177,7 @@ class RetryQueue:
             self._accepted_at = now
         wait = backoff(entry.attempts, FIRST_WAIT, LONGEST_WAIT)
         give_up_at = entry.first_attempt_at + self._retry_for
-        if is_throttled(delivery):  # this mail is probably not the cause, unless the throttling lasts very long
+        if is_throttled(delivery):  # this mail is probably not the cause, unless the throttling lasts a very long time
             last = max(entry.first_attempt_at, self._accepted_at) + 2 * self._retry_for
             give_up_at = min(last, entry.first_attempt_at + _THROTTLED_FACTOR * self._retry_for)
         if not pending or _ends_the_batch(delivery) or now + wait > give_up_at:

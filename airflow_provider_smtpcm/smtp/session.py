@@ -120,7 +120,7 @@ class Session:
             "Connected to %s (%s, %s).",
             transport.peer,
             transport.tls_version or "clear text",
-            f"signed in by {self.authentication}" if self.authentication else "anonymous",
+            f"signed in with {self.authentication}" if self.authentication else "anonymous",
         )
         return self
 

@@ -23,7 +23,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 # After `_RECOVERY` accepted mails per connection, another connection is allowed. Each time the server throttles, the
 # number is doubled, up to `_LONGEST_RECOVERY`.
 _RECOVERY, _LONGEST_RECOVERY = 10, 1000
-# No rate is learned that is faster than one mail in this many seconds.
+# The fastest rate that is learned is one mail in this many seconds.
 _MIN_LEARNED_INTERVAL = 0.05
 # A rate is learned from at least `_MIN_SAMPLE` mails. The time in which the server accepted none counts for at most
 # `_MAX_SILENCE` seconds, since limits are per minute.

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Step(StrEnum):
-    """The steps of a handshake, in their order."""
+    """The steps of a handshake, in order."""
 
     NAME = "name resolution"
     TCP = "TCP"

@@ -67,7 +67,7 @@ class Transaction:
         rendering: the message to send.
         peer: the server's name in messages (`host:port`).
         parameters: the parameters of MAIL, each preceded by a space.
-        chunking: whether the message is sent by BDAT (RFC 3030).
+        chunking: whether the message is sent with BDAT (RFC 3030).
         grouped: whether command lines are sent in groups (RFC 2920).
         pipelined: whether they are sent before the final reply to the previous mail.
         reset: whether RSET is sent first, for an unfinished transaction.
@@ -181,7 +181,7 @@ class Transaction:
 
     @property
     def has_all_recipients(self) -> bool:
-        """Whether no recipient is left to a further transaction."""
+        """Whether no recipient is left for a later transaction."""
         return not self._too_many and len(self.outgoing.recipients) <= self._recipient_count
 
     def next_lines(self) -> list[str]:
@@ -278,7 +278,7 @@ class Transaction:
         self._too_many[address] = reply
 
     def _drop_unsent_recipients(self) -> None:
-        """Leave the recipients whose RCPT was not sent to a further transaction."""
+        """Keep the recipients whose RCPT was not sent, for a later transaction."""
         kept = min(max(0, self.lines_sent - self._mail_index - 1), self._recipient_count)
         del self.lines[self._mail_index + 1 + kept : self._mail_index + 1 + self._recipient_count]
         self._recipient_count = kept
@@ -328,7 +328,7 @@ class Transaction:
         self.stage = DONE  # last: to `interrupt`, DONE without a delivery means further transactions
 
     def _keep_remaining_recipients(self) -> bool:
-        """Keep the recipients that are left to a further transaction; return whether there are any."""
+        """Keep the recipients that are left for a later transaction; return whether there are any."""
         remaining = self.outgoing.recipients
         for _ in range(self._recipient_count):
             remaining.popleft()
@@ -336,7 +336,7 @@ class Transaction:
         return bool(remaining)
 
     def _get_unattempted(self) -> list[str]:
-        """Return the recipients left to a further transaction."""
+        """Return the recipients left for a later transaction."""
         return [*self._too_many, *islice(self.outgoing.recipients, self._recipient_count, None)]
 
     def _on_421(self, reply: Reply) -> None:

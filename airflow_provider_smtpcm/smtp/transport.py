@@ -40,7 +40,7 @@ class Transport:
     Args:
         peer: the server's name in messages (`host:port`).
         timeout: seconds for each whole reply, and for each block written.
-        sock: a connected socket, if there is one already.
+        sock: a connected socket; None: `connect` opens one.
     """
 
     def __init__(self, *, peer: str, timeout: float, sock: socket.socket | None = None) -> None:

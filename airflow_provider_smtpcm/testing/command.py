@@ -33,7 +33,7 @@ def run_relay(*, port: int, ssl_mode: SslMode, user: str | None, password_env: s
     Args:
         port: the port to listen on; 0: any free one.
         ssl_mode: as in `Relay`.
-        user: the only user that may log in; None: an anonymous relay.
+        user: the only user that may sign in; None: an anonymous relay.
         password_env: the environment variable with the user's password; None: a random password.
         save: the folder in which each mail is saved as an `.eml` file; None: mails are not saved.
 
@@ -129,7 +129,7 @@ def format_add_command(connection: dict[str, Any], password_env: str | None) -> 
 
 def format_report(mail: ReceivedMail, saved: Path | None) -> str:
     """Describe one mail."""
-    sender = f"authenticated as {mail.authenticated_as} by {mail.mechanism}" if mail.authenticated_as else "anonymous"
+    sender = f"authenticated as {mail.authenticated_as} with {mail.mechanism}" if mail.authenticated_as else "anonymous"
     lines = [
         f"Mail from {mail.mail_from or '<>'} to {', '.join(mail.recipients)}",
         f"  Subject: {mail.message['Subject'] or ''}",

@@ -293,7 +293,7 @@ class RelaySettings:
         if self.users is None:
             return []
         if not self.users:
-            return ["users: it is empty, so no client could log in; add a user, or pass None for an anonymous relay"]
+            return ["users: it is empty, so no client could sign in; add a user, or pass None for an anonymous relay"]
         faults = []
         # By number: a user name may contain a password by mistake, such as `user:password`.
         for number, (user, password) in enumerate(self.users.items(), start=1):

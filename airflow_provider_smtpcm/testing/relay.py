@@ -27,7 +27,7 @@ class Relay:
         host: the loopback address to listen on.
         port: the port to listen on; 0: any free one.
         size_limit: the maximum size of a message, in octets.
-        refuse: refused recipients, each with the whole reply line: `{"no@corp.example": "550 5.1.1 No"}`.
+        refuse: refused recipients, each with the whole reply line: `{"no@corp.example": "550 5.1.1 No"}`; None: none.
         smtputf8: whether non-ASCII addresses are accepted.
         certificate_names: the host names and addresses in the server's certificate; default: `localhost`, `127.0.0.1`
             and the host.

@@ -54,7 +54,7 @@ class Policy:
     """What all sessions of the server share.
 
     Args:
-        users: the users that may log in, by name in upper case; None: no authentication.
+        users: the users that may sign in, by name in upper case; None: no authentication.
         refuse: the reply to each refused recipient, by address in lower case.
         deliver: called with each accepted mail.
     """
@@ -234,7 +234,7 @@ class RelaySmtp(SMTP):
                 raise AuthError("501 5.5.4 Syntax: AUTH mechanism [initial-response]")
 
     async def _authenticate_by_ntlm(self, initial_response: str | None = None) -> str:
-        """Authenticate by NTLM; return the user's name as in the settings."""
+        """Authenticate with NTLM; return the user's name as in the settings."""
         exchange = accept_ntlm(self.policy.users or {})
         next(exchange)
         if initial_response is None:
@@ -259,7 +259,7 @@ class RelaySmtp(SMTP):
             raise AuthError("500 5.5.6 Authentication exchange line is too long") from None  # RFC 4954 6
         token = line.rstrip(b"\r\n")
         if token == b"*":
-            raise AuthError("501 5.7.0 Authentication cancelled")
+            raise AuthError("501 5.7.0 Authentication canceled")
         return decode_token(token)
 
     async def _skip_line(self, consumed: int) -> None:
@@ -278,12 +278,12 @@ class AuthError(Exception):
 
 
 def accept_ntlm(users: Mapping[str, str]) -> Generator[bytes | None, bytes, str]:
-    """Authenticate a client by NTLM, with the passwords in the file that `NTLM_USER_FILE` names.
+    """Authenticate a client with NTLM, using the passwords in the file that `NTLM_USER_FILE` names.
 
     A generator: it yields None and then the challenge, receives the client's tokens, and returns the user.
 
     Args:
-        users: the users that may log in, by name in upper case.
+        users: the users that may sign in, by name in upper case.
 
     Raises:
         AuthError: wrong password, unknown user, or not an NTLM token.

@@ -36,7 +36,7 @@ class Neutral(Extension):
 )
 @pytest.mark.parametrize("field", ["text", "html", "subject", "to", "text_file"])
 def test_a_text_is_what_jinja_makes_of_it(field: str, options: dict[str, Any], text: str) -> None:
-    """In every field, whatever the DAG's environment does with line breaks and extensions."""
+    """In every field, however the DAG's environment treats line breaks and extensions."""
     environment = SandboxedEnvironment(**options)
     rendered = FieldEnvironments(environment).compile(field, text)({})
     assert rendered == environment.from_string(text).render()

@@ -176,7 +176,7 @@ def test_a_mail_is_printed_when_it_arrives_and_saved(tmp_path: Path) -> None:
         assert "Mail from alice@corp.example to bob@corp.example, carol@corp.example\n" in relay.output
         assert re.search(r"  Subject: Grüße.\[31m\n", relay.output)
         assert "\x1b" not in relay.output
-        assert f"  authenticated as CORP\\alice by NTLM, TLSv1.3, {len(content)} octets\n" in relay.output
+        assert f"  authenticated as CORP\\alice with NTLM, TLSv1.3, {len(content)} octets\n" in relay.output
         assert (folder / "0002.eml").read_bytes() == content
         assert (folder / "0001.eml").read_bytes() == b"from yesterday"
         assert relay.end(signal.SIGINT) == ""

@@ -22,7 +22,7 @@ Behind = Callable[..., None]
 
 
 def made(returned: object, **fields: Any) -> Any:
-    """A task whose function `report` returns this; the least that a mail needs, unless something else is said."""
+    """A task whose function `report` returns this; with the minimum that a mail needs, unless given otherwise."""
     least = {"from_address": "etl@corp.example", "to": "a@corp.example", "retry_for": 0}
 
     @task.send_mail(**{name: value for name, value in {**least, **fields}.items() if value is not None})
@@ -34,7 +34,7 @@ def made(returned: object, **fields: Any) -> Any:
 
 
 def complaint(returned: object, **fields: Any) -> str:
-    """With what the task fails for good."""
+    """The error with which the task fails permanently."""
     with pytest.raises(AirflowFailException) as caught:
         made(returned, **fields).execute(context())
     return str(caught.value)
@@ -93,7 +93,7 @@ def test_a_dict_holds_the_fields_of_a_mail_and_nothing_else(name: str, relay: Re
 
 
 def test_a_data_frame_is_no_html(relay: Relay) -> None:
-    """Written down as text it would look like none of what was meant."""
+    """Converted to text, it would not look as intended."""
     said = complaint({"html": pd.DataFrame({"a": [1]})})
     assert "report() returned a dict whose 'html' is an object of type DataFrame." in said
     assert relay.messages == []
@@ -112,7 +112,7 @@ def test_a_data_frame_is_no_html(relay: Relay) -> None:
 def test_what_is_said_in_both_places_is_an_error(
     returned: object, fields: dict[str, Any], names: str, relay: Relay
 ) -> None:
-    """Nobody could know which of them is meant."""
+    """It would be unclear which of them is meant."""
     assert f"{names}: set by @task.send_mail (or default_args), and returned by report()" in complaint(
         returned, **fields
     )
@@ -149,11 +149,11 @@ def test_what_the_function_raises_is_the_task_s_own_error(relay: Relay) -> None:
     assert relay.messages == []
 
 
-# --- Tries.
+# --- Attempts.
 
 
 def test_a_later_try_of_an_accepted_mail_does_not_call_the_function_again(behind: Behind) -> None:
-    """Its process was killed before Airflow heard of it; the function may be dear, or find something else by now."""
+    """The process was killed before Airflow knew; the function may be expensive, or return something else by now."""
     store, calls = Kept(), []
 
     def again() -> Any:
@@ -173,7 +173,7 @@ def test_a_later_try_of_an_accepted_mail_does_not_call_the_function_again(behind
 
 
 def test_a_text_that_changes_from_try_to_try_changes_neither_the_identity_nor_who_gets_it(behind: Behind) -> None:
-    """Who has the mail keeps what came first."""
+    """A recipient who has the mail keeps the first version."""
     store, busy = Kept(), [True]
     fields = {"to": [A, B]}
     with Server(until(busy, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
@@ -335,7 +335,7 @@ def test_a_function_that_finds_nothing_to_tell_skips_its_task(relay: Relay, run_
 
 
 def test_the_ui_calls_it_by_its_name_and_it_is_the_operator() -> None:
-    """Whatever the operator promises holds."""
+    """Everything that the operator guarantees holds."""
     operator = made("text")
     assert operator.operator_name == "@task.send_mail"
     assert isinstance(operator, SendMailOperator)

@@ -12,7 +12,7 @@ from airflow_provider_smtpcm.smtp.auth import kerberos_errors
 from tests.documents.pages import DOCS, ROOT, text_of
 
 PAGE = DOCS / "troubleshooting.md"
-#: Stands for what a message fills in.
+#: Stands for a value that a message inserts.
 HOLE = "…"
 
 

@@ -87,14 +87,14 @@ def test_the_error_of_an_invalid_connection_has_its_id(connect: Connect) -> None
 
 
 def test_threads_that_share_a_hook_share_its_cached_values(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a wrong password would count towards a lockout once for each thread."""
+    """Otherwise a wrong password would count toward a lockout once for each thread."""
     look_up, looked_up = SmtpConnectionManagerHook.get_connection, []
     everybody = threading.Barrier(3, timeout=0.5)
 
     def get_connection(conn_id: str) -> object:
         looked_up.append(conn_id)
         with contextlib.suppress(threading.BrokenBarrierError):
-            everybody.wait()  # the others have the time to come here, too
+            everybody.wait()  # the other threads have time to get here too
         return look_up(conn_id)
 
     monkeypatch.setattr(SmtpConnectionManagerHook, "get_connection", staticmethod(get_connection))
@@ -127,7 +127,7 @@ def test_the_test_button_names_the_fault_and_its_remedy(
 ) -> None:
     """With a real server, and without the password."""
     with Relay(**relay_settings) as relay:  # type: ignore[arg-type]
-        # Only who waits for a greeting that comes within TLS has to wait for the time limit.
+        # Only a client that expects the greeting within TLS has to wait for the time limit.
         is_silent = relay_settings.get("ssl_mode") == "implicit"
         definition = relay.airflow_connection(timeout=3 if is_silent else 60)
         for name, value in changes.items():
@@ -151,8 +151,8 @@ def test_the_test_button_never_waits_longer_than_its_limit(connect: Connect, mon
 @pytest.mark.parametrize(
     ("ssl_mode", "users", "words"),
     [
-        ("starttls", ALICE, ("TLSv1.3", "signed in by NTLM", "octets")),
-        ("implicit", ALICE, ("TLSv1.3", "signed in by NTLM")),
+        ("starttls", ALICE, ("TLSv1.3", "signed in with NTLM", "octets")),
+        ("implicit", ALICE, ("TLSv1.3", "signed in with NTLM")),
         ("none", None, ("clear text", "anonymous")),
     ],
 )

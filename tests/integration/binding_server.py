@@ -30,7 +30,7 @@ class BindingServerError(Exception):
 class BindingServer:
     r"""The server as a context manager. Its names in the realm are all of the realm's `services`.
 
-    The realm's `users` can log in: `alice@CORP.EXAMPLE` by Kerberos, `CORP\alice` by NTLM.
+    The realm's `users` can sign in: `alice@CORP.EXAMPLE` with Kerberos, `CORP\alice` with NTLM.
     """
 
     host = "localhost"
@@ -51,7 +51,7 @@ class BindingServer:
             "KRB5_KTNAME": str(realm.service_keytab),
             "KRB5RCACHENAME": "none:",  # the machine's would outlive the realm
             "NTLM_USER_FILE": str(realm.ntlm_user_file),
-            "LC_ALL": "C.UTF-8",  # elsewhere gss-ntlmssp knows no name and no password outside ASCII
+            "LC_ALL": "C.UTF-8",  # in other locales gss-ntlmssp accepts only ASCII names and passwords
             "LM_COMPAT_LEVEL": "5",  # NTLMv2 only
         }
         self._process = subprocess.Popen(

@@ -38,7 +38,7 @@ class Attempt:
 
     Args:
         reply: the last line of the server's reply.
-        user: None unless the login succeeded.
+        user: None unless the sign-in succeeded.
         protocol: `kerberos` or `ntlm`, whichever mechanism carried it.
         bindings: `right`, `wrong` (NTLM does not distinguish that from another bad token), `absent`, `unchecked`, or
             None if it failed before.
@@ -66,7 +66,7 @@ class StoredMail:
     """A received mail.
 
     Args:
-        authenticated_as: None for a client that did not log in, which only a server without mechanisms allows.
+        authenticated_as: None for a client that did not sign in, which only a server without mechanisms allows.
     """
 
     authenticated_as: str | None

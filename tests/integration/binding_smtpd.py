@@ -170,7 +170,7 @@ class BindingSmtp(SMTP):
         if len(line) > self.settings.token_line_limit:
             return await self._give_up("500 5.5.6 Authentication exchange line is too long")  # RFC 4954 6
         if line == b"*":
-            return await self._give_up("501 5.7.0 Authentication cancelled")
+            return await self._give_up("501 5.7.0 Authentication canceled")
         try:
             return base64.b64decode(line, validate=True)
         except binascii.Error:

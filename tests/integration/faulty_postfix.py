@@ -24,7 +24,7 @@ class AccessMap:
         self.port: int = self._listener.getsockname()[1]
         #: What the map has for a recipient: "450 4.2.1 later", "550 5.1.1 never".
         self.actions: dict[str, str] = {}
-        #: How often each was asked for.
+        #: How many times each was requested.
         self.asked: Counter[str] = Counter()
 
     def start(self) -> None:

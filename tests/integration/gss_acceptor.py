@@ -1,4 +1,4 @@
-"""The server's side of a login, as tokens, by real GSSAPI acceptors that check channel bindings. No SMTP.
+"""The server's side of a sign-in, as tokens, by real GSSAPI acceptors that check channel bindings. No SMTP.
 
 Kerberos is MIT's, NTLM is gss-ntlmssp's, SPNEGO is MIT's around both. An acceptor with bindings refuses a client with
 wrong ones and accepts a client without any; in that case the context lacks `channel_bound`.
@@ -19,7 +19,7 @@ NO_LAYER = b"\x01\x00\x00\x00"
 
 
 class Refused(Exception):  # noqa: N818  (what happened is no error of ours)
-    """The login failed; has the reason, and what is known of the client's bindings."""
+    """The sign-in failed; has the reason, and what is known of the client's bindings."""
 
     def __init__(self, why: str, *, bindings: str | None = None) -> None:
         super().__init__(why)
@@ -28,7 +28,7 @@ class Refused(Exception):  # noqa: N818  (what happened is no error of ours)
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """The client that logged in.
+    """The client that signed in.
 
     Args:
         protocol: `kerberos` or `ntlm`, whichever mechanism carried it.

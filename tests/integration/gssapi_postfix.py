@@ -19,8 +19,8 @@ keytab: $keytab
 class GssapiPostfix(LoopbackPostfix):
     """The server as a context manager; its name in the realm is `smtp/localhost`, also `smtp/mail.corp.example`.
 
-    `starttls_port` requires STARTTLS and then a login, `implicit_port` uses TLS from the first byte, `plain_port`
-    requires a login and has no STARTTLS: all three offer GSSAPI and GSS-SPNEGO. `gssapi_only_port` and
+    `starttls_port` requires STARTTLS and then a sign-in, `implicit_port` uses TLS from the first byte, `plain_port`
+    requires a sign-in and has no STARTTLS: all three offer GSSAPI and GSS-SPNEGO. `gssapi_only_port` and
     `spnego_only_port` (STARTTLS) offer one of them. `smtpsvc_port` (STARTTLS) accepts only tickets for `SMTPSVC/...`.
     `anonymous_port` accepts mail from every client on this machine.
 

@@ -78,7 +78,7 @@ class KerberosError(Exception):
 class KerberosRealm:
     """The realm as a context manager.
 
-    `users` can log in. All other accounts have a password too (`password_of`), and are refused, each for a reason of
+    `users` can sign in. All other accounts have a password too (`password_of`), and are refused, each for a reason of
     its own. As in Active Directory, every account has to prove its password before it gets a ticket.
     """
 
@@ -92,7 +92,7 @@ class KerberosRealm:
     expired_account_user = "erin"
     #: Its key is nowhere but in `client_keytab`.
     client_principal = f"svc-etl@{realm}"
-    #: The last is a server that nobody registered under `smtp/`.
+    #: The last is a server that is not registered under `smtp/`.
     services = ("smtp/localhost", "smtp/mail.corp.example", "SMTPSVC/exchange.corp.example")
     smtpsvc_only_host = "exchange.corp.example"
 

@@ -150,7 +150,7 @@ class KillingServer(Server):
         self.kills = 0
 
     def copies(self) -> Counter[int]:  # type: ignore[override]
-        """Return how often each row arrived."""
+        """Return how many times each row arrived."""
         return Counter(_row(address) for stored in self.stored for address in stored.recipients)
 
     def message_ids(self) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""A real Postfix on free loopback ports; its subclasses define who may log in, and how.
+"""A real Postfix on free loopback ports; its subclasses define who may sign in, and how.
 
 It has its own configuration, queue, data and mail folders, so another Postfix on the machine is neither used nor
 changed. Every recipient of every domain is one local maildir; no mail leaves the machine.
@@ -92,7 +92,7 @@ trace      unix      - - n -   0 bounce
 virtual    unix      - n n -   - virtual
 """
 
-#: Options of a port that takes mail from anybody on this machine.
+#: Options of a port that accepts mail from any client on this machine.
 ANONYMOUS = (
     "smtpd_tls_security_level=may",
     "smtpd_sasl_auth_enable=no",
@@ -112,10 +112,10 @@ class LoopbackPostfix:
 
     host = "localhost"
     domain = "corp.example"
-    #: What `(Authenticated sender: ...)` has behind the name.
+    #: What `(Authenticated sender: ...)` has after the name.
     sasl_domain: ClassVar[str] = domain
     certificate_names: ClassVar[tuple[str, ...]] = (host, LOOPBACK)
-    #: The ports, each with what sets its smtpd apart. Without options it demands STARTTLS and then a login.
+    #: The ports, each with what sets its smtpd apart. Without options it requires STARTTLS and then a sign-in.
     services: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     programs: ClassVar[tuple[str, ...]] = ("postfix",)
     #: Files below /usr/lib, each with what it is.

@@ -1,4 +1,4 @@
-"""A login by pyspnego in as few lines as possible, for testing the servers. Without any code of the package."""
+"""A sign-in with pyspnego in as few lines as possible, for testing the servers. Without any code of the package."""
 
 from __future__ import annotations
 

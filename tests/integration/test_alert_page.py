@@ -85,7 +85,7 @@ def test_a_page_fits_its_window_and_can_be_read(page: Page, shape: str, width: i
     assert asked == []
 
 
-# The lowest contrast (WCAG 2, 1.4.3) between a text and the nearest color behind it.
+# The lowest contrast (WCAG 2, 1.4.3) between a text and its background.
 WEAKEST_CONTRAST = """() => {
   const channels = color => color.match(/[\\d.]+/g).map(Number)
   const luminance = color => channels(color).slice(0, 3)

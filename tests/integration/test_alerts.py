@@ -119,7 +119,7 @@ def wait_for(relay: Relay) -> list[ReceivedMail]:
 
 @pytest.mark.parametrize("mailbox", MAILBOXES)
 def test_each_alert_arrives_signed_in_and_from_the_connection_s_address(alerts: Alerts, mailbox: str) -> None:
-    """By NTLM, over TLS."""
+    """With NTLM, over TLS."""
     mail = alerts.of(mailbox)
     assert (mail.authenticated_as, mail.mechanism, mail.tls_version) == (LOGIN, "NTLM", "TLSv1.3")
     assert mail.message["From"] == "Airflow <airflow@corp.example>"

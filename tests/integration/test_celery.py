@@ -1,7 +1,7 @@
 """More than one worker: a pool that limits all of them, mapped mails on both, and one worker that is killed.
 
 The worker is killed as by a power failure, in the middle of a merge and of mapped mails. Another merge is stopped for a
-while, as on a suspended machine, and goes on long after it is considered dead. Airflow notices by the missing
+while, as on a suspended machine, and continues long after it is considered dead. Airflow notices by the missing
 heartbeats, and retries on the other worker. What was sent is read from the servers' records.
 """
 
@@ -47,7 +47,7 @@ IMPATIENT = {
     # Tasks that the dead worker had fetched, and not started.
     "scheduler.task_queued_timeout": "30",
     "scheduler.task_queued_timeout_check_interval": "5",
-    "scheduler.num_stuck_in_queued_retries": "100",  # one that waits for a slot is no fault
+    "scheduler.num_stuck_in_queued_retries": "100",  # waiting for a slot is not a fault
 }
 
 

@@ -39,7 +39,7 @@ def manager_of(server: Server, **settings: Any) -> SmtpConnectionManager:
 
 
 def by_password(realm: KerberosRealm, **settings: Any) -> dict[str, Any]:
-    """The account that everybody has."""
+    """The account that every server has."""
     return {"login": "alice@corp.example", "password": realm.password_of("alice"), **settings}
 
 
@@ -47,7 +47,7 @@ def by_password(realm: KerberosRealm, **settings: Any) -> dict[str, Any]:
 
 
 def test_a_wrong_password_at_postfix_fails_at_the_sign_in(postfix: Postfix, check_it: CheckIt) -> None:
-    """With what Postfix said to it."""
+    """With Postfix's reply."""
     found = check_it(manager_of(postfix, login="alice", password="wrong-Password-1"))
     found.assert_failed_at("sign-in", "Check 'User name'")
     assert "S: 535 5.7.8 Error: authentication failed" in found.details["sign-in"]
@@ -57,7 +57,7 @@ def test_a_server_without_ntlm_fails_at_the_mechanisms(postfix: Postfix, check_i
     """It names what there is."""
     manager = manager_of(postfix, port=postfix.basic_only_port, login="alice", password=postfix.users["alice"])
     found = check_it(manager)
-    found.assert_failed_at("mechanisms", "sends no password by PLAIN or LOGIN")
+    found.assert_failed_at("mechanisms", "sends no password with PLAIN or LOGIN")
     assert "it offers PLAIN, LOGIN" in found.details["mechanisms"]
 
 
@@ -80,7 +80,7 @@ def test_ntlm_at_postfix_is_told_to_its_end(ssl_mode: str, postfix: Postfix, che
 def test_a_password_that_the_kdc_refuses_is_not_tried_again(
     binding_server: Callable[..., BindingServer], kerberos: KerberosRealm, check_it: CheckIt
 ) -> None:
-    """Not even where each binding was asked for, and not by NTLM."""
+    """Not even if each binding was requested, and not with NTLM."""
     server = binding_server()
     manager = manager_of(server, login="alice@corp.example", password="wrong-Password-1")
     found = check_it(manager, every_binding=True)
@@ -174,7 +174,7 @@ def test_the_binding_that_passes_is_the_remedy(
 def test_each_binding_is_tried_where_the_connections_own_passes(
     binding_server: Callable[..., BindingServer], kerberos: KerberosRealm, check_it: CheckIt
 ) -> None:
-    """With TLS 1.2 all three go out."""
+    """With TLS 1.2 all three are sent."""
     server = binding_server(channel_binding="require", binding_type="tls-unique", max_tls="TLSv1_2")
     manager = manager_of(server, ccache=kerberos.ccache("alice"), channel_binding="tls-unique")
     found = check_it(manager, every_binding=True)

@@ -1,4 +1,4 @@
-"""`kill -9` of the task's process in the middle of a merge, on Airflow 3.1 and 3.2, where nothing outlives a try.
+"""`kill -9` of the task's process in the middle of a merge, on Airflow 3.1 and 3.2, where nothing outlives an attempt.
 
 So the task must not be retried (`retries=0`): it ends as failed, no row arrives twice, and the report lists the
 accepted rows. A person has to find the others.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# The start of the third NTLM message in base64 (MS-NLMP 2.2.1.3): passwords can be guessed from it off-line.
+# The start of the third NTLM message in base64 (MS-NLMP 2.2.1.3): passwords can be guessed from it offline.
 NTLM_AUTHENTICATE = "TlRMTVNTUAAD"
 SUBJECT = "Ladelauf für Süd abgeschlossen"
 

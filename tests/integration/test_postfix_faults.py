@@ -1,4 +1,4 @@
-"""Merges through a real Postfix that refuses some, or is stopped in the middle; and through a sink that goes wrong."""
+"""Merges through a real Postfix that refuses some recipients or is stopped; and through a sink with faults."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def running_postfix() -> Iterator[FaultyPostfix]:
 
 @pytest.fixture
 def postfix(running_postfix: FaultyPostfix, monkeypatch: pytest.MonkeyPatch) -> FaultyPostfix:
-    """Postfix behind the default connection, with an empty mailbox, and nobody in its access map."""
+    """Postfix behind the default connection, with an empty mailbox and an empty access map."""
     running_postfix.clear()
     running_postfix.access.actions.clear()
     running_postfix.access.asked.clear()
@@ -73,7 +73,7 @@ def postfix(running_postfix: FaultyPostfix, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Store(Memory):
-    """As Airflow's accessor, which is told for how long."""
+    """Like Airflow's accessor, which is given the retention."""
 
     def set(self, key: str, value: Any, *, retention: object = None) -> None:  # noqa: ARG002
         super().set(key, value)
@@ -81,7 +81,7 @@ class Store(Memory):
 
 @dataclass
 class Task:
-    """A merge, as often as Airflow would try it, each time with the store that the try before left."""
+    """A merge, run as many times as Airflow would, each time with the store that the last attempt left."""
 
     folder: Path
     fields: Mapping[str, Any]
@@ -89,7 +89,7 @@ class Task:
     tries: int = 0
 
     def attempt(self, rows: Any, **fields: Any) -> AirflowException | None:
-        """One more try, which is not the last; the error with which it ends."""
+        """One more attempt, which is not the last; return the error with which it ends."""
         self.tries += 1
         task = merge(**{"rows": rows, "report_file": str(self.report_file), **self.fields, **fields})
         around = context(try_number=self.tries, max_tries=9) | {"task_state_store": self.store}
@@ -105,12 +105,12 @@ class Task:
         return self.folder / "report.jsonl"
 
     def lines(self, try_number: int | None = None) -> list[dict[str, Any]]:
-        """Of the report, of one try or all."""
+        """The report's lines, of one attempt or of all."""
         lines = [json.loads(line) for line in self.report_file.read_text().splitlines()]
         return [line for line in lines if try_number in (None, line["try_number"])]
 
     def outcomes(self, try_number: int | None = None) -> dict[str, str]:
-        """By the key of the row, what the last line about it says."""
+        """The last line of each row, by its key."""
         return {line["key"]: line["outcome"] for line in self.lines(try_number)}
 
 
@@ -130,7 +130,7 @@ def people(*names: str) -> list[dict[str, str]]:
 
 
 def arrived(postfix: FaultyPostfix, count: int) -> Counter[str]:
-    """How often Postfix took a mail for each recipient, once it is done with all that it took.
+    """How many times Postfix accepted a mail for each recipient, once it has processed all of them.
 
     By its queue: a stop may come between a delivery and the note of it, and then Postfix itself delivers once more.
     """
@@ -144,7 +144,7 @@ def arrived(postfix: FaultyPostfix, count: int) -> Counter[str]:
 def test_exactly_those_whom_the_server_refuses_are_reported_and_the_others_have_it_once(
     postfix: FaultyPostfix, task: Callable[..., Task]
 ) -> None:
-    """Soft and hard ones, each with the server's own words."""
+    """Temporary and permanent ones, each with the server's reply."""
     names = [f"p{number}" for number in range(60)]
     soft, hard = names[5::20], names[9::20]
     postfix.access.actions = {f"{name}@corp.example": SOFT for name in soft}
@@ -169,7 +169,7 @@ def test_exactly_those_whom_the_server_refuses_are_reported_and_the_others_have_
 def test_the_next_try_asks_only_those_again_who_were_refused_for_now(
     postfix: FaultyPostfix, task: Callable[..., Task]
 ) -> None:
-    """Of a mail to three, one of whom has it, one may have it later, and one never."""
+    """A mail to three recipients: one has it, one may have it later, and one never will."""
     postfix.access.actions = {"later@corp.example": SOFT, "never@corp.example": HARD}
     sending = task(retry_for=0, to="{{ row.email }}, later@corp.example, never@corp.example")
 
@@ -179,7 +179,7 @@ def test_the_next_try_asks_only_those_again_who_were_refused_for_now(
     second = sending.attempt(people("now"))
 
     assert type(first) is AirflowException
-    assert type(second) is AirflowFailException  # nobody can help the one who is refused for good
+    assert type(second) is AirflowFailException  # the one who is refused permanently stays refused
     assert set(postfix.access.asked - asked) & {"now@corp.example", "never@corp.example"} == set()
     assert arrived(postfix, 2) == {"now@corp.example": 1, "later@corp.example": 1}
     assert sending.lines(2)[0]["accepted"] == ["now@corp.example", "later@corp.example"]
@@ -188,7 +188,7 @@ def test_the_next_try_asks_only_those_again_who_were_refused_for_now(
 def test_a_soft_refusal_that_is_lifted_while_the_task_waits_is_none(
     postfix: FaultyPostfix, task: Callable[..., Task]
 ) -> None:
-    """Within the try, on the same connection."""
+    """Within the attempt, on the same connection."""
     rows = people(*(f"p{number}" for number in range(20)))
     busy = {row["email"]: SOFT for row in rows[::7]}
     postfix.access.actions = dict(busy)
@@ -213,7 +213,7 @@ def test_a_soft_refusal_that_is_lifted_while_the_task_waits_is_none(
 def test_a_stop_in_the_middle_of_a_merge_loses_and_doubles_nothing(
     retry_for: float, postfix: FaultyPostfix, task: Callable[..., Task]
 ) -> None:
-    """With patience the try gets over it; without, the next one sends what is left."""
+    """With `retry_for` the attempt outlasts it; without, the next one sends the rest."""
     rows = people(*(f"p{number}" for number in range(600)))
     sending = task(retry_for=retry_for)
 
@@ -289,7 +289,7 @@ FAULTS = [
         for command in ("mail", "rcpt", "data", ".")
     ),
     *(Fault(("-r", command), "refused", RefusedError, retryable=True, mails=FEW) for command in ("mail", ".")),
-    # The line is cut without a word.
+    # The connection is cut without a reply.
     *(Fault(("-q", command), "not_sent", ConnectionLostError, retryable=True) for command in ("connect", "ehlo")),
     *(Fault(("-q", command), "not_sent", ConnectionLostError, retryable=True) for command in ("mail", "rcpt", "data")),
     Fault(("-q", "."), "unknown", OutcomeUnknownError, retryable=False),
@@ -307,7 +307,7 @@ FAULTS = [
         for command in ("mail", "data")
     ),
     Fault(("-W", ".:9", "-p"), "unknown", OutcomeUnknownError, retryable=False, mails=FEW),
-    # It says no before the message is over, and listens no more.
+    # It refuses before the end of the message, and reads no more.
     Fault(("-A", "0"), "refused", RefusedError, retryable=False),
 ]
 

@@ -216,4 +216,4 @@ if ON_THE_NEWEST_AIRFLOW:
             walk.follow(block)
         assert blocks[-1].language == "text"
         assert "Subject: [Airflow] Failed: nightly_load.load" in blocks[-1].code
-        assert r"authenticated as CORP\alice by NTLM" in blocks[-1].code
+        assert r"authenticated as CORP\alice with NTLM" in blocks[-1].code

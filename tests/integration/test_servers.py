@@ -287,7 +287,7 @@ def test_spnego_may_end_with_a_layer_round(
 def test_a_mail_is_stored_with_its_authenticated_user(
     binding_server: Callable[..., BindingServer], kerberos: KerberosRealm
 ) -> None:
-    """And no client sends without a login."""
+    """And no client sends without a sign-in."""
     server = binding_server(channel_binding="none")
     with Client(server.port, server.ca_certificate) as client:
         assert client.smtp.mail("etl@corp.example")[0] == 530

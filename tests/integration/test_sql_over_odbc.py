@@ -245,7 +245,7 @@ def test_an_imported_loop_over_a_query_sends_a_mail_for_each_row(
     rows: list[tuple[str, str]],
     holds_another_task: bool,
 ) -> None:
-    """As a merge, or as a mapped group; what follows the loop runs, also if there is no row."""
+    """As a merge, or as a mapped group; what follows the loop runs, even if there is no row."""
     database.create("people", address="text", owed="decimal")
     database.insert("people", *rows)
     query_task = SqlTask(

@@ -62,7 +62,7 @@ def manager(server: GssapiPostfix | BindingServer, port: str = "port", **setting
 
 
 def failure(connection: SmtpConnectionManager, authenticator: WindowsAuthenticator | None = None) -> MailError:
-    """How signing in fails."""
+    """The error of a failed sign-in."""
     with pytest.raises(MailError) as caught:
         Session(connection, authenticator=authenticator).open()
     assert caught.value.__cause__ is None
@@ -104,7 +104,7 @@ def test_what_the_kdc_says_of_an_account_is_passed_on(
 
 @pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
 def test_a_password_that_the_kdc_calls_wrong_is_tried_nowhere_else(protocol: str, binding_server: Serve) -> None:
-    """NTLM with the same password would count towards a lockout again."""
+    """NTLM with the same password would count toward a lockout again."""
     server = binding_server(channel_binding="allow")
     connection = manager(server, login="alice@corp.example", password="wrong-horse", windows_protocol=protocol)
     assert "the password is wrong" in str(failure(connection))
@@ -206,7 +206,7 @@ def test_a_keytab_that_is_older_than_the_password_has_to_be_made_anew(
 def test_a_file_that_is_neither_keytab_nor_cache_is_a_typed_error(
     what: str, gssapi_postfix: GssapiPostfix, tmp_path: Path
 ) -> None:
-    """Whatever stands in it."""
+    """Whatever it contains."""
     junk = tmp_path / "junk"
     junk.write_bytes(b"\x05\x02junk" * 10)
     assert isinstance(failure(manager(gssapi_postfix, "starttls_port", **{what: str(junk)})), AuthenticationError)
@@ -287,7 +287,7 @@ def test_a_kdc_that_is_silent_is_waited_for_once_for_each_hook(
 
 @pytest.fixture
 def swallowing_kdc(kerberos: KerberosRealm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process's KDC takes packets and connections, and never says anything, as behind some firewalls."""
+    """This process's KDC accepts packets and connections, and never replies, as behind some firewalls."""
     with socket.create_server((LOOPBACK, 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         port = tcp.getsockname()[1]
         udp.bind((LOOPBACK, port))
@@ -321,7 +321,7 @@ def test_the_sessions_of_a_batch_wait_together_for_a_kdc_that_is_silent(swallowi
 
 
 def test_a_kdc_that_answers_again_is_asked_again(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
-    """By the same hook; the request that was given up has its answer then."""
+    """With the same hook; the abandoned request then gets its answer."""
     connection = manager(
         gssapi_postfix,
         "starttls_port",
@@ -383,7 +383,7 @@ def test_after_a_535_nothing_weaker_is_tried(protocol: str, binding_server: Serv
 def test_a_mechanism_that_is_not_offered_is_named(
     mechanisms: tuple[str, ...], protocol: str, said: str, binding_server: Serve, kerberos: KerberosRealm
 ) -> None:
-    """With what is offered; nothing falls to anonymous."""
+    """With what is offered; nothing falls back to anonymous."""
     server = binding_server(channel_binding="allow", mechanisms=mechanisms)
     connection = manager(server, ccache=kerberos.ccache("alice"), windows_protocol=protocol)
     assert said in str(failure(connection))
@@ -411,7 +411,7 @@ def test_a_refused_account_is_tried_once_for_each_hook(
 def test_kerberos_that_vanishes_from_the_offer_is_not_replaced_by_ntlm(
     binding_server: Serve, kerberos: KerberosRealm
 ) -> None:
-    """Who strips it may be after the response of NTLM."""
+    """Whoever strips it may want the NTLM response."""
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     account = {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
     authenticator = WindowsAuthenticator(manager(server, **account))
@@ -439,7 +439,7 @@ def test_the_log_says_what_was_offered_what_was_taken_and_why(
         pass
     said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
     assert any("offered before TLS: " in line and "STARTTLS" in line for line in said)
-    taken = "offers GSSAPI GSS-SPNEGO; signing in by GSSAPI (Kerberos) as alice@CORP.EXAMPLE (Kerberos is preferred)"
+    taken = "offers GSSAPI GSS-SPNEGO; signing in with GSSAPI (Kerberos) as alice@CORP.EXAMPLE (Kerberos is preferred)"
     assert any(taken in line for line in said)
 
 

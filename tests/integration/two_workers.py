@@ -77,7 +77,7 @@ class RelayWithAPool(Server):
 
 
 class CatchingServer(Server):
-    """Can hold a mail of one worker at the worst moment: the mail has arrived, and has no reply yet."""
+    """Can hold a worker's mail at the worst moment: it has arrived, and has no reply yet."""
 
     def __init__(self) -> None:
         super().__init__(self._hold_if_wanted)

@@ -23,7 +23,7 @@ class Memory:
         self.writes: list[str] = []
         #: For how long each was to be kept; None: as Airflow is configured.
         self.retentions: dict[str, timedelta | None] = {}
-        #: What a process leaves that is killed before it can write how the task ended.
+        #: What a process that is killed before it writes how the task ended leaves.
         self.before_the_end: dict[str, str] = {}
         self.failures = failures
         self._seconds = seconds

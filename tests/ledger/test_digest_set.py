@@ -17,7 +17,7 @@ from airflow_provider_smtpcm.ledger.merge import DIGEST_OCTETS, DigestSet
 
 
 def test_it_says_of_every_digest_whether_it_was_there_already() -> None:
-    """As `set` does, also while it grows, and where digests begin or end alike."""
+    """Like `set`, even while it grows, and if digests begin or end alike."""
     dice = random.Random(7)  # noqa: S311 - no secret
     digests = [dice.randbytes(DIGEST_OCTETS) for _ in range(5000)]
     digests += [digest[:8] + bytes(4) for digest in digests] + [bytes(8) + digest[8:] for digest in digests[:100]]
@@ -97,7 +97,7 @@ def test_a_worker_without_a_folder_to_write_to_has_it_in_memory(monkeypatch: pyt
 
 
 def test_its_file_is_gone_with_it() -> None:
-    """It has no name from the beginning."""
+    """It never has a name."""
 
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))

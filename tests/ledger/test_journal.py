@@ -1,4 +1,4 @@
-"""Nothing is passed on that is not written down, and what is written down stays true whatever becomes of it."""
+"""No request is passed on before it is recorded, and the record stays true whatever happens to it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LATER, NEVER = Reply(code=451, enhanced="4.2.0", text="later"), Reply(code=550, 
 
 
 def fingerprint(row: int) -> bytes:
-    """What tells a row from all others."""
+    """What identifies a row."""
     return row.to_bytes(FINGERPRINT_OCTETS, "big")
 
 
@@ -60,7 +60,7 @@ def became(
     accepted: tuple[str, ...] = (),
     refused: Mapping[str, Reply] | None = None,
 ) -> Delivery:
-    """What became of it."""
+    """Its delivery."""
     return Delivery(index=index, message_id="", outcome=outcome, accepted=accepted, refused=refused or {}, error=error)
 
 
@@ -72,11 +72,11 @@ def passed_on(admitted: Iterator[SendRequest | float], seconds: float = 60) -> S
             return send_request
         assert time.monotonic() < until
         time.sleep(0.001)
-    raise AssertionError("nothing is passed on any more")
+    raise AssertionError("nothing more is passed on")
 
 
 def known_after(send_request: SendRequest, delivery: Delivery) -> PriorRow | None:
-    """What the next try knows when this became of it."""
+    """What the next attempt knows after this delivery."""
     store = Memory()
     ledger = MergeLedger(store)
     journal = LedgerJournal(ledger, fingerprint)
@@ -116,7 +116,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_passed_on_when_it_cannot_be_written_down() -> None:
-    """And that is said, rather than waited for."""
+    """It says so instead of waiting."""
     store = Memory()
     journal = LedgerJournal(MergeLedger(store), fingerprint)
     store.failures = 99
@@ -126,7 +126,7 @@ def test_nothing_is_passed_on_when_it_cannot_be_written_down() -> None:
 
 
 def test_a_fault_of_our_own_in_the_writer_is_said_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the rows would wait for ever."""
+    """Otherwise the rows would wait forever."""
 
     def break_down(*_: object) -> None:
         raise ZeroDivisionError
@@ -138,14 +138,14 @@ def test_a_fault_of_our_own_in_the_writer_is_said_too(monkeypatch: pytest.Monkey
 
 
 def test_what_is_passed_on_is_written_down_as_open() -> None:
-    """A process that is killed at any moment leaves nothing unsaid."""
+    """A process that is killed at any moment leaves a complete record."""
     store = Memory()
     admitted = LedgerJournal(MergeLedger(store, window=4), fingerprint).admit(iter(send_requests(10)))
     for _ in range(4):
         send_request = passed_on(admitted)
         known = MergeLedger(store.copy()).prior(send_request.index, fingerprint(send_request.index))
         assert known == PriorRow(RowState.OPEN)
-    with pytest.raises(AssertionError):  # the window is full, and nothing was heard
+    with pytest.raises(AssertionError):  # the window is full, and no result has come
         passed_on(admitted, 0.1)
 
 
@@ -175,7 +175,7 @@ def test_who_has_nothing_just_now_is_not_waited_for() -> None:
 
 
 def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
-    """And until then by nothing; also where it cannot be written any more."""
+    """And until then by nothing; even if it can no longer be written."""
     store = SlowOnce()
     journal = LedgerJournal(MergeLedger(store, window=4), fingerprint)
     wait_for_head(store)
@@ -198,7 +198,7 @@ def test_who_waits_for_the_ledger_is_woken_by_it() -> None:
 
 
 def test_what_was_gathered_for_a_fast_server_is_written_down_bit_by_bit_once_it_is_slow() -> None:
-    """Else half of the largest window would be in doubt, for a server that takes a mail a second."""
+    """Otherwise half of the largest window would be in doubt, with a server that accepts one mail per second."""
     store = Memory()
     ledger = MergeLedger(store, window=64)
     journal = LedgerJournal(ledger, fingerprint)
@@ -259,7 +259,7 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
     assert len(come) < 100
 
 
-# --- What is written of it.
+# --- What is recorded.
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_rows_that_come_slowly_are_not_gathered_for_long() -> None:
             became(Outcome.PARTIAL, ConnectionLostError("", phase=Phase.ENVELOPE), accepted=(A,)),
             PriorRow(RowState.RETRY, Progress((A,))),
         ),
-        # A file that has gone before the rest of the recipients had it: they lack it all the same.
+        # A file that is removed before the rest of the recipients have it: they lack the mail nevertheless.
         (became(Outcome.PARTIAL, MessageError(""), accepted=(A,)), PriorRow(RowState.RETRY, Progress((A,)))),
         (
             became(Outcome.REFUSED, RefusedError(""), refused={A: NEVER, B: NEVER, C: NEVER}),
@@ -304,7 +304,7 @@ def test_the_next_try_knows_what_became_of_it(delivery: Delivery, known: PriorRo
 
 
 def test_who_has_it_is_known_also_while_the_rest_is_on_its_way() -> None:
-    """A process that is killed then, and a next try that sends again what is in doubt, mail nobody twice for sure."""
+    """If the process is killed then, the next attempt, which resends what is in doubt, surely mails no one twice."""
     store = Memory()
     ledger = MergeLedger(store)
     journal = LedgerJournal(ledger, fingerprint)
@@ -333,11 +333,11 @@ def test_of_what_is_never_heard_of_it_stays_known_who_had_it() -> None:
     assert journal.in_doubt == {}
 
 
-# --- What an earlier try may have delivered.
+# --- What an earlier attempt may have delivered.
 
 
 def in_doubt(store: Memory) -> MergeLedger:
-    """The ledger of a try that begins with a mail that may have been delivered to two, and was refused for one."""
+    """The ledger of an attempt whose mail may have been delivered to two recipients, and was refused for one."""
     ledger = MergeLedger(store)
     ledger.record(0, RowState.UNKNOWN, Progress((), {C: "550 5.1.1 no"}), fingerprint=fingerprint(0))
     ledger.end(RunState.UNFINISHED)
@@ -385,7 +385,7 @@ def test_what_was_to_be_sent_in_spite_of_a_doubt_and_was_not_stays_in_doubt() ->
 
 
 def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
-    """Once everybody has, the mail is accepted."""
+    """Once every recipient has it, the mail is accepted."""
     store = Memory()
     ledger = in_doubt(store)
     journal = LedgerJournal(ledger, fingerprint)
@@ -404,7 +404,7 @@ def test_who_has_it_in_the_end_is_in_no_doubt() -> None:
 
 
 def test_what_was_written_down_and_not_passed_on_is_not_in_doubt() -> None:
-    """The next try sends it, and asks nobody."""
+    """The next attempt sends it without asking."""
     store = Memory()
     ledger = MergeLedger(store, window=8)
     journal = LedgerJournal(ledger, fingerprint)
@@ -452,11 +452,11 @@ def test_what_was_never_written_down_stays_as_an_earlier_try_left_it() -> None:
     assert MergeLedger(store).prior(1, fingerprint(1)) == PriorRow(RowState.RETRY, Progress((A,)))
 
 
-# --- What the next try makes of it.
+# --- What the next attempt does.
 
 
 def test_an_address_that_was_mended_is_asked_and_not_taken_for_one_that_has_it() -> None:
-    """Somebody has looked at the refusal."""
+    """The task was cleared, so the cause may have been fixed."""
     known = PriorRow(RowState.RETRY, Progress((A,), {C: "550 5.1.1 no"}))
     send_request = pending_request(0, mail(A, B, "new@corp.example"), known)
     assert send_request is not None
@@ -468,7 +468,7 @@ def test_an_address_that_was_mended_is_asked_and_not_taken_for_one_that_has_it()
 
 
 def test_who_was_refused_for_good_is_not_asked_by_airflow_s_own_retry() -> None:
-    """As long as there is somebody else."""
+    """As long as there is another recipient."""
     known = PriorRow(RowState.RETRY, Progress((A,), {C: "550 5.1.1 no"}))
     send_request = pending_request(0, mail(), known)
     assert send_request is not None
@@ -479,12 +479,12 @@ def test_who_was_refused_for_good_is_not_asked_by_airflow_s_own_retry() -> None:
 
 
 def test_when_everybody_who_is_left_has_it_nobody_is_asked() -> None:
-    """The address that was refused was taken out of the mail: to send it to all again would be worse than nothing."""
+    """The refused address was removed from the mail: sending it to everyone again would be worse than not at all."""
     assert pending_request(0, mail(A), PriorRow(RowState.PARTIAL, Progress((A,), {C: "550 no"}))) is None
 
 
 def test_who_was_refused_for_good_is_not_in_doubt_with_the_others() -> None:
-    """A try that never begins with the mail says who may have it, and nobody else."""
+    """An attempt that never starts the mail names those who may have it, and no one else."""
     known = PriorRow(RowState.OPEN, Progress((A,), {B: "550 no such mailbox"}))
     delivery = not_begun_delivery(0, mail(A, B, C), known, MessageError("The report is gone."))
     assert delivery.outcome is Outcome.UNKNOWN

@@ -1,4 +1,4 @@
-"""The ledger writes down what may be on its way before it is sent, and what became of it afterwards."""
+"""The ledger records rows before they are sent, and their results afterward."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOTH = [RunState.FAILED, RunState.SUCCEEDED]
 
 
 def fingerprint(row: int) -> bytes:
-    """What tells a row from all others."""
+    """What identifies a row."""
     return row.to_bytes(FINGERPRINT_OCTETS, "big")
 
 
@@ -83,10 +83,10 @@ def test_what_is_left_is_known_before_the_rows_are() -> None:
     store = Memory()
     ledger = MergeLedger(store, window=16)
     states = [RowState.ACCEPTED, RowState.RETRY, RowState.FAILED, RowState.REFUSED, RowState.PARTIAL, RowState.UNKNOWN]
-    reserved(ledger, *range(7))  # nothing is heard of the last
+    reserved(ledger, *range(7))  # the last one has no result
     for row, state in enumerate(states):
         ledger.record(row, state)
-    ledger.record(8, RowState.RETRY, fingerprint=fingerprint(8))  # and the one before it was not begun
+    ledger.record(8, RowState.RETRY, fingerprint=fingerprint(8))  # and the one before it was not started
     ledger.end(RunState.UNFINISHED)
     again = MergeLedger(store)
     assert (again.rows_seen, again.rows_pending, len(again.rows_in_doubt)) == (9, 4, 2)
@@ -94,7 +94,7 @@ def test_what_is_left_is_known_before_the_rows_are() -> None:
 
 
 def test_rows_that_changed_between_two_tries_are_an_error() -> None:
-    """Not wrong people skipped, and others mailed twice."""
+    """Otherwise some recipients would be skipped, and others mailed twice."""
     store = Memory()
     ledger = MergeLedger(store, window=16)
     reserved(ledger, 0, 1)
@@ -117,7 +117,7 @@ def of_an_older_release() -> Memory:
 
 
 def test_the_rows_of_an_older_release_are_known() -> None:
-    """The package was upgraded between two tries of a task: nothing is sent twice, and the rows are what they were."""
+    """The package was upgraded between two attempts: nothing is sent twice, and the rows are unchanged."""
     store = of_an_older_release()
     ledger = MergeLedger(store, window=16)
     fingerprints = [fingerprint(row << 40) for row in range(1, 6)]
@@ -153,7 +153,7 @@ def test_a_ledger_of_another_version_is_not_touched(value: object) -> None:
 
 
 def test_a_damaged_ledger_is_not_guessed_at() -> None:
-    """A mail too many is worse than a run too few."""
+    """A duplicate mail is worse than a failed run."""
     store = Memory()
     ledger = MergeLedger(store)
     reserved(ledger, 0)
@@ -172,7 +172,7 @@ def test_after_a_crash_the_rows_in_the_window_are_in_doubt_and_no_others() -> No
     ledger.record(0, RowState.ACCEPTED)
     ledger.record(1, RowState.REFUSED)
     reserved(ledger, 4, 5)  # and with it what became of 0 and 1 is written
-    again = MergeLedger(store)  # nobody ended the first
+    again = MergeLedger(store)  # the first was never ended
     assert [again.prior(row, fingerprint(row)) for row in range(7)] == [
         PriorRow(RowState.ACCEPTED),
         PriorRow(RowState.REFUSED),
@@ -193,7 +193,7 @@ def test_no_more_rows_are_open_than_the_window_holds() -> None:
     ledger.record(0, RowState.ACCEPTED)
     ledger.record(3, RowState.ACCEPTED)
     ledger.end(RunState.UNFINISHED)
-    assert not waiting.is_complete  # nobody sends them any more
+    assert not waiting.is_complete  # they are no longer sent
 
 
 def test_a_window_of_one_is_as_wide_as_the_connections() -> None:
@@ -203,12 +203,12 @@ def test_a_window_of_one_is_as_wide_as_the_connections() -> None:
 
 
 class Watched(Memory):
-    """A store that remembers how many rows were in doubt at the most."""
+    """A store that records the maximum number of rows in doubt."""
 
     most_open = 0
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        """As ever."""
+        """As usual."""
         super().set(key, value, retention=retention)
         if "states" in value:
             self.most_open = max(self.most_open, Block.from_json(value).states.count(RowState.OPEN.encode()))
@@ -217,7 +217,7 @@ class Watched(Memory):
 def test_a_window_that_has_shrunk_holds_also_for_rows_that_were_gathered_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They are passed on bit by bit, though nothing else is on its way."""
+    """They are passed on in parts, although nothing else is in flight."""
     width = [60]
     monkeypatch.setattr(MergeLedger, "window", property(lambda _: width[0]))
     store = Watched()
@@ -253,7 +253,7 @@ def test_a_reservation_leaves_what_is_sent_while_it_is_written(rate: float, writ
 
 
 def test_rows_that_are_withdrawn_are_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are written already are told."""
+    """It returns the number of those already written."""
     monkeypatch.setattr(MergeLedger, "window", 2)
     ledger = MergeLedger(Memory())
     gathered = ledger.reserve([(row, fingerprint(row)) for row in range(9)])
@@ -293,7 +293,7 @@ def test_who_wants_all_of_it_again_gets_a_new_generation(standing: RunState) -> 
     ("standing", "rejected"), [(RunState.UNFINISHED, {"c@corp.example": "550 no"}), (RunState.FAILED, {})]
 )
 def test_what_is_unfinished_is_resumed(standing: RunState, rejected: dict[str, str]) -> None:
-    """Airflow's own retry leaves alone what was refused for good; somebody who cleared the task may have mended it."""
+    """Airflow's own retry skips permanent refusals; whoever cleared the task may have fixed the cause."""
     store = Memory()
     ledger = MergeLedger(store)
     reserved(ledger, 0)
@@ -317,7 +317,7 @@ def test_results_are_written_also_where_nothing_more_is_reserved(monkeypatch: py
 
 
 def test_a_hundred_thousand_rows_take_few_writes_and_little_room() -> None:
-    """Each row is in two writes at the most, together with its neighbours."""
+    """Each row is in two writes at the most, together with its neighbors."""
     store = Memory()
     ledger = MergeLedger(store, window=256)
     for first in range(0, 20 * BLOCK_ROWS, 128):
@@ -371,7 +371,7 @@ def test_its_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("expired", [False, True])
 def test_a_row_that_is_tried_again_much_later_leaves_its_neighbours_as_they_are(expired: bool) -> None:
-    """Its block was forgotten; one that is gone from the store too is not replaced by one without neighbours."""
+    """Its block is no longer cached; one that is missing from the store too is not replaced by an empty one."""
     store = Memory()
     ledger = MergeLedger(store, window=4)
     reserved(ledger, 0, 1)
@@ -435,7 +435,7 @@ def test_an_interruption_anywhere_leaves_no_thread_behind(what: str) -> None:
 
 
 def test_a_ledger_of_which_a_part_has_expired_sends_nothing() -> None:
-    """It is not known any more who has the mail."""
+    """It is no longer known who has the mail."""
     store = Memory()
     ledger = MergeLedger(store)
     reserved(ledger, 0)
@@ -463,7 +463,7 @@ def test_each_try_renews_all_that_the_tries_before_it_left() -> None:
 
 
 class Gated(Memory):
-    """A store that takes no writes until it is told to."""
+    """A store that blocks writes until it is released."""
 
     def __init__(self, values: dict[str, str]) -> None:
         super().__init__()
@@ -477,7 +477,7 @@ class Gated(Memory):
 
 
 def test_rows_do_not_wait_until_all_is_renewed() -> None:
-    """A task of a million rows would renew for ten seconds before it sends; it goes on preparing meanwhile."""
+    """A task of a million rows would renew for ten seconds before sending; meanwhile it continues to prepare."""
     store = Memory()
     ledger = MergeLedger(store, window=4)
     reserved(ledger, 0, BLOCK_ROWS, 2 * BLOCK_ROWS)
@@ -522,7 +522,7 @@ def test_a_task_that_is_done_keeps_no_rows_and_its_result_for_a_day() -> None:
 
 @pytest.mark.parametrize("expired", [False, True])
 def test_a_try_after_one_that_was_done_and_not_heard_of_has_its_result(expired: bool) -> None:
-    """It changes nothing, so that a further one has it too; `max_tries` is raised when somebody clears the task."""
+    """It changes nothing, so a further attempt has it too; `max_tries` is increased when the task is cleared."""
     store = Memory()
     MergeLedger(store, max_tries=1).complete({"accepted": ["a@corp.example"]}, {"accepted": []})
     if expired:
@@ -534,7 +534,7 @@ def test_a_try_after_one_that_was_done_and_not_heard_of_has_its_result(expired: 
 
 
 def test_rows_that_are_sent_again_on_purpose_leave_nothing_of_the_time_before() -> None:
-    """Their addresses serve nobody."""
+    """Their addresses are no longer needed."""
     store = Memory()
     ledger = MergeLedger(store, window=4)
     reserved(ledger, 0, BLOCK_ROWS)
@@ -546,7 +546,7 @@ def test_rows_that_are_sent_again_on_purpose_leave_nothing_of_the_time_before() 
 
 
 def test_a_task_that_was_cleared_has_a_generation_of_its_own_although_its_ledger_is_gone() -> None:
-    """A server would drop what bears an old Message-ID."""
+    """A server would drop mail with an old Message-ID."""
     assert MergeLedger(Memory(), times_cleared=2).generation == 2
     store = Memory()
     MergeLedger(store).end(RunState.UNFINISHED)

@@ -30,7 +30,7 @@ rows = st.dictionaries(
     [{}, {"states": "a3", "marks": ""}, {"states": "z", "marks": "AAAA"}, {"states": "a", "marks": "?"}, {"states": 3}],
 )
 def test_what_is_no_block_is_refused(value: dict[str, object]) -> None:
-    """Somebody may have edited it."""
+    """It may have been edited."""
     with pytest.raises((ValueError, KeyError, TypeError)):
         Block.from_json(value)
 
@@ -49,7 +49,7 @@ def test_a_block_reads_back_as_it_was_written(written: dict[int, tuple[bytes, Ro
 
 
 def test_a_row_takes_a_few_bytes() -> None:
-    """Also where no row has the state of the one before."""
+    """Even if no row has the state of the previous one."""
     block = Block()
     for at in range(BLOCK_ROWS):
         block.put(at, at.to_bytes(FINGERPRINT_OCTETS, "big"), RowState.ACCEPTED if at % 2 else RowState.REFUSED)
@@ -57,7 +57,7 @@ def test_a_row_takes_a_few_bytes() -> None:
 
 
 def test_who_is_left_is_forgotten_once_everybody_has_it() -> None:
-    """Else a later try would send it again."""
+    """Otherwise a later attempt would send it again."""
     block = Block()
     block.put(0, bytes(FINGERPRINT_OCTETS), RowState.RETRY, Progress(("a@corp.example",)))
     block.put(0, bytes(FINGERPRINT_OCTETS), RowState.ACCEPTED)

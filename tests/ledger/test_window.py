@@ -1,4 +1,4 @@
-"""The window is a quarter of a second of sending, however the answers are spread. The clock stands still in between."""
+"""The window is a quarter of a second of sending, however the replies are spread. The clock stops in between."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.ledger.stores import Memory
 
 
 class Clock:
-    """A clock that goes on only where a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -94,7 +94,7 @@ def test_before_the_first_answer_as_many_rows_are_open_as_mails_can_be_in_flight
 def test_a_server_that_answers_in_bursts_has_a_quarter_of_a_second_of_rows_open(
     connections: int, answers_after: float, clock: Clock
 ) -> None:
-    """Four answers within four microseconds, every 200 milliseconds, are 20 a second, and no million."""
+    """Four replies within four microseconds, every 200 milliseconds, are 20 per second, not a million."""
     were_open = Sending(Window(None, connections), clock, connections=connections, answers_after=answers_after).sent(
         500
     )

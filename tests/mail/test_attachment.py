@@ -143,7 +143,7 @@ def test_an_attachment_is_a_path_or_a_named_content(make: Callable[[], object]) 
 
 @pytest.mark.parametrize("character", ["\r\n", "\0", "\x85", "\u2028", "\udc80"])
 def test_a_control_character_in_a_name_is_refused(character: str) -> None:
-    """Also where the name comes from the path."""
+    """Even if the name comes from the path."""
     assert "control character" in fault(lambda: Attachment("a.csv", name=f"a{character}Bcc: eve@x.example"))
     assert "name=" in fault(lambda: Attachment(f"/srv/a{character}.csv"))
 

@@ -45,7 +45,7 @@ def files_of(rendering: Rendering) -> list[EncodedFile]:
 
 
 class Stored:
-    """A remote file that counts how often it is measured and read, and may have another size than it reports."""
+    """A remote file that counts how many times it is measured and read, and may have another size than it reports."""
 
     name = "report.bin"
 
@@ -72,7 +72,7 @@ class Unhashable(Stored):
     __hash__ = None  # type: ignore[assignment]
 
 
-# Few values for each field, so that neighbours in a batch are often the same in some and different in others.
+# Few values for each field, so that neighbors in a batch are often the same in some and different in others.
 files = st.lists(
     st.sampled_from(
         [
@@ -116,7 +116,7 @@ def test_what_render_refuses_is_refused_by_a_batch_too() -> None:
     renderer = BatchRenderer()
     for _ in range(2):
         for fields, said in (
-            ({"from_address": None}, "no sender"),
+            ({"from_address": None}, "no From address"),
             ({"message_id": None}, "no Message-ID"),
             ({"attachments": ["/nowhere/a.csv", "/nowhere/b.csv"]}, "/nowhere/a.csv.*\n.*/nowhere/b.csv"),
         ):

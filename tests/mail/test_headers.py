@@ -151,7 +151,7 @@ def test_a_non_ascii_local_part_is_written_as_it_is() -> None:
 
 
 def test_a_short_file_name_is_a_quoted_string() -> None:
-    """Every mail program supports it."""
+    """Every mail client supports it."""
     assert (
         render_content_disposition("attachment", "report 1.csv")
         == b'Content-Disposition: attachment; filename="report 1.csv"\r\n'
@@ -159,7 +159,7 @@ def test_a_short_file_name_is_a_quoted_string() -> None:
 
 
 def test_any_other_file_name_is_percent_encoded() -> None:
-    """RFC 2231 4; also where a quoted string would need backslashes."""
+    """RFC 2231 4; even if a quoted string would need backslashes."""
     assert render_parameter("filename", "März.csv") == [" filename*=utf-8''M%C3%A4rz.csv"]
     assert render_parameter("filename", 'a"b\\c.csv') == [" filename*=utf-8''a%22b%5Cc.csv"]
     assert render_parameter("filename", "=?utf-8?q?x?=") == [" filename*=utf-8''%3D%3Futf-8%3Fq%3Fx%3F%3D"]

@@ -172,7 +172,7 @@ def test_cid_in_the_text_of_an_html_is_no_image() -> None:
 
 
 def test_two_images_with_one_content_id_are_refused() -> None:
-    """Also if one of them is an attachment."""
+    """Even if one of them is an attachment."""
     html = '<img src="cid:logo">'
 
     assert "'logo'" in fault(

@@ -88,7 +88,7 @@ class Growing:
 
 def test_a_mail_without_a_sender_is_refused_with_both_places_to_set_one() -> None:
     """The task's From or the connection's."""
-    with pytest.raises(MessageError, match=r"no sender.*From on the task.*from_address.*connection"):
+    with pytest.raises(MessageError, match=r"no From address.*from_address.*task.*From address.*connection"):
         render(mail(from_address=None))
 
 
@@ -400,7 +400,7 @@ def test_a_text_that_holds_a_boundary_ends_no_part() -> None:
     "octets", [0, 1, 2, 3, 56, 57, 58, 114, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 4 * BLOCK_SIZE, 300_000]
 )
 def test_a_file_of_any_size_arrives_whole(tmp_path: Path, octets: int) -> None:
-    """Also if it ends with a line or a block."""
+    """Even if it ends with a line or a block."""
     path = tmp_path / "data.bin"
     path.write_bytes(content := bytes(index * 7 % 256 for index in range(octets)))
     message = rendered(attachments=[path, Attachment(content=content, name="same.bin")])

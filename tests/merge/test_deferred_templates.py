@@ -1,4 +1,4 @@
-"""What a person wrote is kept from Airflow's rendering; what Airflow puts in its place is not."""
+"""What the author wrote is hidden from Airflow's rendering; outputs that Airflow resolves are not."""
 
 from __future__ import annotations
 

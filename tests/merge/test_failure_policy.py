@@ -1,4 +1,4 @@
-"""What a finished merge means to Airflow: never a second mail to somebody who has the first."""
+"""What a finished merge means to Airflow: never a second mail to a recipient who has the first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GONE = MessageError("The share is gone.", retryable=True)
 
 
 def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance: bool) -> tuple[str, str]:
-    """What becomes of a task whose mails ended so; a `*` marks a failure that may pass by itself."""
+    """How a task ends whose mails have these outcomes; a `*` marks a transient failure."""
     result = MergeResult(rows=Rows(iter(())), report=MergeReport(None, try_number=1, to_path=Path))
     for number, outcome in enumerate(outcomes, 1):
         error = None if outcome == "accepted" else MailError(f"No {number}.", retryable=outcome.endswith("*"))
@@ -59,16 +59,16 @@ def end(outcomes: list[str], faults: list[MailError] | None = None, **tolerance:
         (["refused"], {}, FAILED),
         (["not_sent"], {}, FAILED),
         (["failed"], {}, FAILED),
-        # Nobody was accepted, which no tolerance covers.
+        # No recipient was accepted, which no tolerance covers.
         (["failed", "failed"], {"allow_failed": True}, FAILED),
         (["refused"], {"allow_refused": True}, FAILED),
         (["failed", "refused"], {"allow_failed": True, "allow_refused": True}, FAILED),
-        # What is let pass lets nothing else pass.
+        # A tolerated outcome does not make another one tolerated.
         (["accepted", "failed", "refused"], {"allow_failed": True}, FAILED),
         (["accepted", "failed", "refused"], {"allow_refused": True}, FAILED),
         (["accepted", "not_sent"], {"allow_failed": True, "allow_refused": True}, FAILED),
         (["accepted", "unknown"], {"allow_failed": True, "allow_refused": True}, FAILED),
-        # Nobody was accepted, and the next time somebody may be.
+        # No recipient was accepted, and the next attempt may succeed.
         (["not_sent*"], {}, RETRIED),
         (["refused*", "refused"], {}, RETRIED),
         (["failed*"], {}, RETRIED),
@@ -88,7 +88,7 @@ def test_airflow_retries_only_where_nobody_can_get_a_mail_twice(
 
 
 def test_what_kept_the_merge_from_being_complete_fails_it_whatever_is_tolerated() -> None:
-    """Rows that ended early; a report that is not whole."""
+    """Rows that ended early; an incomplete report."""
     tolerance = {"allow_failed": True, "allow_refused": True}
     assert end(["accepted"], [GONE], **tolerance)[0] == FAILED
     assert end([], [MessageError("The quotation mark is not closed.")], **tolerance)[0] == FAILED
@@ -126,7 +126,7 @@ def test_the_error_says_what_happened_to_how_many_and_what_to_do() -> None:
 
 
 def test_what_is_let_pass_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Somebody decided so, and somebody else may want to know."""
+    """The DAG's author chose this, and others may want to know."""
     assert end(["accepted", "failed", "failed"], allow_failed=True) == (PASSES, "")
     assert caplog.records[-1].levelname == "WARNING"
     assert "2 rows could not be turned into a mail; the first is row 2" in caplog.records[-1].getMessage()

@@ -1,4 +1,4 @@
-"""Each row becomes a mail of its own, under a name that every try gives it."""
+"""Each row becomes a mail, with a key that is the same in every attempt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS = [{"email": f"{name.lower()}@corp.example", "name": name} for name in ("Ja
 
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SmtpConnectionManagerHook]:
-    """For a connection that nobody opens."""
+    """For a connection that is never opened."""
 
     def make(**extra: object) -> SmtpConnectionManagerHook:
         connection = {"conn_type": "smtpcm", "host": "mail.corp.example", "extra": extra}
@@ -44,7 +44,7 @@ def templates(**fields: Any) -> RowTemplates:
 
 
 class Merge:
-    """The mails of some rows, and what became of the others."""
+    """The mails of some rows, and the outcomes of the others."""
 
     def __init__(self, rows: Any = ROWS, *, run: str = "r", **fields: Any) -> None:
         source = open_rows(rows, encoding="utf-8")
@@ -95,7 +95,7 @@ class Merge:
 def test_what_is_wrong_for_every_row_is_wrong_before_any_is_taken(
     fields: dict[str, Any], said: str, hook: Callable[..., SmtpConnectionManagerHook]
 ) -> None:
-    """Whatever `on_error` says: nobody wants a mail without the terms that belong to it."""
+    """Whatever `on_error` says."""
     with pytest.raises(MessageError, match=f"(?s){said}"):
         resolve_constants(templates(**{**FIELDS, **fields}), hook().connection_manager)
 
@@ -153,7 +153,7 @@ def test_a_header_cannot_be_smuggled_in_by_a_row() -> None:
 
 
 def test_rows_that_end_early_leave_the_mails_before_them() -> None:
-    """Why they ended is told at the end."""
+    """The reason is reported at the end."""
 
     def rows(error: Exception) -> Iterator[dict[str, str]]:
         yield ROWS[0]
@@ -226,7 +226,7 @@ def test_a_row_that_cannot_be_written_down_needs_a_key() -> None:
 
 
 def test_of_rows_with_the_same_key_only_the_first_makes_a_mail() -> None:
-    """The second is told with its number."""
+    """The second is reported with its number."""
     merge = Merge([*ROWS, ROWS[1]], row_key="{{ row.email }}")
     assert len(merge.all()) == 3
     assert [number for number, _ in merge.failed] == [4]
@@ -244,7 +244,7 @@ def test_every_try_gives_a_mail_the_same_message_id_and_no_two_mails_share_one()
 
 
 def test_rows_that_are_alike_are_numbered_without_a_gap() -> None:
-    """Whatever stands between them; the Message-IDs of a task that is under way depend on these names."""
+    """Whatever is between them; the Message-IDs of a running task depend on these names."""
     keys, row, other = RowKeys(), Row(name="Jane"), Row(name="Jim")
     first, *copies = (keys.claim(None, each) for _ in range(12) for each in (row, other))
     assert copies[1::2] == [f"{first}-{number}" for number in range(2, 13)]
@@ -252,7 +252,7 @@ def test_rows_that_are_alike_are_numbered_without_a_gap() -> None:
 
 
 def test_a_row_s_own_key_is_all_that_its_message_id_depends_on() -> None:
-    """A typing error may be mended between two tries."""
+    """A typo may be fixed between two attempts."""
     mended = [{**row, "name": row["name"].upper()} for row in ROWS]
     assert Merge(row_key="{{ row.email }}").ids() == Merge(mended, row_key="{{ row.email }}").ids()
     assert Merge().ids() != Merge(mended).ids()
@@ -265,7 +265,7 @@ dicts = st.dictionaries(st.text(max_size=4), values | st.lists(values, max_size=
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(dicts, max_size=6))
 def test_the_keys_of_any_rows_are_different_and_the_same_the_next_time(rows: list[dict[str, Any]]) -> None:
-    """In whatever order the columns stand."""
+    """Whatever the order of the columns."""
     first, second = RowKeys(), RowKeys()
     keys = [first.claim(None, Row(row)) for row in rows]
     assert len(set(keys)) == len(keys)

@@ -1,4 +1,4 @@
-"""The report has a line for each row as it finishes, whatever happens afterwards."""
+"""The report has a line for each row as it finishes, whatever happens afterward."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_report_that_cannot_be_opened_is_an_error_before_any_mail(tmp_path: Path) -> None:
-    """A folder, a file for a folder, a storage that is not there."""
+    """A folder, a file in place of a folder, an unknown storage."""
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "file" / "report.jsonl", "s3://bucket/report.jsonl", "nosuch://x/report.jsonl"):
         with pytest.raises(MessageError, match=r"(?s)(cannot be written|not a URL that Airflow can open)"):
@@ -84,7 +84,7 @@ def test_each_line_is_there_before_the_next_begins(place: str, tmp_path: Path) -
 
 
 def test_a_further_try_writes_behind_the_lines_of_the_one_before(tmp_path: Path) -> None:
-    """Also where that was killed in the middle of a word."""
+    """Even if it was killed in the middle of a word."""
     path = tmp_path / "report.jsonl"
     path.write_text('{"try_number": 1, "row": 1}\n{"try_num')
     for try_number in (2, 3):
@@ -101,7 +101,7 @@ def line(row: int, outcome: str, *, key: str | None = "k", message_id: str | Non
 
 
 def read_back(text: bytes | str, path: Path, rows: int = 9) -> MergeReport:
-    """A further try's report, which has read what is in the file."""
+    """The report of a later attempt, which has read the file."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     report = MergeReport(path, try_number=2, to_path=to_storage_path)
     report.read_earlier_lines(rows, lambda _, message_id: message_id in (None, "<1@corp.example>"))
@@ -120,7 +120,7 @@ def test_a_row_lacks_its_line_unless_the_last_one_says_how_it_ended(tmp_path: Pa
 
 
 def test_a_line_without_a_key_is_written_again_with_it(tmp_path: Path) -> None:
-    """An attempt that did not come to the row could not name it."""
+    """An attempt that did not reach the row could not name it."""
     report = read_back(line(1, "unknown", key=None, message_id=None), tmp_path / "report.jsonl")
     assert report.has_line(1, None, "unknown")
     assert not report.has_line(1, "k", "unknown")
@@ -134,7 +134,7 @@ def test_octets_that_are_no_text_do_not_stop_a_further_try(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_new_file_lacks_no_line_of_an_earlier_try(is_read: bool, tmp_path: Path) -> None:
-    """Each try has a file of its own."""
+    """Each attempt has a file of its own."""
     report = MergeReport(tmp_path / "report-2.jsonl", try_number=2, to_path=to_storage_path)
     if is_read:
         report.read_earlier_lines(9, lambda *_: True)
@@ -143,7 +143,7 @@ def test_a_new_file_lacks_no_line_of_an_earlier_try(is_read: bool, tmp_path: Pat
 
 
 def test_a_report_that_cannot_be_read_again_is_an_error_before_any_mail(tmp_path: Path) -> None:
-    """Somebody took it away."""
+    """It was removed."""
     path = tmp_path / "report.jsonl"
     path.touch()
     report = MergeReport(path, try_number=2, to_path=to_storage_path)

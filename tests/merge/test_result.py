@@ -1,4 +1,4 @@
-"""The account of a merge counts every row, names the first in trouble, and keeps nothing of the others."""
+"""The result of a merge counts every row, names the first problems, and keeps nothing of the other rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refused() -> Delivery:
 
 
 def test_a_mail_that_could_not_be_made_after_all_is_a_row_that_failed(tmp_path: Path) -> None:
-    """Its file is looked for when its turn comes; a server that cannot be reached is another thing."""
+    """Its file is read only when it is sent; an unreachable server is something else."""
     report = MergeReport(tmp_path / "report.jsonl", try_number=1, to_path=Path)
     result = result_of(report)
     result.add_delivery(1, "a", MAIL, delivery(Outcome.NOT_SENT, MessageError("/nowhere/a.pdf cannot be read.")))
@@ -113,7 +113,7 @@ def test_the_log_and_the_result_name_the_first_and_count_the_others(caplog: pyte
 
 
 def test_the_same_trouble_of_many_rows_is_said_once_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
-    """A server that is away is a long sentence; what else is wrong must not drown in it."""
+    """An unreachable server is a long sentence, which must not hide other problems."""
     result = result_of()
     for number in range(1, 501):
         result.add_delivery(number, "k", MAIL, delivery(Outcome.NOT_SENT, ConnectError("Nobody answers.")))
@@ -131,7 +131,7 @@ def test_the_same_trouble_of_many_rows_is_said_once_with_their_number(caplog: py
 
 
 def test_a_row_that_may_have_been_delivered_has_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    """Somebody has to look for each of them in the server's log; a window may have 256."""
+    """Each has to be looked for in the server's log; a window may have 256."""
     result = result_of()
     for number in range(1, 257):
         result.add_unknown(number, "k", OutcomeUnknownError("No answer."), message_id=f"<{number}@corp.example>")
@@ -161,7 +161,7 @@ def test_who_was_asked_for_stands_in_the_result_where_the_server_named_nobody() 
 def test_progress_is_logged_now_and_then_with_what_remains(
     source: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As far as anybody can know."""
+    """As far as is known."""
     caplog.set_level("INFO")
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])

@@ -1,4 +1,4 @@
-"""Rows come from wherever they are, one at a time; what is wrong with one of them is no matter of the others."""
+"""Rows are read one at a time from any source; a fault in one does not affect the others."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     ],
 )
 def test_what_are_no_rows_is_refused_with_the_remedy(rows: object, said: str) -> None:
-    """Another try would meet the same."""
+    """Another attempt would fail in the same way."""
     with pytest.raises(MessageError, match=f"(?s){said}") as caught:
         opened(rows)
     assert not caught.value.retryable
@@ -113,7 +113,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_share_that_is_busy_may_be_asked_again() -> None:
-    """Which Airflow does, by a further try."""
+    """Which Airflow retries."""
 
     class Busy:
         def open(self, mode: str) -> object:
@@ -154,7 +154,7 @@ def test_a_line_with_too_many_cells_is_no_row_and_the_next_one_is(tmp_path: Path
 
 
 def test_a_line_that_is_no_json_object_is_no_row_and_the_next_one_is(tmp_path: Path) -> None:
-    """JSON Lines can lose step nowhere."""
+    """In JSON Lines every line is a row of its own."""
     path = written(tmp_path / "rows.jsonl", '{"a": 1}\n{"a": \n[1]\n\n' + "[" * 100_000 + '\n{"a": 2}')
     first, second, third, fourth, fifth = opened(path).items
     assert (first, fifth) == ({"a": 1}, {"a": 2})
@@ -189,7 +189,7 @@ def test_where_nobody_can_tell_the_next_row_the_rows_end_in_an_error(tmp_path: P
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
 def test_a_file_that_is_written_to_while_its_rows_are_read_gives_no_row_of_both(name: str, tmp_path: Path) -> None:
-    """Half a line of the old and half of the new would be an address that neither had; a later try finds it whole."""
+    """Half an old line and half a new one would be an address in neither; a later attempt reads the new file."""
     line = '{"email": "%s@old.example"}\n' if name.endswith("jsonl") else "%s@old.example\n"
     heading = "" if name.endswith("jsonl") else "email\n"
     text = heading + "".join(line % f"person{number:06}" for number in range(10_000))
@@ -287,7 +287,7 @@ def test_a_data_frame_may_have_any_columns_and_its_missing_values_are_none() -> 
 
 
 def test_a_long_frame_and_a_long_parquet_file_come_by_and_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In batches, whose seams nobody sees."""
+    """In batches, whose boundaries do not show."""
     monkeypatch.setattr(module, "_CHUNK_ROWS", 7)
     numbers = {"n": list(range(30))}
     expected = [{"n": number} for number in range(30)]

@@ -1,4 +1,4 @@
-"""The fields of a merge are filled in from rows; what stands in a row is data, whatever it looks like."""
+"""The fields of a merge are filled in from rows; the content of a row is data, whatever it looks like."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def filled_in(template: str, row: Row, field: str = "text", env: jinja2.Environm
     ],
 )
 def test_what_is_wrong_whatever_the_row_is_wrong_at_once(fields: dict[str, Any], said: str) -> None:
-    """Before a server is bothered."""
+    """Before a server is contacted."""
     with pytest.raises(MessageError, match=f"(?s){said}"):
         templates(**fields)
 
@@ -116,7 +116,7 @@ def test_a_field_is_a_template_over_the_row_its_number_and_what_airflow_gives() 
 
 
 def test_a_column_that_may_be_missing_has_a_default() -> None:
-    """And what is NULL in a database is nothing in a mail, rather than the word None."""
+    """And NULL in a database is empty text in a mail, not the word None."""
     assert filled_in("[{{ row.title | default('-') }}] {% if row.title is defined %}x{% endif %}", JANE) == "[-] "
     assert filled_in("Dear {{ row.title }}{{ row.name }}", Row(title=None, name="Jane")) == "Dear Jane"
     assert filled_in("{{ row.n }} {{ row.flag }}", Row(n=0, flag=False)) == "0 False"
@@ -173,13 +173,13 @@ class Marked:
     ],
 )
 def test_html_is_what_jinja_makes_of_it_whatever_a_value_is(template: str, value: Any) -> None:
-    """What is marked as safe stays as it is, also where a template passes it on within itself."""
+    """What is marked as safe stays as it is, even if the template passes it on internally."""
     written = filled_in("{% set v = row.v %}" + template, Row(v=value), field="html")
     assert written == jinja2.Environment(autoescape=True).from_string(template).render(v=value)
 
 
 def test_an_html_file_is_escaped_too_and_a_text_file_is_not(tmp_path: Path) -> None:
-    """Also where it extends or includes another."""
+    """Even if it extends or includes another."""
     (tmp_path / "base.html").write_text("<h1>{{ row.name }}</h1>{% block rest %}{% endblock %}")
     (tmp_path / "page.html").write_text(
         "{% extends 'base.html' %}{% block rest %}<p>{{ row.name }}{% include 'foot.html' %}{% endblock %}"
@@ -273,7 +273,7 @@ def test_of_a_list_that_names_the_row_the_other_items_are_known_beforehand() -> 
 
 
 def test_what_another_task_returned_is_data() -> None:
-    """It is not wrapped, and never compiled, also beside what is."""
+    """It is not wrapped, and never compiled, even next to what is."""
     fields = {
         "subject": "{{ row.name }}",
         "to": ["{{ x }}@corp.example", DeferredTemplate("{{ row.email }}")],
@@ -315,7 +315,7 @@ def test_in_a_dag_of_native_objects_a_list_stays_one_and_text_stays_text() -> No
         filled_in("{{ row.x }}", row, "to", native)
 
 
-# --- Whatever stands in a row.
+# --- Whatever a row contains.
 
 HOSTILE = [
     *("{{ 7 * 7 }}", "{% if 1 %}", "{#", "}}", "{{ ti }}", "{{ row }}", "%s", "\\", "\n", "|"),

@@ -138,7 +138,7 @@ def test_the_state_of_a_killed_task_is_looked_up(states: dict[str, str] | None, 
 
 
 def test_a_task_that_is_killed_in_its_last_try_has_failed_while_its_state_is_running() -> None:
-    """Airflow 3.1 runs the callback before its database has the final state, and once more afterwards."""
+    """Airflow 3.1 runs the callback before its database has the final state, and once more afterward."""
     early = read_event(task_killed({"load_orders": "running"}, try_number=3, max_tries=2))
     late = read_event(task_killed({"load_orders": "failed"}, try_number=3, max_tries=2))
     assert (early.kind, early.state, early.key) == (EventKind.FAILURE, "failed", late.key)
@@ -207,7 +207,7 @@ def test_a_deadline_may_be_text() -> None:
 
 
 def test_a_link_is_a_web_address_or_none() -> None:
-    """A mail program might run any other scheme."""
+    """A mail client might run any other scheme."""
     assert read_event(task_failed(log_url="javascript:alert(1)")).url is None
 
 

@@ -217,7 +217,7 @@ def test_the_longest_wait_is_shorter_than_the_dag_processor_s_timeout() -> None:
 
 
 def test_an_alert_that_is_sent_again_without_its_files_has_no_time_of_its_own(silent_server: None) -> None:
-    """Both share the time of one alert, which is over here; the connection's timeout is an hour."""
+    """Both share the time of one alert, which has passed here; the connection's timeout is an hour."""
     mail = Mail(from_address="airflow@corp.example", to=TO, message_id="<1@corp.example>")
     with pytest.raises(StoppedError, match="the time for a last attempt ran out"):
         alert_delivery.send_alert(

@@ -1,4 +1,4 @@
-"""What the tests of the operators share: a relay, or a scripted server, behind the default connection."""
+"""Fixtures for the tests of the operators: a relay, or a scripted server, behind the default connection."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def merge(**fields: Any) -> MailMergeOperator:
 
 
 def rows_beside(*others: dict[str, Any]) -> list[dict[str, Any]]:
-    """One that is well before each of these, and one behind them."""
+    """One valid row before each of these, and one after them."""
     well = ({"email": f"well{number}@corp.example", "name": f"{number}"} for number in range(len(others) + 1))
     return [row for other in others for row in (next(well), other)] + [next(well)]
 

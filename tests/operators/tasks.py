@@ -1,4 +1,4 @@
-"""What stands around a task, as far as the operators look at it: its context, its time limit, its templates."""
+"""What surrounds a task, as far as the operators use it: its context, its time limit, its templates."""
 
 from __future__ import annotations
 

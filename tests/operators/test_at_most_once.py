@@ -1,4 +1,4 @@
-"""Before Airflow 3.3 nothing survives a try: so none follows once mail was accepted, whatever is raised, and where."""
+"""Before Airflow 3.3 nothing outlives an attempt, so none follows once mail was accepted, whatever is raised where."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.smtp.files import overwrite, replace
 from tests.smtp.server import Server
 
 Behind = Callable[..., None]
-# The row, and what its file has: more than is read before the server wants it.
+# The row, and the size of its file: more than is read before the server asks for it.
 ROW, OCTETS = 700, 300_000
 
 
@@ -68,7 +68,7 @@ def send(rows: Any, **fields: Any) -> Any:
 
 
 def copies(server: Server) -> Counter[str]:
-    """How often each recipient has a mail."""
+    """How many mails each recipient has."""
     return Counter(one for stored in server.stored for one in stored.recipients)
 
 
@@ -80,8 +80,8 @@ def copies(server: Server) -> Counter[str]:
         ("before", "is a folder", "is not a regular file"),
         ("before", "is unreadable", "cannot be read: Too many levels of symbolic links"),
         ("while it is sent", "vanishes", "cannot be read: No such file or directory"),
-        ("while it is sent", "shrinks", "has become shorter"),
-        ("while it is sent", "grows", "has become longer"),
+        ("while it is sent", "shrinks", "is shorter than"),
+        ("while it is sent", "grows", "is longer than"),
         ("while it is sent", "is overwritten", "was overwritten or replaced"),
         ("while it is sent", "is replaced", "was overwritten or replaced"),
     ],
@@ -89,7 +89,7 @@ def copies(server: Server) -> Counter[str]:
 def test_the_file_of_one_row_in_a_thousand_fails_that_row(
     when: str, how: str, said: str, on_error: str, behind: Behind, tmp_path: Path
 ) -> None:
-    """The others go, once; and a later try sends the one that lacks, or nothing more is to be done."""
+    """The others are sent once; a later attempt sends the missing one, if that is possible."""
     folder, store, report, harm = Folder(tmp_path), Kept(), tmp_path / "report.jsonl", [how]
     if when == "before":
         harmed(folder.file, how)

@@ -54,7 +54,7 @@ def send(**fields: Any) -> Any:
 
 
 def test_mappings_from_another_task_hold_no_templates(delivered: Callable[[DAG], list[str]]) -> None:
-    """The pattern of the documents; what stands in `partial` is a template as usual."""
+    """The pattern of the documents; the arguments of `partial` are templates as usual."""
     with DAG("expand_kwargs", schedule=None) as dag:
         send(text="{{ dag.dag_id }}", cc="{{ ['boss@corp.example'] | first }}").expand_kwargs(mails())
     assert delivered(dag) == [HOSTILE]
@@ -181,7 +181,7 @@ def test_a_mapped_group_s_argument_is_data(delivered: Callable[[DAG], list[str]]
 
 
 def test_a_merge_that_is_mapped_over_mappings_takes_them_as_data(delivered: Callable[[DAG], list[str]]) -> None:
-    """Its own templates stand in `partial`."""
+    """Its own templates are in `partial`."""
 
     @task
     def merges() -> list[dict[str, Any]]:
@@ -206,7 +206,7 @@ def test_a_merge_that_is_mapped_over_lists_of_the_dag_file_has_templates_in_them
 
 
 def test_the_arguments_of_a_decorated_function_are_data(delivered: Callable[[DAG], list[str]]) -> None:
-    """A function that repeats what it got repeats no secret; what stands in `partial` is a template."""
+    """A function that returns its input reveals no secret; the arguments of `partial` are templates."""
 
     @task
     def arguments() -> list[dict[str, str]]:
@@ -440,7 +440,7 @@ def test_a_name_adds_no_recipient(written: Any, relay: Relay, run_dag: RunDag) -
     [NAMED, "boss@corp.example; {{ row.email }}", ["{{ row.email }}", "boss@corp.example"], "<{{ row.email }}>"],
 )
 def test_an_address_adds_no_recipient(written: Any, relay: Relay, run_dag: RunDag) -> None:
-    """Where a value stands for one address, several are a fault of the row."""
+    """If a value stands for one address, several are a fault of the row."""
     for hostile in ("jane@corp.example; m@evil.example", "jane@corp.example>, <m@evil.example"):
         assert sent(relay, run_dag, "failed", rows=[{"email": hostile, "name": "Jane"}], to=written) == []
 
@@ -622,7 +622,7 @@ def test_a_path_of_airflow_s_leads_nowhere_else_either(folder: Path, relay: Rela
 
 
 def test_a_value_runs_no_template_outside_of_the_author_s_folders(folder: Path, relay: Relay, run_dag: RunDag) -> None:
-    """Whether it stands alone or behind a name; a file in the folder for templates is one."""
+    """Whether it is alone or after a name; a file in the template folder is a template."""
     (folder / "upload.txt").write_text(HOSTILE)
     templates = folder / "templates"
     templates.mkdir()

@@ -1,4 +1,4 @@
-"""Lineage: the files that a task read and wrote are told where somebody wants to know, and never at a mail's cost."""
+"""Lineage: the files that a task read and wrote are reported if anything collects them, and no mail fails for it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def send(**fields: Any) -> SendMailOperator:
 
 
 def read(collector: Any) -> list[str]:
-    """What was read, each as often as it is told in anybody's name."""
+    """What was read: each file as many times as it was reported, by anyone."""
     return [told.asset.uri for told in collector.collected_assets.inputs]
 
 
@@ -70,7 +70,7 @@ def test_a_collector_that_fails_is_a_warning_and_the_mail_is_out(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Another try would send it again."""
+    """Another attempt would send it again."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("lineage is away")
@@ -120,11 +120,11 @@ def test_a_task_of_many_files_tells_of_some_and_remembers_no_more(collector: Any
     assert len(read(collector)) == airflow_lineage.MAX_COLLECTED_ASSETS
 
 
-# --- Where nobody reads it.
+# --- If nothing reads it.
 
 
 def test_where_nobody_reads_lineage_nothing_is_told(relay: Relay, report: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow's own stand-in takes nothing, and is given nothing."""
+    """Airflow's own stand-in ignores reports, and gets none."""
     told: list[object] = []
     monkeypatch.setattr(
         airflow_lineage.NoOpCollector, "add_input_asset", lambda *_, **given: told.append(given), raising=True
@@ -136,12 +136,12 @@ def test_where_nobody_reads_lineage_nothing_is_told(relay: Relay, report: str, m
 def test_a_mail_without_files_does_not_even_ask_who_reads_lineage(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To ask loads Airflow's plugins."""
+    """Asking loads Airflow's plugins."""
     monkeypatch.setattr(airflow_lineage, "get_hook_lineage_collector", lambda: pytest.fail("asked"))
     assert send(text="x").execute(context())["outcome"] == "accepted"
 
 
-# --- Where somebody does.
+# --- If something reads it.
 
 
 def test_files_that_were_sent_are_read(relay: Relay, collector: Any, report: str, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_path_that_reports_itself_is_told_once(relay: Relay, collector: Any, r
 def test_a_merge_has_read_its_rows_and_what_it_sent_and_has_written_its_report(
     scheme: str, relay: Relay, collector: Any, report: str, tmp_path: Path
 ) -> None:
-    """A row that made no mail has read nothing; the shared file is told once."""
+    """A row without a mail has read nothing; the shared file is reported once."""
     (tmp_path / "rows.csv").write_text("email,file\na@corp.example,a\nnobody,b\nc@corp.example,c\n")
     for name in "abc":
         (tmp_path / f"{name}.pdf").write_text("x")

@@ -38,7 +38,7 @@ from tests.operators.tasks import context
     ],
 )
 def test_an_option_that_makes_no_sense_fails_when_the_dag_is_parsed(option: str, value: object) -> None:
-    """Long before anybody waits for a mail."""
+    """Long before the task runs."""
     with pytest.raises(ValueError, match=option):
         merge(**{option: value})
 
@@ -73,7 +73,7 @@ def test_a_misspelt_argument_is_not_swallowed_and_rows_are_needed() -> None:
 def test_what_is_wrong_for_every_row_fails_the_task_before_anything_is_sent(
     fields: dict[str, Any], complaint: str, relay: Relay
 ) -> None:
-    """Also where single rows may fail."""
+    """Even if single rows may fail."""
     with pytest.raises(AirflowException, match=f"(?i){complaint}") as caught:
         merge(**{"on_error": "continue", **fields}).execute(context())
     if complaint != "no_such_connection":
@@ -99,7 +99,7 @@ def test_a_row_without_its_column_fails_and_all_others_are_sent(relay: Relay) ->
 
 
 def test_such_a_row_may_be_a_warning(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
-    """Where somebody decided so; the XCom says which."""
+    """If the author chose that; the XCom says which."""
     result: Any = merge(rows=rows_beside({"email": "a@corp.example"}), on_error="continue").execute(context())
     assert (result["counts"]["accepted"], result["counts"]["failed"], result["failed"][0]["row"]) == (2, 1, 2)
     assert any("1 row could not be turned into a mail" in record.getMessage() for record in caplog.records)
@@ -107,7 +107,7 @@ def test_such_a_row_may_be_a_warning(relay: Relay, caplog: pytest.LogCaptureFixt
 
 
 def test_rows_that_all_fail_are_no_success_whatever_somebody_decided(relay: Relay) -> None:
-    """A name that is misspelt in the template is no matter of single rows."""
+    """A name that is misspelled in the template affects all rows."""
     with pytest.raises(AirflowFailException, match=r"(?s)3 failed of 3 rows.*'emial'"):
         merge(to="{{ row.emial }}", on_error="continue").execute(context())
     assert relay.messages == []
@@ -167,7 +167,7 @@ def body_of(message: EmailMessage, kind: str) -> str:
 
 
 def test_every_field_is_its_row_s(relay: Relay, tmp_path: Path) -> None:
-    """What stands in a row is data, and escaped in HTML."""
+    """The content of a row is data, and escaped in HTML."""
     (tmp_path / "logo.png").write_bytes(b"\x89PNG")
     (tmp_path / "a.csv").write_text("a")
     (tmp_path / "b.csv").write_text("b")
@@ -230,6 +230,6 @@ def test_no_more_mails_a_minute_than_the_server_allows(relay: Relay) -> None:
 
 
 def test_a_merge_without_rows_is_done_at_once(relay: Relay) -> None:
-    """Nobody had anything to say, and no server is asked."""
+    """There is nothing to send, and no server is contacted."""
     result: Any = merge(rows=[]).execute(context())
     assert (result["counts"]["rows"], result["failed"], result["refused"]) == (0, [], [])

@@ -1,4 +1,4 @@
-"""A merge in a DAG that runs: what other tasks return is its rows or its fields, and data wherever it stands."""
+"""A merge in a DAG that runs: the output of other tasks is its rows or its fields, and always data."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_rows_are_what_a_mapped_task_s_instances_returned(relay: Relay, run_
 
 
 def test_some_cells_may_be_outputs(relay: Relay, run_dag: RunDag) -> None:
-    """Among rows that stand in the DAG; neither are templates."""
+    """Among rows written in the DAG; neither are templates."""
     with DAG("rows_cells", schedule=None) as dag:
         merge(rows=[{"email": "a@corp.example", "name": injected()}, {"email": "b@corp.example", "name": "{{ ds }}"}])
     assert str(run_dag(dag).state) == "success"
@@ -154,7 +154,7 @@ def test_a_list_that_a_template_made_text_of_says_how_to_pass_it(
 
 
 def test_a_field_that_is_another_task_s_output_is_data(relay: Relay, run_dag: RunDag) -> None:
-    """Nobody's text is evaluated but the author's."""
+    """Only the author's text is evaluated."""
     with DAG("fields_xcom", schedule=None) as dag:
 
         @task
@@ -228,7 +228,7 @@ def test_a_task_is_mapped_over_its_rows(relay: Relay, run_dag: RunDag, tmp_path:
 
 
 def test_what_a_task_is_mapped_over_is_data_where_another_task_returned_it(relay: Relay, run_dag: RunDag) -> None:
-    """And the author's template where it stands in the DAG, as Airflow has it."""
+    """And the author's template, as Airflow has it from the DAG."""
     with DAG("mapped_fields", schedule=None) as dag:
 
         @task

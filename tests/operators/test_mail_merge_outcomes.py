@@ -1,4 +1,4 @@
-"""What became of a merge: what the server says, what interrupts it, and what Airflow and people are told."""
+"""The outcome of a merge: what the server replies, what interrupts it, and what it reports to Airflow and people."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_refused_recipient_fails_the_task_and_no_other_mail(relay: Relay) -> N
 
 
 def test_it_may_be_a_warning_as_long_as_somebody_was_accepted(relay: Relay) -> None:
-    """Also where a mail has further recipients."""
+    """Even if a mail has further recipients."""
     rows = rows_beside({"email": "bad@corp.example; good@corp.example", "name": "x"}, {"email": "bad@corp.example"})
     result: Any = merge(rows=rows, subject="x", on_refused="warn").execute(context())
     counts = result["counts"]
@@ -77,7 +77,7 @@ def test_airflow_retries_only_while_nobody_has_a_mail(
 def test_a_server_that_is_not_there_is_not_asked_for_each_row(
     set_connection: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor told of for each; and nobody was mailed, so that Airflow may try again."""
+    """Nor reported for each; and no one was mailed, so Airflow may retry."""
     extra = {"ssl_mode": "none", "timeout": 1}
     set_connection("smtpcm_default", {"conn_type": "smtpcm", "host": "127.0.0.1", "port": free_port(), "extra": extra})
     rows = ({"email": f"r{number}@corp.example", "name": "x"} for number in range(5000))
@@ -105,7 +105,7 @@ def test_rows_on_a_share_that_is_busy_are_asked_for_again(relay: Relay) -> None:
 
 
 def test_every_try_gives_a_row_the_same_message_id(relay: Relay) -> None:
-    """By which servers can recognise a copy; another task's mails have others."""
+    """By which servers can recognize a copy; another task's mails have others."""
     merge().execute(context())
     first = {str(received.message["Message-ID"]) for received in relay.clear()}
     merge().execute(context(try_number=2))
@@ -119,7 +119,7 @@ def test_every_try_gives_a_row_the_same_message_id(relay: Relay) -> None:
 
 
 def test_a_task_that_is_killed_begins_no_further_mail(relay: Relay, tmp_path: Path) -> None:
-    """What was handed over has its answer heard, and the report names what was not."""
+    """In-flight mails get their final reply, and the report names the mails that were not sent."""
     send = merge(report_file=str(tmp_path / "report.jsonl"))
 
     def rows() -> Iterator[dict[str, str]]:
@@ -138,7 +138,7 @@ def test_a_task_that_is_killed_begins_no_further_mail(relay: Relay, tmp_path: Pa
 
 
 def test_a_task_that_is_killed_before_it_sent_anything_may_be_tried_again(relay: Relay) -> None:
-    """A worker that is shut down is nobody's fault."""
+    """A worker that is shut down is not an error."""
     send = merge()
     send.on_kill()
     with pytest.raises(AirflowException, match="the task was asked to end") as caught:
@@ -201,7 +201,7 @@ def test_a_task_that_pushes_no_xcom_pushes_none_when_it_fails(relay: Relay) -> N
     assert surroundings["ti"].pushed == {}
 
 
-# --- What is told.
+# --- What is reported.
 
 
 def test_it_logs_as_ssis_does_and_how_far_it_has_come(
@@ -224,7 +224,7 @@ def test_it_logs_as_ssis_does_and_how_far_it_has_come(
 
 
 def test_the_result_says_how_many_and_how_fast(relay: Relay, tmp_path: Path) -> None:
-    """And where all of it stands."""
+    """And where the full report is."""
     path = tmp_path / "report.jsonl"
     result: Any = merge(report_file=str(path)).execute(context())
     assert result["counts"] == {
@@ -265,7 +265,7 @@ def test_the_report_has_a_line_for_each_row_of_each_try(relay: Relay, tmp_path: 
 
 
 def test_a_report_that_is_not_whole_fails_the_task_once_all_is_sent(relay: Relay) -> None:
-    """Who has which mail can be seen nowhere else."""
+    """Nothing else shows who has which mail."""
     with pytest.raises(AirflowFailException, match=r"(?s)3 accepted of 3 rows.*'/dev/full' cannot be written"):
         merge(report_file="/dev/full").execute(context())
     assert len(relay.messages) == 3

@@ -1,4 +1,4 @@
-"""A merge over several tries of its task: each row once, what is left and nothing else, and every doubt is named."""
+"""A merge over several attempts: each row is sent once, only pending rows are sent, every row in doubt is named."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def people(number: int) -> list[dict[str, str]]:
 
 
 def copies(server: Server) -> Counter[str]:
-    """How often each recipient has a mail."""
+    """How many mails each recipient has."""
     return Counter(one for stored in server.stored for one in stored.recipients)
 
 
@@ -84,7 +84,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_temporary_folder_without_space_ends_the_attempt_and_loses_nothing(
     durable: bool, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read before is sent, and the error names the folder; with space, the rest follows."""
+    """The rows read so far are sent, and the error names the folder; once there is space, the rest follows."""
     store, task = Kept() if durable else None, merge(rows=people(1500), row_key="{{ row.name }}")
     with Server() as server:
         behind(server)
@@ -129,7 +129,7 @@ def test_rows_in_another_order_are_an_error_before_anybody_gets_a_second_mail(be
 
 
 def test_a_try_says_how_many_rows_the_one_before_has_left(behind: Behind, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever reads the log wants to know how much is still to come."""
+    """The log tells how much is pending."""
     caplog.set_level("INFO")
     store = Kept()
     with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
@@ -142,7 +142,7 @@ def test_a_try_says_how_many_rows_the_one_before_has_left(behind: Behind, caplog
 
 @pytest.mark.parametrize("key", [None, "{{ row.email }}"])
 def test_a_merge_goes_on_where_an_older_release_left_it(key: str | None, behind: Behind) -> None:
-    """The package was upgraded between two tries; the ledger has three octets of each fingerprint."""
+    """The package was upgraded between two attempts; the ledger has three octets of each fingerprint."""
     store = Kept()
     with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
@@ -189,7 +189,7 @@ def test_what_is_in_doubt_is_named_also_where_the_rows_have_changed(
 
 
 def test_what_is_in_doubt_is_named_where_there_are_fewer_rows_than_before(behind: Behind, tmp_path: Path) -> None:
-    """Those that are there in their place, and those that are not there any more."""
+    """Those that are still in their place, and those that no longer exist."""
     store, report = Kept(), tmp_path / "report.jsonl"
     with Server() as server:
         behind(server)
@@ -204,7 +204,7 @@ def test_what_is_in_doubt_is_named_where_there_are_fewer_rows_than_before(behind
 def test_what_is_in_doubt_is_named_by_its_number_where_a_try_does_not_come_to_it(
     behind: Behind, tmp_path: Path
 ) -> None:
-    """A share that was busy; the try that comes to it names it in full."""
+    """A busy share; the attempt that reaches the row names it in full."""
     store, report = Kept(), tmp_path / "report.jsonl"
 
     def rows(*, broken: bool) -> Iterator[dict[str, str]]:
@@ -243,7 +243,7 @@ def test_rows_that_an_older_release_left_in_doubt_are_named_by_their_numbers(beh
 
 
 def test_rows_that_are_fewer_are_an_error(behind: Behind) -> None:
-    """Somebody was to be asked again who is not there any more."""
+    """A pending row is no longer among the rows."""
     store = Kept()
     with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
@@ -265,7 +265,7 @@ def test_other_rows_are_sent_where_on_clear_says_send_again(behind: Behind) -> N
 
 
 def test_a_row_of_which_no_mail_could_be_made_may_be_mended(behind: Behind) -> None:
-    """Nobody has it, and the others are not sent again."""
+    """No one has it, and the others are not sent again."""
     store, rows = Kept(), [ROWS[0], {"email": "nobody", "name": "Jim"}, ROWS[2]]
     with Server() as server:
         behind(server)
@@ -276,7 +276,7 @@ def test_a_row_of_which_no_mail_could_be_made_may_be_mended(behind: Behind) -> N
 
 
 def test_rows_that_have_no_name_for_the_same_reason_are_not_taken_for_one_another(behind: Behind) -> None:
-    """What is wrong with a row does not tell it from others."""
+    """A row's error does not identify it."""
     store, rows = Kept(), [{**ROWS[0], "id": "1"}, {**ROWS[1], "id": " "}, ROWS[2]]
     with Server() as server:
         behind(server)
@@ -334,7 +334,7 @@ def test_a_row_in_the_place_of_a_failed_one_is_not_mended_if_it_is_one_of_the_ot
 
 
 def test_rows_without_an_answer_are_named_on_every_try_and_not_sent_again(behind: Behind, tmp_path: Path) -> None:
-    """Until somebody says so."""
+    """Until `on_unknown` is `retry`."""
     store, report = Kept(), str(tmp_path / "report.jsonl")
     with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
         behind(server)
@@ -346,7 +346,7 @@ def test_rows_without_an_answer_are_named_on_every_try_and_not_sent_again(behind
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
         attempt(merge(on_unknown="retry"), store)
         assert copies(server) == {JANE: 2, JIM: 1, JOAN: 1}
-        assert len(set(ids(server))) == 3  # the copy is known by its Message-ID
+        assert len(set(ids(server))) == 3  # the copy has the same Message-ID
     assert [line["outcome"] for line in lines(tmp_path / "report.jsonl")].count("unknown") == 1
 
 
@@ -362,7 +362,7 @@ def test_rows_without_an_answer_are_named_on_every_try_and_not_sent_again(behind
 def test_a_row_that_may_have_arrived_is_never_said_to_be_refused_or_not_made(
     answer: str, fields: dict[str, str], said_too: str, behind: Behind, tmp_path: Path
 ) -> None:
-    """Though the copy was, that somebody asked for."""
+    """Although the requested copy was."""
     store, report, said = Kept(), str(tmp_path / "report.jsonl"), [STORE_AND_HANG_UP]
 
     def decide(heard: str) -> str | None:
@@ -423,7 +423,7 @@ def test_of_a_row_that_some_have_the_others_get_the_same_mail(behind: Behind) ->
 
 
 def test_once_the_lost_recipient_of_a_row_was_mended_the_cleared_task_sends_to_it_alone(behind: Behind) -> None:
-    """The row is known by its key."""
+    """Its key identifies the row."""
     store, key = Kept(), {"row_key": "{{ row.name }}"}
     with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JIM}>")) as server:
         behind(server)
@@ -460,7 +460,7 @@ def test_a_merge_that_was_done_sends_all_anew_when_it_is_cleared(behind: Behind)
 
 @pytest.mark.parametrize("window", [1, None])
 def test_what_passes_within_a_try_needs_no_other(window: int | None, behind: Behind) -> None:
-    """Refusals, and lines that break."""
+    """Refusals, and lost connections."""
     with Server(at_first(5, "451 4.3.0 later", MESSAGE)) as server:
         behind(server)
         result = attempt(merge(rows=people(30), retry_for=10, ledger_window=window, connections=2), Kept())
@@ -469,11 +469,11 @@ def test_what_passes_within_a_try_needs_no_other(window: int | None, behind: Beh
         assert len(copies(server)) == 30
 
 
-# --- What breaks down before it has begun.
+# --- Failures before sending begins.
 
 
 class Failing(Kept):
-    """A store that takes so many more writes, and then no other until it is mended."""
+    """A store that accepts a number of writes, and then none until it is repaired."""
 
     takes: int | None = None
 
@@ -489,7 +489,7 @@ class Failing(Kept):
 def test_a_cleared_try_that_breaks_down_leaves_the_other_chance_to_the_next_one(
     takes: int, behind: Behind, tmp_path: Path
 ) -> None:
-    """Somebody mended the mailboxes, once; and at no time is it said that nobody has what somebody has."""
+    """The mailboxes are fixed once; and no report ever says of a mail that someone has that no one does."""
     store, broken, report = Failing(), [True], str(tmp_path / "report.jsonl")
     rows = [{"email": f"{JANE}; {JIM}", "name": "both"}, {"email": JOAN, "name": "Joan"}]
     with Server(until(broken, "550 5.1.1 no such user", f"RCPT TO:<{JIM}>")) as server:
@@ -509,7 +509,7 @@ def test_a_cleared_try_that_breaks_down_leaves_the_other_chance_to_the_next_one(
 
 
 def test_a_row_that_was_mended_is_still_sent_by_the_try_after_a_cleared_one_that_broke_down(behind: Behind) -> None:
-    """It is another row than it was, and nobody has it."""
+    """The row has changed, and no one has its mail."""
     store, mended = Failing(), [*ROWS[:2], {**ROWS[2], "email": "joan2@corp.example"}]
     with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
@@ -522,7 +522,7 @@ def test_a_row_that_was_mended_is_still_sent_by_the_try_after_a_cleared_one_that
 
 
 def test_who_has_a_row_s_mail_is_told_although_the_others_cannot_be_asked_again(behind: Behind, tmp_path: Path) -> None:
-    """Their turn had come, and the store did not take it down."""
+    """They were about to be sent, and the store did not record it."""
     store, rows = Kept(), [{"email": f"{JANE}; {JIM}", "name": "both"}]
 
     def refuse(about: str) -> str | None:
@@ -590,7 +590,7 @@ def test_what_may_have_been_delivered_is_not_called_unsent_because_it_is_not_sen
 def test_a_row_that_some_have_is_not_sent_to_them_again_because_one_try_could_not_make_its_mail(
     behind: Behind, tmp_path: Path
 ) -> None:
-    """A share that was away: the row is not forgotten for it."""
+    """A share was unavailable: the row is not forgotten."""
     store, text, report = Kept(), tmp_path / "text.txt", tmp_path / "report.jsonl"
     rows = [{"email": f"{JANE}; {JIM}", "name": "both", "file": str(text)}]
     task: dict[str, Any] = {"rows": rows, "text_file": "{{ row.file }}", "report_file": str(report)}
@@ -610,8 +610,8 @@ def test_a_row_that_some_have_is_not_sent_to_them_again_because_one_try_could_no
 # --- What breaks in.
 
 
-def signalling(signal_number: signal.Signals, *at: int) -> Server:
-    """A server that sends this process a signal in the middle of a mail, each time that it has stored so many."""
+def signaling(signal_number: signal.Signals, *at: int) -> Server:
+    """A server that sends this process a signal in the middle of a mail, each time it has stored a number of mails."""
     moments = list(at)
 
     def decide(about: str) -> str | None:
@@ -630,7 +630,7 @@ def test_a_task_that_is_told_to_end_by_a_signal_leaves_nothing_in_doubt(connecti
     store, rows = Kept(seconds=0.01), people(800)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with signalling(signal.SIGTERM, 50, 120, 200, 333, 600) as server:
+        with signaling(signal.SIGTERM, 50, 120, 200, 333, 600) as server:
             behind(server)
             for _ in range(5):
                 task = merge(rows=rows, connections=connections)
@@ -648,9 +648,9 @@ def test_a_task_that_is_told_to_end_by_a_signal_leaves_nothing_in_doubt(connecti
 
 
 def test_a_time_limit_in_the_middle_doubts_few_and_doubles_nobody(behind: Behind, tmp_path: Path) -> None:
-    """Airflow's own, which comes at whatever moment; the next try sends the others."""
+    """Airflow's own, at any moment; the next attempt sends the others."""
     store, rows, report = Kept(), people(400), str(tmp_path / "report.jsonl")
-    with signalling(signal.SIGALRM, 150) as server:
+    with signaling(signal.SIGALRM, 150) as server:
         behind(server)
         with pytest.raises(AirflowException, match="AirflowTaskTimeout") as caught, timeout(60):
             attempt(merge(rows=rows, report_file=report), store)
@@ -684,7 +684,7 @@ def test_a_merge_ends_before_its_time_limit_and_goes_on_in_the_next_try(behind: 
 
 
 def test_a_store_that_goes_away_in_the_middle_ends_the_sending(behind: Behind) -> None:
-    """What was sent and not written down is in doubt, and no more than the window; nobody gets it twice."""
+    """What was sent and not recorded is in doubt, at most the window; no one gets it twice."""
     store, rows = Kept(), people(400)
     with Server() as server:
 
@@ -732,7 +732,7 @@ def test_rows_that_break_are_retried_from_where_they_broke(behind: Behind) -> No
 
 
 def test_airflow_s_own_store_keeps_the_ledger_from_try_to_try(behind: Behind, run_dag: Callable[[DAG], Any]) -> None:
-    """The second try sends the rest alone; and when somebody clears the task after that, all is sent again."""
+    """The second attempt sends only the rest; if the task is cleared after that, everything is sent again."""
     with Server(at_first(1, "450 4.2.0 later", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
         with DAG("merge_tries", schedule=None) as dag:
@@ -755,7 +755,7 @@ def test_airflow_s_own_store_keeps_the_ledger_from_try_to_try(behind: Behind, ru
 def test_airflow_s_own_store_is_resumed_when_a_task_is_cleared_that_failed(
     behind: Behind, run_dag: Callable[[DAG], Any]
 ) -> None:
-    """Somebody has mended what was refused for good."""
+    """The cause of the permanent refusals was fixed."""
     with Server(at_first(1, "550 5.1.1 no", f"RCPT TO:<{JOAN}>")) as server:
         behind(server)
         with DAG("merge_cleared", schedule=None) as dag:

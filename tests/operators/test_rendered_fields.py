@@ -1,4 +1,4 @@
-"""What the UI shows of a task's fields: as they were sent, whole enough to be read, and never a reason to fail."""
+"""A task's fields in the UI: as they were sent, complete enough to be read, and never a reason to fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import merge
 
 RunDag = Callable[[DAG], Any]
-# Airflow's limit is 4096; some versions cut first and escape afterwards.
+# Airflow's limit is 4096; some versions cut first and escape afterward.
 SHOWN = 5000
 LEAST = {"task_id": "send", "from_address": "etl@corp.example", "to": "a@corp.example", "retry_for": 0}
 

@@ -1,4 +1,4 @@
-"""The operator in a DAG: what a person writes is templated, and the task's state says what became of the mail."""
+"""The operator in a DAG: what the author writes is templated, and the task's state shows the mail's outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def operator(**fields: Any) -> SendMailOperator:
 
 @pytest.mark.parametrize(("option", "value"), [("on_refused", "ignore"), ("on_unknown", "resend")])
 def test_an_option_that_does_not_exist_fails_when_the_dag_is_parsed(option: str, value: str) -> None:
-    """Long before anybody waits for a mail."""
+    """Long before the task runs."""
     with pytest.raises(ValueError, match=option):
         operator(**{option: value})
 
@@ -95,7 +95,7 @@ def test_airflow_retries_only_what_may_succeed_and_cannot_arrive_twice(
 
 
 def test_an_unknown_outcome_is_retried_where_somebody_asked_for_it(behind: Callable[..., None]) -> None:
-    """Under the same Message-ID, by which a server can recognise the copy."""
+    """Under the same Message-ID, by which a server can recognize the copy."""
     seen = []
     for _ in range(2):
         with Dialogue(f"{TO_DATA}\nRESET") as dialogue:
@@ -116,7 +116,7 @@ def test_some_refused_recipients_fail_the_task_and_name_both_groups(relay: Relay
 
 
 def test_some_refused_recipients_may_be_a_warning(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
-    """Where somebody decided so; the XCom says who."""
+    """If the author chose that; the XCom says who."""
     result = operator(to="good@corp.example; bad@corp.example", on_refused="warn").execute(context())
     assert result["outcome"] == "partial"
     assert result["accepted"] == ["good@corp.example"]
@@ -126,7 +126,7 @@ def test_some_refused_recipients_may_be_a_warning(relay: Relay, caplog: pytest.L
 
 
 def test_all_refused_recipients_fail_the_task_even_where_some_may_be_a_warning(relay: Relay) -> None:
-    """Nobody got it."""
+    """No one got it."""
     with pytest.raises(AirflowFailException, match="550"):
         operator(to="bad@corp.example", on_refused="warn").execute(context())
 
@@ -325,7 +325,7 @@ def test_a_rendered_list_is_explained(relay: Relay, run_dag: RunDag) -> None:
 
 
 def test_native_rendering_gives_lists_and_numbers(relay: Relay, run_dag: RunDag) -> None:
-    """A list is taken as it is, and a number as its text."""
+    """A list is used as it is, and a number as its text."""
     params = {"to": ["a@corp.example", "b@corp.example"]}
     with DAG("native", schedule=None, render_template_as_native_obj=True, params=params) as dag:
         operator(to="{{ params.to }}", subject="{{ 40 + 2 }}", text="{{ 1.5 }}")

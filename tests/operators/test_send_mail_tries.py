@@ -41,20 +41,20 @@ class Kept(Memory):
 
 
 def attempt(task: Any, store: Memory | None, **changes: Any) -> Any:
-    """What a try of the task returns, or raises."""
+    """What an attempt of the task returns, or raises."""
     surroundings = context(**changes)
     return task.execute(surroundings if store is None else {**surroundings, "task_state_store": store})
 
 
 def failure(task: Any, store: Memory | None, **changes: Any) -> AirflowException:
-    """With what a try of the task fails."""
+    """The error with which an attempt of the task fails."""
     with pytest.raises(AirflowException) as caught:
         attempt(task, store, **changes)
     return caught.value
 
 
 def retried(error: AirflowException) -> bool:
-    """Whether Airflow tries the task again after it."""
+    """Whether Airflow then retries the task."""
     return not isinstance(error, AirflowFailException)
 
 
@@ -71,7 +71,7 @@ def ids(server: Server) -> list[str]:
 
 
 def until(now: list[bool], answer: str, about: str) -> Decide:
-    """Gives this answer as long as nobody has emptied the list."""
+    """Gives this reply until the list is emptied."""
     return lambda said: answer if now and said.startswith(about) else None
 
 
@@ -87,7 +87,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_may_have_been_delivered_is_not_sent_by_a_later_try(behind: Behind) -> None:
-    """Until somebody has looked, and says so."""
+    """Until `on_unknown` is `retry`."""
     store = Kept()
     with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
         behind(server)
@@ -102,7 +102,7 @@ def test_what_may_have_been_delivered_is_not_sent_by_a_later_try(behind: Behind)
 
 
 def test_it_is_sent_again_under_its_message_id_where_somebody_asked_for_that(behind: Behind) -> None:
-    """Servers recognise the copy by it."""
+    """Servers recognize the copy by it."""
     store = Kept()
     with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
         behind(server)
@@ -119,7 +119,7 @@ SAID_NO = [("550 5.1.1 no such user", "RCPT"), ("554 5.6.0 spam", MESSAGE), ("45
 def test_what_may_have_been_delivered_stays_so_whatever_the_next_tries_come_to(
     answer: str, about: str, retry_for: float, behind: Behind
 ) -> None:
-    """A refusal of the copy does not take the first one back; and all tries after it know that."""
+    """A refusal of the copy does not undo the first mail; and all later attempts know that."""
     store, said = Kept(), [STORE_AND_HANG_UP]
 
     def decide(heard: str) -> str | None:
@@ -169,7 +169,7 @@ def test_only_who_was_accepted_in_the_end_or_was_never_in_doubt_is_out_of_it(on_
 
 
 def test_a_mail_that_can_no_longer_be_made_may_have_been_delivered_all_the_same(behind: Behind) -> None:
-    """Somebody may take the attachment for the whole trouble."""
+    """The attachment alone might be taken for the cause."""
     store = Kept()
     with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE)) as server:
         behind(server)
@@ -258,7 +258,7 @@ def test_one_mail_takes_four_requests_to_the_state_store(behind: Behind) -> None
 
 
 def test_a_store_that_is_away_keeps_the_mail_from_being_sent(behind: Behind) -> None:
-    """Airflow tries again."""
+    """Airflow retries."""
     store = Kept(failures=99)
     with Server() as server:
         behind(server)
@@ -291,7 +291,7 @@ def test_a_store_that_goes_away_after_the_mail_was_sent_leaves_it_in_doubt(behin
 
 
 def test_who_was_refused_for_now_is_asked_alone_by_the_next_try(behind: Behind) -> None:
-    """The mail is the same, and so is its Message-ID; its header names everybody."""
+    """The mail is the same, and so is its Message-ID; its header names everyone."""
     store, busy = Kept(), [True]
     with Server(until(busy, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
         behind(server)
@@ -306,7 +306,7 @@ def test_who_was_refused_for_now_is_asked_alone_by_the_next_try(behind: Behind) 
 
 
 def test_without_a_ledger_a_mail_that_some_have_is_not_tried_again(behind: Behind) -> None:
-    """Airflow before 3.3: another try would send it to all."""
+    """Airflow before 3.3: another attempt would send it to all."""
     with Server(at_first(1, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
         behind(server)
         assert not retried(failure(send(), None))
@@ -360,7 +360,7 @@ def test_on_clear_send_again_sends_to_everybody_after_a_failure_for_good(behind:
 def test_the_last_try_of_a_task_is_for_good_whatever_it_fails_with(
     last: bool, recipients: tuple[str, ...], behind: Behind
 ) -> None:
-    """Whoever tries after it has cleared the task, and on_clear says what that means."""
+    """A further attempt means that the task was cleared, and `on_clear` decides what that means."""
     store, busy = Kept(), [True]
     task = send(on_clear="send_again")
     with Server(until(busy, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
@@ -372,7 +372,7 @@ def test_the_last_try_of_a_task_is_for_good_whatever_it_fails_with(
 
 
 def test_a_mail_that_can_no_longer_be_made_fails_for_good(behind: Behind) -> None:
-    """What earlier tries sent is not forgotten; on_clear says what becomes of it."""
+    """What earlier attempts sent is not forgotten; `on_clear` decides what happens."""
     store = Kept()
     with Server(at_first(1, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
         behind(server)
@@ -384,7 +384,7 @@ def test_a_mail_that_can_no_longer_be_made_fails_for_good(behind: Behind) -> Non
 
 @pytest.mark.parametrize("on_refused", ["fail", "warn"])
 def test_who_was_not_asked_was_not_refused_and_is_asked_by_the_next_try(on_refused: str, behind: Behind) -> None:
-    """The line broke before that; a warning would be the last that anybody heard of it."""
+    """The connection broke before that; a warning would be the only trace of it."""
     store, said = Kept(), ["450 4.2.0 greylisted", *[HANG_UP] * 9]
     with Server(lambda about: said.pop(0) if said and about == f"RCPT TO:<{B}>" else None) as server:
         behind(server)
@@ -399,7 +399,7 @@ def test_who_was_not_asked_was_not_refused_and_is_asked_by_the_next_try(on_refus
 
 @pytest.mark.parametrize("on_refused", ["fail", "warn"])
 def test_a_task_that_is_killed_before_it_asks_the_others_says_who_has_the_mail(on_refused: str, behind: Behind) -> None:
-    """It is not unsent for that, and not done."""
+    """That does not make it unsent, nor finished."""
     store = Kept()
     with Server(at_first(1, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
         behind(server)
@@ -419,7 +419,7 @@ def test_a_task_that_is_killed_before_it_asks_the_others_says_who_has_the_mail(o
 
 
 def test_a_task_that_was_done_sends_all_anew_when_it_is_cleared(behind: Behind) -> None:
-    """Each time under a Message-ID of its own, unless somebody has set one."""
+    """Each time with a Message-ID of its own, unless the author has set one."""
     store = Kept()
     with Server() as server:
         behind(server)
@@ -432,7 +432,7 @@ def test_a_task_that_was_done_sends_all_anew_when_it_is_cleared(behind: Behind) 
 
 
 def test_a_task_that_is_cleared_sends_all_anew_although_airflow_has_removed_its_ledger(behind: Behind) -> None:
-    """`[state_store] clear_on_success` does: a server would drop what bears the old Message-ID."""
+    """`[state_store] clear_on_success` does: a server would drop mail with the old Message-ID."""
 
     def cleared(times: int) -> None:
         surroundings = {**context(max_tries=2 + times), "task": SimpleNamespace(retries=2)}
@@ -455,12 +455,12 @@ def test_what_is_waited_for_within_a_try_is_no_matter_of_airflow_s(behind: Behin
         assert len(server.stored) == 1
 
 
-# --- Asked to end.
+# --- Canceled.
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_task_that_is_killed_before_it_began_is_tried_again(kept: bool, behind: Behind) -> None:
-    """Nothing was sent, and the next try knows that."""
+    """Nothing was sent, and the next attempt knows that."""
     store = Kept() if kept else None
     with Server() as server:
         behind(server)
@@ -507,7 +507,7 @@ def test_a_task_that_waits_for_another_turn_ends_before_its_time_limit(behind: B
 def test_a_server_that_does_not_answer_is_left_before_the_time_limit(
     behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next try knows that nobody has the mail."""
+    """The next attempt knows that no one has the mail."""
     monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 0.3)
     store, silent = Kept(), [True]
 
@@ -574,7 +574,7 @@ def test_with_a_ledger_only_the_other_recipient_is_asked_by_the_next_try(
 def test_an_error_before_anybody_was_accepted_is_airflow_s_own_business(
     kept: bool, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It retries if it may, and the next try sends the mail."""
+    """It retries if allowed, and the next attempt sends the mail."""
     store = Kept() if kept else None
     with Server() as server:
         behind(server)
@@ -587,7 +587,7 @@ def test_an_error_before_anybody_was_accepted_is_airflow_s_own_business(
 
 
 class Broken(BaseException):
-    """Nothing that anybody expects."""
+    """An unexpected error."""
 
 
 @pytest.mark.parametrize("kind", [Broken, KeyboardInterrupt, SystemExit, MemoryError])

@@ -42,8 +42,8 @@ def test_a_placeholder_fails_and_says_what_has_to_take_its_place() -> None:
     with pytest.raises(AirflowFailException) as raised:
         task.execute({})
     assert str(raised.value) == (
-        "'load_orders' stands for an SSIS task (Microsoft.Pipeline), which the import could not translate. Put a task "
-        "in its place that does the same work. The SSIS task sets 'User::Rows' and 'User::Errors', which 'Send Mail' "
+        "'load_orders' stands for an SSIS task (Microsoft.Pipeline), which the import could not translate. Replace it "
+        "with a task that does the same work. The SSIS task sets 'User::Rows' and 'User::Errors', which 'Send Mail' "
         "reads: push an XCom with these keys. To let it succeed although it does nothing, set passes=True."
     )
 
@@ -53,13 +53,13 @@ def test_without_variables_it_speaks_of_none() -> None:
     with pytest.raises(AirflowFailException) as raised:
         PlaceholderOperator(task_id="copy").execute({})
     assert str(raised.value) == (
-        "'copy' stands for an SSIS task, which the import could not translate. Put a task in its place that does the "
+        "'copy' stands for an SSIS task, which the import could not translate. Replace it with a task that does the "
         "same work. To let it succeed although it does nothing, set passes=True."
     )
 
 
 def test_in_a_walk_through_it_passes_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """So that nobody takes the run for a real one."""
+    """So that the run is not mistaken for a real one."""
     task = PlaceholderOperator(task_id="copy", ssis_kind="Microsoft.FileSystemTask", sets=["User::File"], passes=True)
     with caplog.at_level(logging.WARNING):
         task.execute({})

@@ -1,4 +1,4 @@
-"""What lies in Airflow's own table of task states after our tasks, what `airflow state-store clean` leaves of it."""
+"""What this package leaves in Airflow's table of task states, and what `airflow state-store clean` removes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_task_that_was_done_leaves_its_result_for_a_day_and_a_head_without_add
 def test_a_task_that_failed_keeps_who_has_the_mail_as_long_as_airflow_is_configured(
     relay: Relay, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever clears it sends the rest."""
+    """Clearing it sends the rest."""
     monkeypatch.setenv("AIRFLOW__STATE_STORE__DEFAULT_RETENTION_DAYS", "7")
     with DAG("kept_of_a_failure", schedule=None) as dag:
         merge(rows=[{"email": "jane@corp.example; bad@corp.example", "name": "both"}, *ROWS[1:]])

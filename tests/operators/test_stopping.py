@@ -1,4 +1,4 @@
-"""Who is asked to end is one run of a task: not the runs after it, and not those of its copies."""
+"""Cancellation affects one run of a task: not later runs, and not those of its copies."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_copy_of_a_task_whose_run_was_ended_sends(
 
 @both
 def test_one_of_two_copies_that_run_at_once_may_be_ended(make: Callable[[], Any], behind: Behind) -> None:
-    """The other goes on."""
+    """The other continues."""
     task = make()
     first, second = task.prepare_for_execution(), task.prepare_for_execution()
     running, go_on = threading.Event(), threading.Event()

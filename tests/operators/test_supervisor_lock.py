@@ -1,4 +1,4 @@
-"""Two threads of a task ask Airflow for something in turns, since in `dag.test()` one would find no line."""
+"""Two threads of a task send requests to Airflow in turn: their connection is not thread-safe in `dag.test()`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONG_ENOUGH = 0.2  # seconds, for a thread that does not wait
 
 
 class Accessor:
-    """Airflow's, which notes what it is told."""
+    """Airflow's, which records its requests."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -62,7 +62,7 @@ def test_the_ledger_waits_while_airflow_fetches_a_row() -> None:
 
 
 def test_the_ledger_does_not_wait_for_rows_that_are_no_business_of_airflow_s() -> None:
-    """A generator may take its time."""
+    """A generator may be slow."""
     accessor = Accessor()
 
     def rows() -> Iterator[dict[str, str]]:
@@ -76,7 +76,7 @@ def test_the_ledger_does_not_wait_for_rows_that_are_no_business_of_airflow_s() -
 
 
 def test_a_task_that_is_interrupted_as_it_asks_airflow_comes_to_its_end() -> None:
-    """From Python 3.14 on a signal handler may raise just after a lock was taken, which nobody would then release."""
+    """From Python 3.14 on a signal handler may raise just after a lock was acquired, which is then never released."""
     surroundings = context(max_tries=1)
     surroundings["task_state_store"] = store = Kept()
     attempt = Attempt(surroundings)

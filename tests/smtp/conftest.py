@@ -15,7 +15,7 @@ from tests.smtp.dialogue import Dialogue
 
 @pytest.fixture
 def manager_for() -> Callable[..., SmtpConnectionManager]:
-    """A connection manager for a scripted server: in clear text and as patient as it, unless a test says otherwise."""
+    """A connection manager for a scripted server: in clear text, with the script's timeout, unless a test differs."""
 
     def make(dialogue: Dialogue, **settings: object) -> SmtpConnectionManager:
         defaults = {"host": "127.0.0.1", "port": dialogue.port, "ssl_mode": "none", "timeout": dialogue.patience}
@@ -34,7 +34,7 @@ def mail() -> Mail:
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """Who signs the certificates of the tests' servers."""
+    """The authority that issues the certificates of the tests' servers."""
     return trustme.CA()
 
 

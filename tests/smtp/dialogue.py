@@ -36,7 +36,7 @@ from typing import Self
 
 
 class Pace(StrEnum):
-    """In what pieces the server's words arrive."""
+    """In what pieces the server's lines arrive."""
 
     WHOLE = "whole"
     LINE = "line"
@@ -59,15 +59,15 @@ class Ears:
         self._octets = bytearray()
 
     def readline(self) -> bytes:
-        """A line with its end; what there is of it where the client hung up."""
+        """A line with its end; only a part of it if the client hung up."""
         return self._until(lambda: self._octets.find(b"\n") + 1)
 
     def read(self, size: int) -> bytes:
-        """So many octets; fewer where the client hung up."""
+        """This many octets; fewer if the client hung up."""
         return self._until(lambda: size if len(self._octets) >= size else 0)
 
     def message(self) -> bytes | None:
-        """Up to the final dot, which is not in it; None where the client hung up before."""
+        """Everything before the final dot; None if the client hung up before."""
         lines: list[bytes] = []
         while (line := self.readline()) != b".\r\n":
             if not line.endswith(b"\n"):
@@ -76,14 +76,14 @@ class Ears:
         return b"".join(lines)
 
     def waiting(self, seconds: float) -> bool:
-        """Whether the client says something more within the time."""
+        """Whether the client sends something more within the time."""
         try:
             return bool(self._octets) or bool(select.select([self._peer], [], [], seconds)[0])
         except ValueError as error:  # it was closed at this end
             raise ConnectionResetError from error
 
     def forget(self) -> None:
-        """Throw away what has been said and not yet been listened to."""
+        """Discard what has arrived and was not read."""
         while select.select([self._peer], [], [], 0)[0] and self._peer.recv(65536):
             pass
         self._octets.clear()
@@ -106,7 +106,7 @@ class Dialogue:
 
     Args:
         script: see the module.
-        pace: in what pieces the server's words arrive.
+        pace: in what pieces the server's lines arrive.
         listener: where to wait for the client, if several dialogues share a port.
     """
 
@@ -116,9 +116,9 @@ class Dialogue:
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self.serve, daemon=True)
         self.port: int = self._listener.getsockname()[1]
-        #: Every line that the client said, message text aside.
+        #: Every line that the client sent, without message text.
         self.heard: list[str] = []
-        #: Every message that came in full, as it stood on the wire, without its final dot.
+        #: Every complete message, as it was on the wire, without its final dot.
         self.messages: list[bytes] = []
         #: Where the client left the script.
         self.surprise: str | None = None
@@ -181,7 +181,7 @@ class Dialogue:
                 return
 
     def _listen(self, word: str, rest: str, ears: Ears) -> bool:
-        """A step of the client; False where it does not take it."""
+        """Wait for a step of the client; return False if it does something else."""
         match word:
             case "C:":
                 return self._hear(ears, rest)
@@ -200,7 +200,7 @@ class Dialogue:
         return True
 
     def _do(self, word: str, rest: str, peer: socket.socket) -> bool:
-        """A step of the server; False where the dialogue is over."""
+        """Execute a step of the server; return False if the dialogue has ended."""
         match word:
             case "PAUSE":
                 self.paused.set()
@@ -247,11 +247,11 @@ class Dialogue:
 
 
 class Dialogues:
-    """Several connections with scripted servers on one port, one after the other; a further one is refused.
+    """Several connections with scripted servers on one port, one after the other; further ones are refused.
 
     Args:
         scripts: one for each connection.
-        pace: in what pieces the servers' words arrive.
+        pace: in what pieces the servers' lines arrive.
     """
 
     def __init__(self, *scripts: str, pace: Pace = Pace.WHOLE) -> None:
@@ -267,12 +267,12 @@ class Dialogues:
 
     @property
     def heard(self) -> list[list[str]]:
-        """Every line that the client said, message text aside, for each connection."""
+        """Every line that the client sent, without message text, for each connection."""
         return [dialogue.heard for dialogue in self._each]
 
     @property
     def messages(self) -> list[bytes]:
-        """Every message that came in full, over all connections."""
+        """Every complete message, over all connections."""
         return [message for dialogue in self._each for message in dialogue.messages]
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Files that are not, when they are sent, what they were when they were measured."""
+"""Files that change between being measured and being sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.mail import Mail
 
 
 class Changing:
-    """A file that changes once the sending has begun.
+    """A file that changes once sending has begun.
 
     Args:
         path: where it is, for a file on the worker.
@@ -32,7 +32,7 @@ class Changing:
             path.write_bytes(b"x" * size)
 
     def watch(self, mails: Iterable[Mail]) -> Iterator[Mail]:
-        """The mails; when the one behind the file's is asked for, the file was measured, and it changes."""
+        """The mails. When the one after the file's is requested, the file has been measured; then it changes."""
         for at, mail in enumerate(mails):
             if at == 2 and isinstance(self.path, Path):
                 self._change()
@@ -53,7 +53,7 @@ class Changing:
 
 
 def overwrite(path: Path, octets: bytes) -> None:
-    """Write into the file from its beginning, as a program does that keeps it open, until its clock has noticed."""
+    """Overwrite the file from its start, as a program that has it open does, until its mtime changes."""
     before = path.stat().st_mtime_ns
     while path.stat().st_mtime_ns == before:
         with path.open("r+b") as file:
@@ -61,7 +61,7 @@ def overwrite(path: Path, octets: bytes) -> None:
 
 
 def replace(path: Path, octets: bytes) -> None:
-    """Put another file in its place, as of the same time."""
+    """Replace it with another file that has the same mtime."""
     status = path.stat()
     other = path.with_suffix(".new")
     other.write_bytes(octets)
@@ -80,7 +80,7 @@ class _Remote:
         self._opened = 0
 
     def stat(self) -> object:
-        """As large as promised; its time, or its version, is another one once it was opened."""
+        """Of the promised size; its time or version changes once it was opened."""
         at, tag = (self._opened, "") if self._how == "overwritten" else (0, str(self._opened))
         if self._how in ("overwritten", "replaced"):
             return _Status(self._size, at, tag)
@@ -106,7 +106,7 @@ class _Status(dict[str, str]):
 
 
 class _Broken(io.BytesIO):
-    """A connection to a store that breaks in the middle."""
+    """A connection to a store that breaks while it is read."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.tell() > len(self.getbuffer()) // 2:

@@ -1,4 +1,4 @@
-"""A server that takes so many recipients in a transaction, counts and loses its patience as Postfix does."""
+"""A server with a limit on recipients per transaction that counts errors, and hangs up, as Postfix does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Limit:
         self._refused, self._also = refused or {}, also
         self._taken = self._too_many = 0
         self._lock = threading.Lock()
-        #: How many recipients each transaction was asked for.
+        #: How many RCPT commands each transaction had.
         self.asked: list[int] = []
 
     def __call__(self, about: str) -> str | None:

@@ -21,34 +21,34 @@ from typing import Self
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from tests.smtp.dialogue import Ears, hang_up
 
-#: Instead of an answer: the connection is closed.
+#: Instead of a reply: the connection is closed.
 HANG_UP = "hang up"
-#: Instead of the answer to a message: it is stored, and the connection is closed.
+#: Instead of the final reply: the message is stored, and the connection is closed.
 STORE_AND_HANG_UP = "store and hang up"
 #: The mail that is not a command: what a decision about the message itself is asked for by.
 MESSAGE = "(message)"
 
-#: What to answer to a command line, or to `MESSAGE`; None leaves it to the server.
+#: What to reply to a command line, or to `MESSAGE`; None: the server's usual reply.
 Decide = Callable[[str], str | None]
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: (<.*>)\r$", re.MULTILINE)
 
 
 class Habit(StrEnum):
-    """What becomes of commands that are sent before the one ahead of them was answered."""
+    """What happens to commands that are sent before the reply to the previous one."""
 
-    #: They are answered in their turn.
+    #: They are answered in order.
     GOOD = "good"
     #: They are lost.
     FORGETS = "forgets"
-    #: They are an offence, which is said, and the connection is closed.
+    #: They are a violation: the server says so and closes the connection.
     OBJECTS = "objects"
-    #: They are an offence, which is not said.
+    #: They are a violation, and the connection is closed without a reply.
     HANGS_UP = "hangs up"
 
 
 class Limit(StrEnum):
-    """How a connection ends that has carried as many messages as it may."""
+    """How a connection ends after its maximum number of messages."""
 
     HANG_UP = "hang up"
     SAY_421_UNASKED = "421 behind the answer"
@@ -114,7 +114,7 @@ class Server:
         self.stored: list[Stored] = []
         #: Set when the test is over.
         self.over = threading.Event()
-        #: What each connection said, message text aside.
+        #: The lines that each connection sent, without message text.
         self.heard: list[list[str]] = []
 
     def manager(self, **settings: object) -> SmtpConnectionManager:
@@ -124,11 +124,11 @@ class Server:
 
     @property
     def commands(self) -> list[str]:
-        """What all connections said, one after the other."""
+        """The lines of all connections, one connection after the other."""
         return [line for lines in self.heard for line in lines]
 
     def copies(self, message_id: str) -> list[str]:
-        """Who got this mail; somebody who got it twice is there twice."""
+        """The recipients of this mail; one who got it twice is listed twice."""
         return [one for stored in self.stored if stored.message_id == message_id for one in stored.recipients]
 
     def __enter__(self) -> Self:
@@ -166,12 +166,12 @@ class Server:
         peer.close()
 
     def decided(self, about: str) -> str | None:
-        """What the test wants to be answered."""
+        """The reply that the test wants."""
         return self._decide(about) if self._decide else None
 
 
 class _HungUpError(Exception):
-    """The conversation is over."""
+    """The session has ended."""
 
 
 class _Conversation:
@@ -281,7 +281,7 @@ class _Conversation:
         self._chunks = b""
 
     def _reply(self, command: str, usual: str) -> bool:
-        """Answer, and tell whether that was a yes."""
+        """Send the reply; return whether it was positive."""
         answer = (self._server.decided(command) if command else None) or usual
         if answer == HANG_UP:
             raise _HungUpError
@@ -292,7 +292,7 @@ class _Conversation:
         return answer[0] in "23"
 
     def _mind_the_group(self) -> None:
-        """Look for what was said before it could be known what the answer would be."""
+        """Find what was sent before the reply could be known."""
         habit = self._server._habit
         if habit is Habit.GOOD or not self._ears.waiting(0):
             return

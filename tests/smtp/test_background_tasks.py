@@ -1,4 +1,4 @@
-"""What comes back from other threads wakes the one that waits, and nothing else."""
+"""Results from other threads wake the waiting one, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_who_rings_while_it_is_closed_never_writes_into_what_is_opened_next(monk
 
     def ring_late() -> None:
         about_to_ring.set()
-        opened.wait(0.5)  # where closing waits for the one who rings, nothing is opened meanwhile
+        opened.wait(0.5)  # if `close` waits for `wake`, nothing is opened meanwhile
         with contextlib.suppress(OSError):
             ring()
 
@@ -61,7 +61,7 @@ def test_a_signal_handler_may_ring_while_its_own_thread_holds_the_lock() -> None
 
 
 def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that has come to its limit of threads sends with few sessions."""
+    """A worker at its limit of threads sends with few sessions."""
     background: BackgroundTasks[str] = BackgroundTasks(lambda _: None)
 
     def refuse(thread: threading.Thread) -> None:
@@ -75,7 +75,7 @@ def test_where_no_thread_can_be_started_the_work_is_done_all_the_same(monkeypatc
 
 
 def test_an_interruption_anywhere_holds_up_nobody_else() -> None:
-    """From Python 3.14 on a signal handler may raise just after a lock was taken, which nobody would then release."""
+    """From Python 3.14 on a signal handler may raise just after a lock was acquired, which is then never released."""
 
     def check(at: int | None) -> int:
         background: BackgroundTasks[None] = BackgroundTasks(lambda _: None)

@@ -1,4 +1,4 @@
-"""Asked to end, a batch begins nothing more, leaves nobody half a mail, hears what can be heard, and tells of each."""
+"""A canceled batch starts no further mail, sends no half mail, reads the replies that come, and reports each mail."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def script(*steps: str) -> str:
 
 
 def paused(dialogue: Dialogue) -> bool:
-    """Whether the server has come to its PAUSE, which ends a moment after somebody has asked to end."""
+    """Whether the server has reached its PAUSE, which ends a moment after the cancellation."""
     return dialogue.paused.is_set()
 
 
 def heard(word: str) -> Callable[[Dialogue], bool]:
-    """Whether the client has said this."""
+    """Whether the client has sent this."""
     return lambda dialogue: any(line.startswith(word) for line in dialogue.heard)
 
 
@@ -64,7 +64,7 @@ def stopped(
     *,
     connections: int = 1,
 ) -> dict[int, Delivery]:
-    """What becomes of the mails when somebody asks to end in the middle; by their place."""
+    """The outcomes of the mails if the batch is canceled in the middle, by index."""
     stop = CancellationToken()
     dialogue.go_on.clear()
 
@@ -75,7 +75,7 @@ def stopped(
 
     asking = threading.Thread(target=ask)
     asking.start()
-    # Who says that there is nothing just now is known to be quick, so that mails follow on each other's heels.
+    # A source that returns a time counts as fast, so the mails are pipelined.
     found = list(batch(manager, iter((-math.inf, *requests(mails))), stop=stop, connections=connections))
     asking.join()
     assert len({delivery.index for delivery in found}) == len(found)
@@ -83,7 +83,7 @@ def stopped(
 
 
 def assert_stopped(delivery: Delivery) -> None:
-    """Nobody has it, and that is said."""
+    """No one has it, and the outcome says so."""
     assert (delivery.outcome, type(delivery.error)) == (Outcome.NOT_SENT, StoppedError)
     assert delivery.error is not None
     assert delivery.error.retryable
@@ -92,11 +92,11 @@ def assert_stopped(delivery: Delivery) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 30.0)  # what answers in the end is waited for
+    monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 30.0)  # the reply that comes in the end is awaited
     monkeypatch.setattr(retry, "FIRST_WAIT", 5.0)
 
 
-# --- Before anything was said.
+# --- Before any command.
 
 
 def test_who_was_asked_beforehand_bothers_no_server(manager_for: ManagerFor) -> None:
@@ -118,7 +118,7 @@ def test_a_session_that_is_being_opened_is_given_up_at_once(manager_for: Manager
 
 @pytest.mark.parametrize("stalled", ["name service", "greeting", "TLS handshake"])
 def test_a_session_is_given_up_at_whatever_moment_of_its_opening(stalled: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal's handler may run before there is a session, a lock or a socket that it could interrupt."""
+    """A signal handler may run before there is a session, a lock or a socket to interrupt."""
     resolve, answers = socket.getaddrinfo, threading.Event()
 
     def getaddrinfo(host: bytes, *args: Any, flags: int = 0, **options: Any) -> Any:
@@ -171,7 +171,7 @@ def test_a_session_is_given_up_at_whatever_moment_of_its_opening(stalled: str, m
 
 
 def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) -> None:
-    """The session that comes too late is closed in order."""
+    """The session that opens too late is closed with QUIT."""
     with Dialogue(script(PLAIN.replace("S: 250-", "PAUSE\nS: 250-"), BYE)) as dialogue:
         found = stopped(dialogue, manager_for(dialogue), [letter(0)], connections=2)
         assert_stopped(found[0])
@@ -180,7 +180,7 @@ def test_a_mail_that_waits_for_a_session_is_not_sent(manager_for: ManagerFor) ->
 
 
 def test_a_session_that_has_nothing_to_do_says_good_bye(manager_for: ManagerFor) -> None:
-    """While the next mail is waited for."""
+    """While the source has no mail."""
     send_requests: list[SendRequest | float] = [SendRequest(0, letter(0)), math.inf]
     stop = CancellationToken()
     with Dialogue(script(HELLO, GROUP, WANTED, "MESSAGE", QUEUED, BYE)) as dialogue:
@@ -195,7 +195,7 @@ def test_a_session_that_has_nothing_to_do_says_good_bye(manager_for: ManagerFor)
 
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_before_data_the_session_takes_it_back_and_says_good_bye(at: int, manager_for: ManagerFor) -> None:
-    """The answer to what was said is heard first; then RSET and QUIT."""
+    """The reply to the last command is read first; then RSET and QUIT."""
     with Dialogue(script(PLAIN, *STEPS[:at], "PAUSE", STEPS[at], FORGET)) as dialogue:
         found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1)])
     assert_stopped(found[0])
@@ -207,7 +207,7 @@ def test_before_data_the_session_takes_it_back_and_says_good_bye(at: int, manage
 def test_an_envelope_that_is_never_answered_is_left_after_a_while(
     manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody can have the mail."""
+    """No one can have the mail."""
     monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 0.6)
     with Dialogue(script(PLAIN, "C: MAIL *", "HANG")) as dialogue:
         began = time.monotonic()
@@ -219,7 +219,7 @@ def test_an_envelope_that_is_never_answered_is_left_after_a_while(
 def test_good_byes_that_are_not_answered_are_not_waited_for(
     manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow kills a task soon after it asked it to end, and there are things to write down."""
+    """Airflow kills a task soon after SIGTERM, and results must still be recorded."""
     monkeypatch.setattr(connection_pool, "_CANCEL_QUIT_SECONDS", 0.2)
     with Dialogue(script(PLAIN, *STEPS[:1], "PAUSE", STEPS[1], "C: RSET", "HANG")) as dialogue:
         found = stopped(dialogue, manager_for(dialogue, timeout=3600), [letter(0)])
@@ -273,7 +273,7 @@ def test_a_data_that_was_pipelined_has_its_reply_read_first(manager_for: Manager
 
 
 def test_a_refusal_that_was_on_its_way_is_heard(manager_for: ManagerFor) -> None:
-    """It is what became of the mail, and the session can say QUIT."""
+    """That is the mail's outcome, and the session can send QUIT."""
     no = "S: 250 ok\nS: 550 5.1.1 no\nS: 550 5.1.1 no\nS: 554 nobody"
     with Dialogue(script(HELLO, GROUP, "PAUSE", no, BYE)) as dialogue:
         found = stopped(dialogue, manager_for(dialogue), [letter(0)])
@@ -306,7 +306,7 @@ def test_the_answer_to_a_mail_that_was_handed_over_is_heard(manager_for: Manager
 def test_an_answer_that_does_not_come_in_time_is_not_known(
     manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the mail is never said not to have been sent."""
+    """And the mail is never reported as not sent."""
     monkeypatch.setattr(connection_pool, "_CANCEL_SECONDS", 0.6)
     with Dialogue(script(PLAIN, *STEPS, "MESSAGE", "HANG")) as dialogue:
         manager = manager_for(dialogue, timeout=3600)
@@ -317,7 +317,7 @@ def test_an_answer_that_does_not_come_in_time_is_not_known(
 
 
 def test_behind_a_mail_that_was_handed_over_the_next_one_is_taken_back(manager_for: ManagerFor) -> None:
-    """Its envelope was said on the heels of the message, DATA included: the first is accepted, the second not sent."""
+    """Its envelope was pipelined after the message, DATA included: the first is accepted, the second not sent."""
     steps = (HELLO, GROUP, WANTED, "MESSAGE", GROUP, "PAUSE", QUEUED, WANTED, "MESSAGE")
     with Dialogue(script(*steps)) as dialogue:
         found = stopped(dialogue, manager_for(dialogue), [letter(0), letter(1), letter(2)])
@@ -335,7 +335,7 @@ def test_behind_a_mail_that_was_handed_over_the_next_one_is_taken_back(manager_f
 def test_a_mail_that_waits_for_another_turn_is_told_as_it_stood(
     about: str, outcome: str, accepted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not as one that was never begun."""
+    """Not as one that was never started."""
     stop, settle = CancellationToken(), RetryQueue.settle
 
     def settle_and_ask(*what: Any) -> Delivery | None:
@@ -352,7 +352,7 @@ def test_a_mail_that_waits_for_another_turn_is_told_as_it_stood(
 
 
 def test_a_store_that_does_not_answer_holds_nobody_up() -> None:
-    """A file that is being measured when the task is asked to end; nor does waiting for it take any processor time."""
+    """A file that is being measured when the task is canceled; waiting for it takes no processor time."""
     over, stop = threading.Event(), CancellationToken()
 
     class Slow:
@@ -375,7 +375,7 @@ def test_a_store_that_does_not_answer_holds_nobody_up() -> None:
 
 
 def test_who_is_asked_while_a_server_is_away_does_not_wait_for_it() -> None:
-    """It would be tried for an hour."""
+    """It would be retried for an hour."""
     stop = CancellationToken()
     manager = SmtpConnectionManager(host="127.0.0.1", port=1, ssl_mode="none", timeout=5.0)
     threading.Timer(0.3, stop.cancel).start()
@@ -383,13 +383,13 @@ def test_who_is_asked_while_a_server_is_away_does_not_wait_for_it() -> None:
     assert (found.outcome, type(found.error)) == (Outcome.NOT_SENT, StoppedError)
 
 
-# --- Asked by a signal.
+# --- Canceled by a signal.
 
 
 @pytest.mark.parametrize("connections", [1, 3])
 @pytest.mark.parametrize("pipelining", [True, False])
 def test_a_signal_in_the_middle_of_a_batch_loses_and_doubles_nothing(connections: int, pipelining: bool) -> None:
-    """At whatever moment it comes: what was stored is what is told, and the server saw whole mails only."""
+    """At any moment: what was stored is what is reported, and the server got whole mails only."""
     offers = ("PIPELINING", "SIZE 0", "8BITMIME") if pipelining else ("SIZE 0", "8BITMIME")
     for attempt in range(5):
         stop = CancellationToken()

@@ -1,4 +1,4 @@
-"""BDAT and BINARYMIME (RFC 3030): files as they are, and a message that is refused or changes in the middle of it."""
+"""BDAT and BINARYMIME (RFC 3030): unencoded files, and messages that are refused or change while they are sent."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def letter(number: int = 0, *files: object) -> Mail:
 
 
 def send(manager: SmtpConnectionManager, mails: Iterable[Mail]) -> list[Delivery]:
-    """What becomes of these mails over one connection at a time, in their order."""
+    """The deliveries of these mails over one connection at a time, in order."""
     found = list(send_many(mails, manager, lambda: Session(manager)))
     assert sorted(delivery.index for delivery in found) == list(range(len(found)))
     return sorted(found, key=lambda delivery: delivery.index)
 
 
 def deliver(manager_for: ManagerFor, mails: Iterable[Mail], *scripts: str, **settings: object) -> list[Delivery]:
-    """What becomes of these mails against scripted servers."""
+    """The deliveries of these mails through scripted servers."""
     with Dialogues(*scripts) as dialogues:
         return send(manager_for(dialogues, binary_mime=True, **settings), mails)
 
 
 def outcomes(deliveries: list[Delivery]) -> list[str]:
-    """What became of each mail."""
+    """The outcome of each mail."""
     return [str(delivery.outcome) for delivery in deliveries]
 
 
 def test_nobody_left_to_take_it_leaves_no_bdat(manager_for: ManagerFor) -> None:
-    """Unlike DATA, which is out by then: RFC 3030 leaves nothing to wait for. The next mail begins with RSET."""
+    """Unlike DATA, which has been sent by then: RFC 3030 leaves nothing to wait for. The next mail begins with RSET."""
     steps = f"{HELLO}\n{ENVELOPE}\nS: 250 ok\nS: 550 5.1.1 no\nS: 550 5.1.1 no\nC: RSET\n{ENVELOPE}\nS: 250 ok"
     steps += f"\n{TAKEN}\nC: BDAT * LAST\nCHUNK\n{QUEUED}\n{BYE}"
     assert outcomes(deliver(manager_for, [letter(0), letter(1)], steps)) == ["refused", "accepted"]
@@ -82,12 +82,12 @@ def test_a_refused_sender_leaves_no_bdat_either(manager_for: ManagerFor) -> None
 def test_a_refusal_before_the_last_octet_closes_the_line(
     refusal: str, then: str, after: str, manager_for: ManagerFor
 ) -> None:
-    """The announced octets cannot be taken back (RFC 3030 2), and nobody wants to send a gigabyte for nothing."""
+    """The announced octets cannot be taken back (RFC 3030 2), and sending a gigabyte for nothing would be a waste."""
     steps = f"{HELLO}\n{ENVELOPE}\n{TAKEN}\nC: BDAT * LAST\n{after}\nS: {refusal}\n{then}"
     again = f"{HELLO}\n{ENVELOPE}\n{TAKEN}\nC: BDAT * LAST\nCHUNK\n{QUEUED}\n{BYE}"
     first, second = deliver(manager_for, [letter(0, b"x" * 20_000_000), letter(1)], steps, again)
     assert second.outcome is Outcome.ACCEPTED
-    # A reset may overtake the words.
+    # A reset may overtake the reply.
     assert first.outcome in ((Outcome.REFUSED,) if then != "RESET" else (Outcome.REFUSED, Outcome.NOT_SENT))
     if first.outcome is Outcome.REFUSED:
         assert refusal in str(first.error)
@@ -105,7 +105,7 @@ def test_a_yes_before_the_last_octet_is_not_believed(manager_for: ManagerFor) ->
 
 @pytest.mark.parametrize("code", [451, 554])
 def test_a_refusal_of_the_whole_message_leaves_the_session_usable(code: int, manager_for: ManagerFor) -> None:
-    """As after DATA; the next envelope was out already."""
+    """As after DATA; the next envelope was already sent."""
     steps = f"{HELLO}\n{ENVELOPE}\n{TAKEN}\nC: BDAT * LAST\nCHUNK\n{ENVELOPE}\nS: {code} no\n{TAKEN}"
     steps += f"\nC: BDAT * LAST\nCHUNK\n{QUEUED}\n{BYE}"
     first, second = deliver(manager_for, [letter(0), letter(1)], steps)
@@ -120,7 +120,7 @@ def test_a_refusal_of_the_whole_message_leaves_the_session_usable(code: int, man
 def test_no_answer_to_the_last_octet_is_unknown(
     fault: str, remote: bool, manager_for: ManagerFor, tmp_path: Path
 ) -> None:
-    """In time, wherever the file came from; the mail whose envelope was out goes through another session."""
+    """In time, wherever the file is; the mail whose envelope was already sent goes through another session."""
     file = Changing(tmp_path / "report.bin", 100_000, "same", remote=remote)
     steps = f"{HELLO}\n{ENVELOPE}\n{TAKEN}\nC: BDAT * LAST\nCHUNK\n{fault}"
     (delivery,) = deliver(manager_for, [letter(0, file.path)], steps, final_reply_timeout=1)
@@ -141,7 +141,7 @@ def test_a_file_that_changes_on_its_way_is_never_half_a_mail(how: str, remote: b
 
 
 def test_recipients_too_many_get_the_same_octets_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a further transaction, with the same Date too, although the clock has gone on."""
+    """In a further transaction, with the same Date too, although time has passed."""
     monkeypatch.setattr("airflow_provider_smtpcm.mail.batch_rendering.time", itertools.count(1_700_000_000).__next__)
     asked = 0
 
@@ -193,7 +193,7 @@ def test_files_travel_as_they_are(pipelining: bool) -> None:
 
 @pytest.mark.parametrize("remote", [True, False])
 def test_a_file_of_any_number_of_blocks_arrives(remote: bool, tmp_path: Path) -> None:
-    """Also where the last octet goes out at the end of a turn, or before the end of the file was looked for."""
+    """Even if the last octet is sent at the end of a turn, or before the end of the file is checked."""
     sizes = [blocks * 43_776 for blocks in range(20)] + [1_200_000]
     files = [
         Changing(tmp_path / f"{number}.bin", size, "same", remote=remote).path for number, size in enumerate(sizes)

@@ -44,7 +44,7 @@ def spnego_challenge() -> str:
 
 
 def secrets(dialogue: Dialogue) -> list[bytes]:
-    """The password and its hash in their forms, and each token that the server heard, and what it said."""
+    """The password and its hash in all forms, and each token that the server received or sent."""
     tokens = [line for line in dialogue.heard if len(line) > 16 and " " not in line]
     known = [
         PASSWORD.encode(),
@@ -87,7 +87,7 @@ def through_hook(manager: SmtpConnectionManager, mail: Mail) -> None:
 
 
 def through_session(manager: SmtpConnectionManager, mail: Mail) -> None:
-    """A session of one's own, in this thread."""
+    """A separate session, in this thread."""
     Session(manager).open()
 
 
@@ -108,10 +108,10 @@ FACES = (through_hook, through_session, from_a_thread)
 def test_no_frame_of_a_refused_sign_in_holds_a_secret(
     mechanism: str, end: str, face: Callable[[SmtpConnectionManager, Mail], None], manager_for: ManagerFor, mail: Mail
 ) -> None:
-    """By any mechanism, whenever the server refuses, breaks off or talks nonsense."""
+    """With any mechanism, whenever the server refuses, hangs up or sends nonsense."""
     leg, answer = ENDS[end]
     script = opening(mechanism) + (f"\nS: 334 {CHALLENGES[mechanism]}\nC: *" if leg == 2 else "") + f"\n{answer}"
-    # In this order the dialogue sees the error, and does not mind where the mechanism left the script.
+    # In this order the dialogue sees the error, and accepts that the mechanism left the script.
     with pytest.raises(MailError) as caught, Dialogue(script) as dialogue:
         face(manager_for(dialogue, windows_protocol="ntlm", **WINDOWS), mail)
     assert len(secrets(dialogue)) >= 9
@@ -120,7 +120,7 @@ def test_no_frame_of_a_refused_sign_in_holds_a_secret(
 
 
 def test_nor_does_that_of_a_mail_that_is_refused_afterwards(manager_for: ManagerFor, mail: Mail) -> None:
-    """The sign-in was good, and nothing of it is needed any more."""
+    """The sign-in succeeded, and its secrets are no longer needed."""
     script = f"{opening('NTLM')}\nS: 334 {SERVERS_TOKEN}\nC: *\nS: 235 welcome\nC: MAIL *\nS: 550 5.7.1 no"
     with pytest.raises(MailError, match="550") as caught, Dialogue(script) as dialogue:
         through_hook(manager_for(dialogue, **WINDOWS), mail)
@@ -131,7 +131,7 @@ def test_nor_does_that_of_a_mail_that_is_refused_afterwards(manager_for: Manager
 def test_nor_does_that_of_one_that_is_interrupted(
     interruption: type[BaseException], manager_for: ManagerFor, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a time limit of Airflow, or by a fault of ours."""
+    """By a time limit of Airflow, or by a bug of this package."""
     write = Transport.write
 
     def interrupted(self: Transport, block: bytes) -> None:
@@ -168,7 +168,7 @@ def test_nor_does_that_of_an_account_that_cannot_be_used(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Before anything is said to the server, or by its answer."""
+    """Before anything is sent to the server, or because of its reply."""
     for name, value in environment.items():
         if name == "NTLM_USER_FILE":
             (tmp_path / "users").write_text(value)
@@ -197,7 +197,7 @@ def silent_kdc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_nor_does_that_of_a_kdc_that_is_not_there(
     mechanism: str, protocol: str, silent_kdc: None, manager_for: ManagerFor, mail: Mail
 ) -> None:
-    """Asked in a thread of its own; then by NTLM, where that is allowed."""
+    """In a separate thread; then NTLM, if that is allowed."""
     settings = {**WINDOWS, "login": "alice@corp.example", "windows_protocol": protocol, "spn": "smtp/mail.corp.example"}
     script = f"{opening(mechanism)}\nS: 535 no"
     with pytest.raises(AuthenticationError, match="KDC") as caught, Dialogue(script) as dialogue:

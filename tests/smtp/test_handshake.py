@@ -1,4 +1,4 @@
-"""Opening a session: each way in which it fails says what the server answered and what to change, in time."""
+"""Opening a session: each failure says, in time, what the server replied and what to change."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ C: TlRMTVNTUAAD*
 
 
 def failure(script: str, manager_for: ManagerFor, pace: Pace = Pace.WHOLE, **settings: object) -> MailError:
-    """How opening a session fails against a scripted server."""
+    """The error of opening a session to a scripted server."""
     with Dialogue(script, pace) as dialogue, pytest.raises(MailError) as caught:
         Session(manager_for(dialogue, **settings)).open()
     assert str(caught.value).rstrip()[-1] in ".?"
@@ -62,7 +62,7 @@ def failure(script: str, manager_for: ManagerFor, pace: Pace = Pace.WHOLE, **set
 
 
 def test_a_server_that_is_down_is_worth_another_try() -> None:
-    """Nobody listens on the port."""
+    """Nothing listens on the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectError, match="Connection refused") as caught:
@@ -147,7 +147,7 @@ def test_a_server_that_hangs_or_drips_is_left_at_the_deadline(step: str, manager
 def test_a_server_that_hangs_up_is_worth_another_try(step: str, manager_for: ManagerFor) -> None:
     """Politely or not."""
     error = failure(step or "SEND b''", manager_for)
-    assert isinstance(error, ConnectionLostError | ConnectError)  # a reset may already be there as we connect
+    assert isinstance(error, ConnectionLostError | ConnectError)  # a reset may arrive while the client connects
     assert error.retryable
 
 
@@ -189,7 +189,7 @@ def test_a_greeting_other_than_220_means_no(code: int, retryable: bool, manager_
     [(421, True, "try again"), (451, True, "try again"), (530, False, "Windows"), (550, False, "Local host name")],
 )
 def test_a_refused_ehlo_says_what_may_help(code: int, retryable: bool, remedy: str, manager_for: ManagerFor) -> None:
-    """Some servers check the name that we give; others have other reasons."""
+    """Some servers check the client's name; others have other reasons."""
     script = f"{GREETING}\nS: {code} who are you" + ("\nC: HELO *\nS: 550 who are you" if code == 550 else "")
     error = failure(script, manager_for)
     assert remedy in error.remedy
@@ -258,7 +258,7 @@ def test_each_reply_has_the_whole_timeout(manager_for: ManagerFor) -> None:
 
 
 def test_a_token_that_the_server_repeats_is_not_passed_on(manager_for: ManagerFor) -> None:
-    """With it the password can be guessed off-line."""
+    """With it the password can be guessed offline."""
     token = base64.b64encode(b"NTLMSSP\0" + bytes(60)).decode()
     error = failure(
         f"{NTLM_OFFERED}\nC: AUTH NTLM\nS: 334 x\nC: *\nS: 501 5.5.2 bad token {token}", manager_for, **WINDOWS
@@ -290,7 +290,7 @@ def test_a_size_limit_of_any_length_is_read_or_ignored(manager_for: ManagerFor) 
 
 @pytest.mark.parametrize("answer", ["S: 421 bye", "S: 530 5.7.1 Authentication required", "HANG"])
 def test_a_server_that_wants_something_before_noop_says_so(answer: str, manager_for: ManagerFor) -> None:
-    """Nobody waits for its QUIT after that."""
+    """After that, its QUIT is not awaited."""
     script = f"{GREETING}\nS: 250 hello\nC: NOOP\n{answer}" + (
         "\nC: QUIT\nS: 221 bye" if answer.startswith("S") else ""
     )
@@ -315,7 +315,7 @@ def test_implicit_tls_on_a_plain_port_says_so(manager_for: ManagerFor) -> None:
 
 
 def test_no_authentication_offered_says_that_anonymous_may_do(manager_for: ManagerFor) -> None:
-    """SSIS would have sent anonymously without a word."""
+    """SSIS would silently have sent anonymously."""
     error = failure(f"{GREETING}\nS: 250-mail.corp.example\nS: 250 SIZE", manager_for, **WINDOWS)
     assert isinstance(error, AuthenticationError)
     assert "'Anonymous'" in error.remedy
@@ -323,7 +323,7 @@ def test_no_authentication_offered_says_that_anonymous_may_do(manager_for: Manag
 
 
 def test_ntlm_that_is_not_offered_is_an_error_that_names_what_is(manager_for: ManagerFor) -> None:
-    """The password is not sent by PLAIN instead."""
+    """The password is not sent with PLAIN instead."""
     error = failure(f"{GREETING}\nS: 250-mail.corp.example\nS: 250 AUTH PLAIN LOGIN", manager_for, **WINDOWS)
     assert isinstance(error, AuthenticationError)
     assert "PLAIN, LOGIN" in str(error)
@@ -349,8 +349,8 @@ def test_a_sign_in_refused_on_any_leg_ends_there(code: int, leg: int, manager_fo
     ("challenge", "complaint"),
     [("not//base64!", "not base64"), ("aGVsbG8=", "cannot be used"), ("", "it ends too early")],
 )
-def test_a_challenge_that_cannot_be_read_is_cancelled(challenge: str, complaint: str, manager_for: ManagerFor) -> None:
-    """We give up, and say so (RFC 4954 4)."""
+def test_a_challenge_that_cannot_be_read_is_canceled(challenge: str, complaint: str, manager_for: ManagerFor) -> None:
+    """The client cancels the exchange (RFC 4954 4)."""
     script = f"{NTLM_OFFERED}\nC: AUTH NTLM\nS: 334 ntlm supported\nC: *\nS: 334 {challenge}\nC: ?\nS: 501 cancelled"
     with Dialogue(script) as dialogue, pytest.raises(AuthenticationError, match=complaint):
         Session(manager_for(dialogue, **WINDOWS)).open()
@@ -359,21 +359,21 @@ def test_a_challenge_that_cannot_be_read_is_cancelled(challenge: str, complaint:
 
 @pytest.mark.parametrize("leg", [1, 2])
 def test_a_success_that_comes_too_early_is_not_believed(leg: int, manager_for: ManagerFor) -> None:
-    """A server that lets anybody in is not the server that we mean."""
+    """A server that accepts anyone is not the expected server."""
     legs = ["C: AUTH NTLM", "S: 334 ", "C: *"][: 2 * leg - 1]
     error = failure("\n".join([NTLM_OFFERED, *legs, "S: 235 welcome"]), manager_for, **WINDOWS)
     assert "before the exchange was complete" in str(error)
 
 
 def test_the_sign_in_hangs_no_longer_than_the_deadline(manager_for: ManagerFor) -> None:
-    """And the error knows where it was."""
+    """And the error has the phase."""
     error = failure(f"{NTLM_OFFERED}\nC: AUTH NTLM\nHANG", manager_for, **WINDOWS)
     assert isinstance(error, NoAnswerError)
     assert error.phase is Phase.AUTH
 
 
 def test_nothing_that_auth_says_is_logged(manager_for: ManagerFor, caplog: pytest.LogCaptureFixture) -> None:
-    """With NTLM's messages a password can be guessed off-line; at DEBUG too."""
+    """From NTLM's messages a password can be guessed offline; at DEBUG too."""
     caplog.set_level("DEBUG")
     with (
         Dialogue(f"{EXCHANGE}S: 235 2.7.0 welcome\nC: QUIT\nS: 221 bye") as dialogue,
@@ -381,8 +381,8 @@ def test_nothing_that_auth_says_is_logged(manager_for: ManagerFor, caplog: pytes
     ):
         pass
     assert "AUTH NTLM" in caplog.text
-    # Why not by Kerberos: one reason where its libraries are, another where not, and no full stop within the brackets.
-    assert re.search(r"signing in by NTLM as CORP\\alice \([^()]*[^.]\)\.", caplog.text)
+    # Why not Kerberos: the reason depends on whether its libraries are installed; no period within the parentheses.
+    assert re.search(r"signing in with NTLM as CORP\\alice \([^()]*[^.]\)\.", caplog.text)
     assert "TlRMTVNTUA" not in caplog.text
     assert "NTLMSSP" not in caplog.text
     assert "correct horse" not in caplog.text
@@ -416,14 +416,14 @@ def test_auth_is_understood_in_all_its_spellings(line: str, manager_for: Manager
 
 @pytest.mark.parametrize("name", ["worker1.corp.example", "[192.0.2.1]"])
 def test_the_configured_name_is_said_in_ehlo(name: str, manager_for: ManagerFor) -> None:
-    """Where a server wants a certain one."""
+    """If a server requires a certain one."""
     script = f"S: 220 hi\nC: EHLO {name}\nS: 250 hello\nC: QUIT\nS: 221 bye"
     with Dialogue(script) as dialogue, Session(manager_for(dialogue, local_hostname=name)):
         assert dialogue.heard == [f"EHLO {name}"]
 
 
 def test_without_a_full_host_name_an_address_is_said(manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RFC 5321 4.1.4; and nobody waits for DNS."""
+    """RFC 5321 4.1.4; and there is no DNS lookup."""
     monkeypatch.setattr(socket, "gethostname", lambda: "worker_1")
     script = f"{GREETING}\nS: 250 hello\nC: QUIT\nS: 221 bye"
     with Dialogue(script) as dialogue, Session(manager_for(dialogue)):

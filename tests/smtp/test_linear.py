@@ -1,4 +1,4 @@
-"""What is asked of the recipients of one mail takes a few comparisons for each of them, however many there are."""
+"""Work on the recipients of a mail takes a few comparisons for each, however many there are."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DELIVERY = Delivery(
 
 
 def settle() -> object:
-    """Another turn for those who lack it."""
+    """Another transaction for those who lack it."""
     retry_queue = RetryQueue(iter((SendRequest(0, MAIL, EVERYBODY),)), 60)
     next(iter(retry_queue))
     return retry_queue.settle(DELIVERY, retry_queue.pending_recipients(DELIVERY))

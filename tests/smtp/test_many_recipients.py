@@ -1,4 +1,4 @@
-"""A mail to more recipients than a server takes at once reaches all of them; few too many are asked for."""
+"""A mail to more recipients than a server accepts at once reaches all of them; its limit is exceeded only slightly."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ BINARY = ("PIPELINING", "SIZE 0", "CHUNKING", "BINARYMIME")
 
 
 def people(number: int) -> list[str]:
-    """So many."""
+    """This many recipients."""
     return [f"r{at}@corp.example" for at in range(number)]
 
 
 def letter(index: int, recipients: int, **fields: object) -> Mail:
-    """A mail to so many."""
+    """A mail to this many recipients."""
     given = {"from_address": "etl@corp.example", "bcc": people(recipients), "text": "x", **fields}
     return Mail(message_id=f"<{index}@corp.example>", **given)  # type: ignore[arg-type]
 
 
 def sent(server: Server, *mails: Mail, profile: ServerProfile | None = None, **settings: object) -> list[Delivery]:
-    """What becomes of them over one connection at a time."""
+    """Their deliveries over one connection at a time."""
     manager = server.manager(**settings)
     return list(send_many(mails, manager, lambda: Session(manager), profile=profile))
 
 
 def everybody_once(server: Server, index: int, recipients: int) -> bool:
-    """Whether each of so many has this mail, and once."""
+    """Whether each of this many recipients has this mail exactly once."""
     return Counter(server.copies(f"<{index}@corp.example>")) == Counter(people(recipients))
 
 
-# --- What does not go well
+# --- Failures
 
 
 def test_a_server_that_loses_its_patience_at_once_has_the_mail_all_the_same() -> None:
-    """It closes the connection after twenty too many; the next one is asked for as many as it takes."""
+    """It closes the connection after twenty too many; the next connection keeps to the limit."""
     limit = Limit(150, overshoot=0)
     with Server(limit, offers=PIPELINING) as server:
         (delivery,) = sent(server, letter(0, 500))
@@ -60,7 +60,7 @@ def test_a_server_that_loses_its_patience_at_once_has_the_mail_all_the_same() ->
 
 
 def test_a_line_that_breaks_in_a_further_transaction_leaves_those_who_have_it_alone() -> None:
-    """And the others have it by the next one."""
+    """And the others get it in the next one."""
     rcpts = 0
 
     def breaks_once(about: str) -> str | None:
@@ -75,7 +75,7 @@ def test_a_line_that_breaks_in_a_further_transaction_leaves_those_who_have_it_al
 
 
 def test_no_answer_to_a_further_transaction_leaves_its_recipients_alone_in_doubt() -> None:
-    """Those of the one before have it, and those behind are not asked for, nor by another try."""
+    """Those of the previous one have it; those of later ones are not attempted, nor by another attempt."""
     messages = iter([None, STORE_AND_HANG_UP])
     with Server(Limit(100, also=lambda about: next(messages) if about == MESSAGE else None)) as server:
         (delivery,) = sent(server, letter(0, 350))
@@ -93,7 +93,7 @@ def test_no_answer_to_a_further_transaction_leaves_its_recipients_alone_in_doubt
 def test_a_message_that_is_refused_in_a_further_transaction_is_refused_for_all_who_are_left(
     answer: str, again: int
 ) -> None:
-    """It is the same message; those who have it keep it, and what may pass is tried again for the others alone."""
+    """It is the same message; those who have it keep it, and a transient refusal is retried only for the others."""
     messages = iter([None, answer])
     with Server(Limit(100, also=lambda about: next(messages) if about == MESSAGE else None)) as server:
         (delivery,) = sent(server, letter(0, 250))
@@ -105,7 +105,7 @@ def test_a_message_that_is_refused_in_a_further_transaction_is_refused_for_all_w
 
 
 def test_asked_to_end_it_begins_no_further_transaction() -> None:
-    """Those who have it are told, and the others are not sent to."""
+    """Those who have it are named, and the others get nothing."""
     stop = CancellationToken()
     messages: list[str] = []
 
@@ -127,7 +127,7 @@ def test_asked_to_end_it_begins_no_further_transaction() -> None:
 
 
 def test_a_quota_is_not_taken_for_a_limit() -> None:
-    """Three left of it today are no reason to send one mail for every three recipients for the rest of the batch."""
+    """A quota with three left is no reason to send one mail for every three recipients for the rest of the batch."""
     left = 103
 
     def quota(about: str) -> str | None:
@@ -144,7 +144,7 @@ def test_a_quota_is_not_taken_for_a_limit() -> None:
 
 
 def test_of_recipients_who_are_all_refused_the_others_are_asked() -> None:
-    """A whole transaction of addresses that are gone says nothing about those behind them."""
+    """A whole transaction of unknown addresses says nothing about those after them."""
     gone = dict.fromkeys(people(300)[:120], "550 5.1.1 no such user")
     profile = ServerProfile(recipient_limit=100)
     with Server(Limit(100, refused=gone)) as server:
@@ -165,13 +165,13 @@ def test_a_sender_who_is_refused_is_refused_before_all_recipients_were_named() -
     assert "DATA" not in server.commands
 
 
-# --- What does
+# --- Success
 
 
 @pytest.mark.parametrize("offers", [PIPELINING, BINARY, ("SIZE 0",)])
 @pytest.mark.parametrize("says", ["452 4.5.3 Error: too many recipients", "552 too many recipients"])
 def test_a_limit_is_explored_once_for_all_mails_of_a_connection(says: str, offers: tuple[str, ...]) -> None:
-    """By one group too many, or by one where each recipient is asked for alone; never again after that."""
+    """By one group, or by one recipient if each is sent alone; never again after that."""
     limit, profile = Limit(150, says=says), ServerProfile()
     files = [Attachment(content=b"x" * 100_000, name="x")] if offers is BINARY else []
     mails = [letter(index, 700, attachments=files) for index in range(2)]
@@ -188,7 +188,7 @@ def test_a_limit_is_explored_once_for_all_mails_of_a_connection(says: str, offer
 
 
 def test_a_limit_below_what_every_server_takes_is_believed_once_it_was_met_twice() -> None:
-    """Against RFC 5321 4.5.3.1.8, and it is there all the same."""
+    """It violates RFC 5321 4.5.3.1.8, and exists nevertheless."""
     limit = Limit(30)
     with Server(limit, offers=PIPELINING) as server:
         (delivery,) = sent(server, letter(0, 150))
@@ -197,7 +197,7 @@ def test_a_limit_below_what_every_server_takes_is_believed_once_it_was_met_twice
 
 
 def test_what_a_server_announces_is_kept_to_from_the_first_mail_on() -> None:
-    """LIMITS RCPTMAX (RFC 9422 4), and all of it is asked for in one group."""
+    """LIMITS RCPTMAX (RFC 9422 4), and all of them are sent in one group."""
     limit = Limit(40)
     with Server(limit, offers=("PIPELINING", "LIMITS MAILMAX=50 RCPTMAX=40")) as server:
         (delivery,) = sent(server, letter(0, 100))
@@ -209,7 +209,7 @@ def test_what_a_server_announces_is_kept_to_from_the_first_mail_on() -> None:
     ("said", "limit"), [("RCPTMAX=100", 100), ("rcptmax=7 X", 7), ("RCPTMAX=0", None), ("XRCPTMAX=5", None), ("", None)]
 )
 def test_a_limit_that_is_none_is_not_one(said: str, limit: int | None) -> None:
-    """RFC 9422 4.2: one digit to six, the first of which is no nought."""
+    """RFC 9422 4.2: one to six digits, the first of which is not 0."""
     with Server() as server:
         session = Session(server.manager())
         session.extensions = {"LIMITS": said}
@@ -229,7 +229,7 @@ def test_what_a_server_has_taken_is_asked_for_at_once_from_then_on() -> None:
 
 @pytest.mark.parametrize("offers", [PIPELINING, BINARY, ("SIZE 0",)])
 def test_some_who_are_refused_and_some_who_are_greylisted_come_to_what_they_should(offers: tuple[str, ...]) -> None:
-    """In whatever transaction they are; who was refused for good is asked for once, the others until they have it."""
+    """In any transaction; permanently refused recipients are tried once, the others until they have it."""
     grey = {f"r{at}@corp.example" for at in range(0, 430, 7)}
     gone = dict.fromkeys((f"r{at}@corp.example" for at in range(3, 430, 10)), "550 5.1.1 no")
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Speed changed no byte: what a server receives is what `render` writes down, whichever way it travelled."""
+"""What a server receives is, octet by octet, what `render` produces, however it is sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FILES = st.lists(
 
 
 def assert_arrives_as_written(mails: list[Mail], offers: tuple[str, ...]) -> None:
-    """Send them all over one line, and compare."""
+    """Send them all over one connection, and compare."""
     with Server(offers=offers) as server:
         manager = server.manager(binary_mime=True)
         found = list(send_many(mails, manager, lambda: Session(manager)))
@@ -91,7 +91,7 @@ def test_a_body_that_is_hard_on_a_line_arrives_as_it_was_written(text: str, way:
 @given(bodies=st.lists(st.tuples(TEXTS, TEXTS, FILES), min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_any_mails_arrive_as_they_were_written(way: str, bodies: list[tuple[str, str, list[bytes]]]) -> None:
-    """One behind the other."""
+    """One after the other."""
     assert_arrives_as_written(letters(bodies), WAYS[way])
 
 

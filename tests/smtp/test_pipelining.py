@@ -1,4 +1,4 @@
-"""Commands in groups (RFC 2920): every mixture of answers, servers that cannot take them, and what never is in one."""
+"""Commands in groups (RFC 2920): every mixture of replies, servers without support, and what is never in one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def script(*steps: str) -> str:
 
 
 def mails(number: int) -> list[Mail]:
-    """So many, each to two people."""
+    """This many mails, each to two recipients."""
     return [
         Mail(from_address="etl@corp.example", to=BOTH, subject=f"No. {at}", message_id=f"<{at}@corp.example>")
         for at in range(number)
@@ -63,7 +63,7 @@ def deliver(
 
 
 def outcomes(deliveries: list[Delivery]) -> list[str]:
-    """What became of each mail."""
+    """The outcome of each mail."""
     return [str(delivery.outcome) for delivery in deliveries]
 
 
@@ -95,7 +95,7 @@ def test_a_refusal_anywhere_in_the_group_is_a_refusal_for_everybody(
 
 @pytest.mark.parametrize("answer", ["250 2.6.0 queued", "554 5.5.1 no recipients", "451 4.3.0 later", "334 what"])
 def test_a_354_although_everybody_was_refused_gets_a_lone_dot(answer: str, manager_for: ManagerFor) -> None:
-    """RFC 2920 3.1: not the message; and whatever is answered to the dot, nobody has it."""
+    """RFC 2920 3.1: not the message; and whatever the reply to the dot, no one has it."""
     refused = "S: 250 ok\nS: 550 5.1.1 no such user\nS: 550 5.1.1 no such user\nS: 354 go on"
     steps = script(ENVELOPE, refused, "MESSAGE", ENVELOPE, f"S: {answer}", WANTED, "MESSAGE", QUEUED, BYE)
     deliveries, messages = deliver(2, manager_for, steps)
@@ -114,7 +114,7 @@ def test_a_refused_sender_and_a_354_get_a_lone_dot_too(manager_for: ManagerFor) 
 
 
 def test_a_lone_dot_without_an_answer_leaves_a_refusal(manager_for: ManagerFor) -> None:
-    """It is not an unknown outcome; the next mail, whose envelope was out already, goes through another session."""
+    """The outcome is not unknown; the next mail, whose envelope was already sent, goes through another session."""
     refused = "S: 250 ok\nS: 550 5.1.1 no\nS: 450 4.2.1 busy\nS: 354 go on"
     first = script(ENVELOPE, refused, "MESSAGE", ENVELOPE)
     deliveries, _ = deliver(2, manager_for, first, f"{HELLO}\n{ONE_BY_ONE}\n{BYE}")
@@ -124,7 +124,7 @@ def test_a_lone_dot_without_an_answer_leaves_a_refusal(manager_for: ManagerFor) 
 
 
 def test_some_refused_recipients_leave_a_partial_delivery(manager_for: ManagerFor) -> None:
-    """With the server's words for each."""
+    """With the server's reply for each."""
     answers = "S: 250 ok\nS: 550 5.1.1 no such user\nS: 250 ok\nS: 354 go on"
     (delivery,), _ = deliver(1, manager_for, script(ENVELOPE, answers, "MESSAGE", QUEUED, BYE))
     assert (delivery.outcome, delivery.accepted) == (Outcome.PARTIAL, ("b@corp.example",))
@@ -145,7 +145,7 @@ def test_recipients_too_many_get_the_same_mail_in_a_further_transaction(too_many
 
 
 def test_recipients_too_many_wait_for_no_other_mail(manager_for: ManagerFor) -> None:
-    """The next mail's envelope was out before the server said so: its turn comes first, and nobody is forgotten."""
+    """The next mail's envelope was sent before the server said so: it comes first, and no recipient is forgotten."""
     steps = script(
         f"{ENVELOPE}\nS: 250 ok\nS: 250 ok\nS: 452 4.5.3 too many\nS: 354 go on\nMESSAGE",
         f"{ENVELOPE}\n{QUEUED}\n{WANTED}\nMESSAGE",
@@ -157,12 +157,12 @@ def test_recipients_too_many_wait_for_no_other_mail(manager_for: ManagerFor) -> 
     assert [delivery.accepted for delivery in deliveries] == [BOTH, BOTH]
 
 
-# --- 421, and lines that break
+# --- 421, and lost connections
 
 
 @pytest.mark.parametrize("at", range(4))
 def test_a_421_in_the_first_group_is_a_refusal_that_may_pass(at: int, manager_for: ManagerFor) -> None:
-    """A server that closes each session without having taken a mail is not asked for ever."""
+    """A server that closes each session without accepting a mail is not retried forever."""
     steps = script(ENVELOPE, *["S: 250 ok"] * at, "S: 421 4.3.2 shutting down")
     (first, second), _ = deliver(2, manager_for, steps, script(ENVELOPE, WANTED, "MESSAGE", QUEUED, BYE))
     assert (first.outcome, second.outcome) == (Outcome.REFUSED, Outcome.ACCEPTED)
@@ -191,7 +191,7 @@ def test_a_421_to_the_final_dot_refuses_that_mail_alone(words: str, manager_for:
 
 @pytest.mark.parametrize("fault", ["RESET", "SEND b''", "S: 354 go on", "S: nonsense", f"SEND {b'x' * 100_000!r}"])
 def test_a_line_that_breaks_behind_the_final_dot_leaves_one_unknown_mail(fault: str, manager_for: ManagerFor) -> None:
-    """And not two: the one whose envelope was on its heels goes again, one by one, as that may have been the cause."""
+    """And not two: the pipelined one is sent again, command by command, since pipelining may have been the cause."""
     first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, fault)
     deliveries, _ = deliver(3, manager_for, first, f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}")
     assert outcomes(deliveries) == ["unknown", "accepted", "accepted"]
@@ -203,7 +203,7 @@ def test_a_line_that_breaks_behind_the_final_dot_leaves_one_unknown_mail(fault: 
 def test_a_line_that_breaks_where_pipelining_is_known_to_work_slows_nothing_down(
     fault: str, manager_for: ManagerFor
 ) -> None:
-    """Lines break."""
+    """Connections break."""
     first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", ENVELOPE, QUEUED, fault)
     profile = ServerProfile()
     second = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", QUEUED, BYE)
@@ -213,7 +213,7 @@ def test_a_line_that_breaks_where_pipelining_is_known_to_work_slows_nothing_down
 
 
 def test_a_fresh_line_that_breaks_where_pipelining_is_known_to_work_costs_one_mail(manager_for: ManagerFor) -> None:
-    """The one behind it was not handed over, and goes again."""
+    """The one after it was not committed, and is sent again."""
     once = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, "RESET")
     last = script(ENVELOPE, WANTED, "MESSAGE", QUEUED, BYE)
     profile = ServerProfile(pipelining_works=True)
@@ -225,14 +225,14 @@ def test_a_fresh_line_that_breaks_where_pipelining_is_known_to_work_costs_one_ma
 def test_a_line_that_breaks_after_the_group_was_wanted_leaves_nothing_behind(
     heard: int, manager_for: ManagerFor
 ) -> None:
-    """No dot was sent: at the first group the mail goes again one by one, and nobody has it twice."""
+    """No dot was sent: after the first group the mail is sent again command by command, and no one has it twice."""
     first = script(ENVELOPE, *["S: 250 ok"] * heard)
     deliveries, messages = deliver(1, manager_for, first, f"{HELLO}\n{ONE_BY_ONE}\n{BYE}")
     assert outcomes(deliveries) == ["accepted"]
     assert len(messages) == 1
 
 
-# --- Servers that offer it, and cannot
+# --- Servers that offer it, and do not support it
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_line_that_breaks_after_the_group_was_wanted_leaves_nothing_behind(
 def test_a_mail_whose_group_a_server_makes_nothing_of_goes_again_one_by_one(
     answers: str, manager_for: ManagerFor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Commands that get lost, one answer too few or too many, or words to that effect: no dot, no harm; said once."""
+    """Lost commands, a reply too few or too many, or a text about it: no dot was sent, so no harm; logged once."""
     with caplog.at_level(logging.WARNING):
         deliveries, _ = deliver(
             2, manager_for, script(ENVELOPE, answers), f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}"
@@ -273,7 +273,7 @@ def test_a_mail_whose_group_a_server_makes_nothing_of_goes_again_one_by_one(
     ],
 )
 def test_an_envelope_on_the_heels_that_gets_lost_goes_again_one_by_one(answers: str, manager_for: ManagerFor) -> None:
-    """The mail before it had its answer."""
+    """The previous mail had its reply."""
     first = script(ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, answers)
     deliveries, messages = deliver(3, manager_for, first, f"{HELLO}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}")
     assert outcomes(deliveries) == ["accepted"] * 3
@@ -309,7 +309,7 @@ def test_a_session_remembers_it_for_when_it_is_opened_again(manager_for: Manager
     [(Habit.FORGETS, 3), (Habit.OBJECTS, 1), (Habit.OBJECTS, 3), (Habit.HANGS_UP, 1), (Habit.HANGS_UP, 3)],
 )
 def test_a_server_that_cannot_take_a_group_still_gets_every_mail_once(habit: Habit, connections: int) -> None:
-    """Whatever it does with what comes too early."""
+    """Whatever it does with early commands."""
     with Server(habit=habit) as server:
         manager = server.manager(timeout=1)
         found = list(send_many(mails(8), manager, lambda: Session(manager), connections=connections))
@@ -319,7 +319,7 @@ def test_a_server_that_cannot_take_a_group_still_gets_every_mail_once(habit: Hab
 
 
 def test_a_server_that_does_not_offer_it_gets_one_command_at_a_time(manager_for: ManagerFor) -> None:
-    """And nothing on the heels of a message."""
+    """And nothing directly after a message."""
     hello = HELLO.replace("250 PIPELINING", "250 8BITMIME")
     deliveries, _ = deliver(2, manager_for, f"{hello}\n{ONE_BY_ONE}\n{ONE_BY_ONE}\n{BYE}")
     assert outcomes(deliveries) == ["accepted", "accepted"]
@@ -329,7 +329,7 @@ def test_a_server_that_does_not_offer_it_gets_one_command_at_a_time(manager_for:
 
 
 def test_starttls_is_never_in_a_group(manager_for: ManagerFor) -> None:
-    """RFC 3207 4.2, and nothing is said before its answer."""
+    """RFC 3207 4.2, and nothing is sent before its reply."""
     steps = script("C: STARTTLS", "QUIET", "S: 454 4.7.0 TLS not available").replace("EHLO *", "EHLO *\nQUIET")
     steps = steps.replace("250-SIZE 0", "250-STARTTLS")
     with Dialogue(steps) as dialogue, pytest.raises(TlsError):
@@ -353,7 +353,7 @@ def test_auth_is_never_in_a_group(manager_for: ManagerFor, mail: Mail) -> None:
         assert session.send(mail).outcome is Outcome.ACCEPTED
 
 
-# --- Files that change on their way
+# --- Files that change while they are sent
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
@@ -378,14 +378,14 @@ def test_a_file_that_changes_on_its_way_is_never_half_a_mail(
     assert [stored.message_id for stored in server.stored] == ["<0@corp.example>", "<2@corp.example>"]
 
 
-# --- When all goes well
+# --- Success
 
 
 @pytest.mark.parametrize("pace", Pace)
 def test_an_envelope_is_one_group_and_the_next_is_on_the_heels_of_the_message(
     pace: Pace, manager_for: ManagerFor
 ) -> None:
-    """One round trip a mail, in whatever pieces the answers arrive."""
+    """One round trip per mail, in whatever pieces the replies arrive."""
     steps = script(
         ENVELOPE, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE", ENVELOPE, QUEUED, WANTED, "MESSAGE"
     )
@@ -400,7 +400,7 @@ def test_an_envelope_is_one_group_and_the_next_is_on_the_heels_of_the_message(
 @pytest.mark.parametrize("pipelining", [True, False])
 @pytest.mark.parametrize("size", [0, 60_000, 300_000, 3_000_000])
 def test_a_file_of_any_size_arrives(size: int, pipelining: bool, tmp_path: Path) -> None:
-    """Held ready in one piece, or block by block from the disk."""
+    """Prepared in one piece, or block by block from the disk."""
     path = tmp_path / "report.csv"
     path.write_bytes(b"." * size)
     batch = [
@@ -419,14 +419,14 @@ def test_a_file_of_any_size_arrives(size: int, pipelining: bool, tmp_path: Path)
 
 
 def last(**fields: object) -> list[SendRequest]:
-    """A batch of one mail, after which no other comes."""
+    """A batch of exactly one mail."""
     return [SendRequest(0, mails(1)[0], is_last=True, **fields)]  # type: ignore[arg-type]
 
 
 def deliver_last(
     manager_for: ManagerFor, *scripts: str, retry_for: float = 0, **settings: object
 ) -> tuple[Delivery, list[list[str]]]:
-    """What becomes of the mail, and what each connection heard."""
+    """The mail's delivery, and what each connection received."""
     with Dialogues(*scripts) as dialogues:
         retries = RetryQueue(iter(last()), retry_for)
         manager = manager_for(dialogues, **settings)
@@ -449,7 +449,7 @@ def test_quit_comes_with_the_last_message(manager_for: ManagerFor) -> None:
 
 
 def test_a_server_that_does_not_answer_quit_has_accepted_the_mail(manager_for: ManagerFor) -> None:
-    """It closes the connection at once."""
+    """It closes the connection immediately."""
     delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT", QUEUED))
     assert delivery.outcome == "accepted"
 
@@ -461,7 +461,7 @@ def test_no_answer_after_the_message_and_quit_is_unknown(manager_for: ManagerFor
 
 
 def test_the_reply_to_quit_in_place_of_that_to_the_message_is_unknown(manager_for: ManagerFor) -> None:
-    """A server or proxy that reads QUIT first has not said that it took the mail."""
+    """A server or proxy that processes QUIT first has not confirmed the mail."""
     delivery, _ = deliver_last(manager_for, script(ENVELOPE, WANTED, "MESSAGE", "C: QUIT", "S: 221 bye"), retry_for=10)
     assert delivery.outcome == "unknown"
     assert "221 bye" in str(delivery.error)

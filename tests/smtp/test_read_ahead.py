@@ -1,4 +1,4 @@
-"""Reading ahead in a thread: what fails there is heard of here, and a slow store holds up nobody else."""
+"""Reading ahead in a thread: its errors are raised here, and a slow store delays nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 
 class Content:
-    """Blocks as a store hands them out, which remembers how many it did, and whether it was closed."""
+    """Blocks from a store that counts them, and records whether it was closed."""
 
     def __init__(self, *blocks: bytes | Exception) -> None:
         self._blocks = blocks
@@ -80,7 +80,7 @@ def test_a_block_that_is_not_there_yet_is_not_waited_for() -> None:
 
 
 def test_no_more_is_read_than_a_few_blocks() -> None:
-    """A store that is faster than the line fills no memory."""
+    """A store that is faster than the connection fills no memory."""
     content = Content(*[b"x"] * 100)
     ahead = ReadAhead(iter(content), lambda: None)
     wait_until(lambda: content.handed_out >= 3)
@@ -92,18 +92,18 @@ def test_no_more_is_read_than_a_few_blocks() -> None:
 
 
 def test_when_nobody_wants_the_rest_the_file_is_closed() -> None:
-    """The line broke, and the thread ends."""
+    """The connection broke, and the thread ends."""
     content = Content(*[b"x"] * 100)
     ahead = ReadAhead(iter(content), lambda: None)
     wait_until(lambda: content.handed_out == 3)
     ahead.close()
-    assert next(ahead) == b"x"  # room again, but for nobody
+    assert next(ahead) == b"x"  # room again, but nothing to fill it
     assert content.closed.wait(60)
     assert content.handed_out <= 4
 
 
 def test_every_block_comes_in_its_order() -> None:
-    """Each rings once, and so does the end."""
+    """Each wakes once, and so does the end."""
     rings: list[int] = []
     blocks = [bytes((number,)) * 10 for number in range(50)]
     assert read_all(ReadAhead(iter(Content(*blocks)), lambda: rings.append(1))) == b"".join(blocks)

@@ -1,4 +1,4 @@
-"""What a refusal usually means, by its codes and by the server's own words."""
+"""What a refusal usually means, by its codes and by the server's text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from airflow_provider_smtpcm.smtp.remedies import remedy_for
 def test_who_may_not_send_as_this_sender_is_not_told_about_relaying(
     code: int, enhanced: str, text: str, anonymous: bool
 ) -> None:
-    """Exchange says so with 5.7.1 too, by its version."""
+    """Exchange uses 5.7.1 too, depending on its version."""
     remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), is_anonymous=anonymous)
     assert "'Send As' granted" in remedy
-    # Who has not signed in has no account that could be given a right.
+    # An anonymous session has no account that could be granted a right.
     assert ("'Windows Authentication'" in remedy) is anonymous
     assert ("The account" in remedy) is not anonymous
     assert "relay" not in remedy
@@ -42,7 +42,7 @@ def test_who_may_not_send_as_this_sender_is_not_told_about_relaying(
     ],
 )
 def test_a_limit_of_the_server_names_what_to_turn_down(code: int, enhanced: str, text: str) -> None:
-    """And not only that it may pass."""
+    """And not only that it is temporary."""
     remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), is_anonymous=False)
     assert "'rate_limit'" in remedy
     assert "'connections'" in remedy
@@ -59,14 +59,14 @@ def test_a_limit_of_the_server_names_what_to_turn_down(code: int, enhanced: str,
     ],
 )
 def test_what_is_no_limit_of_that_kind_is_only_temporary(code: int, enhanced: str, text: str) -> None:
-    """To send less would not help."""
+    """Sending less would not help."""
     remedy = remedy_for(Reply(code=code, enhanced=enhanced, text=text), is_anonymous=False)
     assert "temporary" in remedy
     assert "rate_limit" not in remedy
 
 
 def test_a_relay_that_is_refused_is_told_as_one() -> None:
-    """By the same code as a sender, with other words."""
+    """With the same code as for a sender, and another text."""
     reply = Reply(code=550, enhanced="5.7.1", text="Unable to relay")
     assert "does not relay" in remedy_for(reply, is_anonymous=False)
     assert "'Windows Authentication'" in remedy_for(reply, is_anonymous=True)

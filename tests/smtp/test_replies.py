@@ -1,4 +1,4 @@
-"""Replies out of octets: the same ones in whatever pieces they arrive, and nothing but replies or a ProtocolError."""
+"""Replies from octets: the same in whatever pieces they arrive, and nothing but replies or a ProtocolError."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pieces_of(octets: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def read(pieces: list[bytes]) -> tuple[list[Reply], str]:
-    """Every reply that these pieces hold, and the fault that the reading ended in."""
+    """Every reply in these pieces, and the error with which reading ended."""
     parser = ReplyParser("mail.corp.example:25")
     replies: list[Reply] = []
     for piece in pieces:
@@ -121,7 +121,7 @@ def test_what_is_not_a_whole_reply_is_waited_for() -> None:
 
 
 def test_an_enhanced_code_is_taken_out_of_every_line() -> None:
-    """RFC 2034 4: each line of a reply bears it."""
+    """RFC 2034 4: each line of a reply has it."""
     ((reply,), _) = read([b"550-5.7.1 not\r\n550-5.7.1\r\n550 5.7.1 for you\r\n"])
     assert reply == Reply(code=550, enhanced="5.7.1", text="not\n\nfor you")
 

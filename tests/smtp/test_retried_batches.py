@@ -1,4 +1,4 @@
-"""A batch: each mail is tried until it is settled, nobody gets it twice, and a journal knows all of it beforehand."""
+"""A batch: each mail is retried until it is settled, no one gets it twice, and a journal records it beforehand."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ def batch(
 
 
 def outcomes(found: list[Delivery]) -> list[str]:
-    """What became of each mail, in their order."""
+    """The outcome of each mail, in order."""
     assert sorted(delivery.index for delivery in found) == list(range(len(found)))
     return [str(delivery.outcome) for delivery in sorted(found, key=lambda delivery: delivery.index)]
 
 
 def at_first(times: int, answer: str, about: str) -> Decide:
-    """Gives this answer to the first commands that begin so."""
+    """Gives this reply to the first commands that begin like this."""
     asked = itertools.count()
     return lambda said: answer if said.startswith(about) and next(asked) < times else None
 
 
 class Diary:
-    """A journal that keeps everything in its order."""
+    """A journal that keeps everything in order."""
 
     def __init__(self) -> None:
         self.pages: list[tuple[str, int]] = []
@@ -106,7 +106,7 @@ class Diary:
         self.in_doubt.remove(delivery.index)
 
     def annotate(self, delivery: Delivery) -> Delivery:
-        """There was no earlier try."""
+        """There was no earlier attempt."""
         return delivery
 
 
@@ -116,7 +116,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throttling, "FIRST_PAUSE", 0.02)
 
 
-# --- What is not tried again, or no more.
+# --- What is not retried, or no longer.
 
 
 def test_a_mail_that_was_stored_without_an_answer_is_not_sent_again() -> None:
@@ -143,7 +143,7 @@ def test_without_time_every_mail_has_one_turn() -> None:
 
 
 def test_when_the_time_is_over_the_last_word_is_told() -> None:
-    """And not how often it was said."""
+    """And not how many times it was sent."""
     with Server(at_first(9999, "450 4.2.0 full", "RCPT")) as server:
         (found,) = batch(server.manager(), [letter(0)], retry_for=0.4)
     assert (found.outcome, str(found.refused[A])) == (Outcome.REFUSED, "450 4.2.0 full")
@@ -171,7 +171,7 @@ def test_a_server_that_stays_away_is_given_up_for_all_mails() -> None:
     ],
 )
 def test_whatever_passes_is_waited_for_at_every_step(about: str, answer: str) -> None:
-    """Once everybody has it, once; but a line that breaks behind the final dot tells nobody anything."""
+    """Everyone has it once; but a connection that breaks after the final dot leaves the outcome unknown."""
     with Server(at_first(3, answer, about)) as server:
         found = list(batch(server.manager(), [letter(number) for number in range(4)]))
     unknown = 3 if (about, answer) == (MESSAGE, HANG_UP) else 0
@@ -218,7 +218,7 @@ def test_a_server_that_comes_back_gets_everything() -> None:
 
 
 def test_what_cannot_be_written_down_any_more_is_not_sent_and_the_rest_is_told() -> None:
-    """Also a mail that waits for its next turn: it is known how it stands."""
+    """Even for a mail that waits for a retry: its last result is known."""
 
     class Full(Diary):
         def admit(self, send_requests: Iterator[SendRequest | float]) -> Iterator[SendRequest | float]:
@@ -251,7 +251,7 @@ def test_a_mail_that_waits_is_told_when_something_breaks() -> None:
 
 
 def test_nothing_is_sent_before_it_is_admitted_and_everything_is_heard_of() -> None:
-    """In each turn."""
+    """In each attempt."""
     diary = Diary()
     with Server(at_first(2, "451 later", MESSAGE)) as server:
         found = list(batch(server.manager(), [letter(number) for number in range(3)], journal=diary, connections=2))

@@ -1,4 +1,4 @@
-"""What nobody has is tried again, after waits that double, within a time; what may have been delivered never is."""
+"""Mail that reached no one is retried with exponential backoff, for a limited time; mail in doubt never is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BUSY = RefusedError("refused", phase=Phase.ENVELOPE, reply=LATER, retryable=True
 
 
 def send_request(index: int = 0, *to: str) -> SendRequest:
-    """A mail in its place."""
+    """A mail with this index."""
     return SendRequest(
         index, Mail(from_address="etl@corp.example", to=to or (A,), message_id=f"<{index}@corp.example>")
     )
@@ -50,7 +50,7 @@ def became(
     accepted: tuple[str, ...] = (),
     refused: Mapping[str, Reply] | None = None,
 ) -> Delivery:
-    """What became of it."""
+    """Its delivery."""
     return Delivery(
         index=index,
         message_id=f"<{index}@corp.example>",
@@ -62,12 +62,12 @@ def became(
 
 
 def refused(index: int = 0) -> Delivery:
-    """Nobody was taken, for now."""
+    """Every recipient was temporarily refused."""
     return became(Outcome.REFUSED, index=index, refused={A: LATER})
 
 
 def settled(retry_queue: RetryQueue, delivery: Delivery) -> Delivery | None:
-    """What comes out when this comes in."""
+    """What the queue returns for this delivery."""
     return retry_queue.settle(delivery, retry_queue.pending_recipients(delivery))
 
 
@@ -76,7 +76,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_WAIT", 0.02)
 
 
-# --- What has no further turn.
+# --- What is not retried.
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_what_may_have_been_delivered_or_was_refused_for_good_has_no_further_tur
     ids=lambda error: type(error).__name__,
 )
 def test_a_server_that_was_tried_for_long_enough_is_the_end(error: MailError) -> None:
-    """Opening a session has a patience of its own; and who is asked to end does not try again."""
+    """Opening a session has retries of its own; and a canceled batch does not retry."""
     retry_queue = RetryQueue(iter((send_request(),)), 60)
     next(iter(retry_queue))
     delivery = became(Outcome.NOT_SENT, error)
@@ -129,7 +129,7 @@ def test_without_time_there_is_one_turn() -> None:
 
 
 def test_no_turn_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It counts from the first turn, and the wait before the next one counts too."""
+    """It counts from the first attempt, and the wait before the next one counts too."""
     now, turns, last = 100.0, 0, 0.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(module, "FIRST_WAIT", 0.05)
@@ -144,7 +144,7 @@ def test_no_turn_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) 
     assert last < 100.301
 
 
-# --- What has one.
+# --- What is retried.
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_no_turn_begins_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch) 
 def test_those_are_left_whom_another_try_may_reach_and_cannot_reach_twice(
     delivery: Delivery, left: tuple[str, ...]
 ) -> None:
-    """Recipients that were accepted, or refused for good, are not among them."""
+    """Recipients that were accepted, or permanently refused, are not among them."""
     assert pending_recipients(delivery, send_request(0, A, B, C)) == left
 
 
@@ -182,7 +182,7 @@ def test_of_a_mail_that_some_have_the_others_alone_are_asked() -> None:
 def test_each_wait_is_twice_the_one_before_up_to_a_longest_and_never_quite_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A thousand tasks do not come back in step."""
+    """A thousand tasks do not retry in step."""
     monkeypatch.setattr(module, "FIRST_WAIT", 1.0)
     firsts, waits = set(), []
     for _ in range(20):
@@ -247,7 +247,7 @@ def test_nothing_to_do_just_now_is_said_and_not_waited_for(monkeypatch: pytest.M
 def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A server that is too busy is given twice the time, from when it last took one, and no more."""
+    """For a busy server, twice the time counts from the last accepted mail, and no more."""
     now = 100.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(module, "FIRST_WAIT", 1.0)
@@ -267,7 +267,7 @@ def test_who_has_it_from_an_earlier_turn_is_no_sign_that_the_server_takes_mails(
 
 @pytest.mark.parametrize("seconds", [1e6, math.inf, float("1.7e308")])
 def test_a_mail_that_is_tried_for_days_waits_as_long_before_each_turn(seconds: float) -> None:
-    """A power of two of so many turns is more than a number holds."""
+    """Two to the power of this many attempts overflows a float."""
     retry_queue = RetryQueue(iter((send_request(),)), seconds)
     next(iter(retry_queue))
     for _ in range(1100):
@@ -291,7 +291,7 @@ def test_who_waited_when_nobody_has_another_turn_is_told_as_it_stood() -> None:
 
 
 def test_who_had_another_turn_and_never_got_away_is_told_as_it_stood_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever was to pass it on broke down; of one that did get away the old word does not hold any more."""
+    """The sender failed; for a mail that was sent again, the last result no longer counts."""
     monkeypatch.setattr(module, "FIRST_WAIT", 0.0)
     retry_queue = RetryQueue(map(send_request, range(2)), 60)
     turns = iter(retry_queue)

@@ -1,4 +1,4 @@
-"""Sending through an open session: what became of each mail is known, and a mail is never handed over by half."""
+"""Sending through an open session: the outcome of each mail is known, and no half mail is delivered."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def script(*steps: str) -> str:
 
 
 def deliver(steps: str, manager_for: ManagerFor, mail: Mail, pace: Pace = Pace.WHOLE, **settings: object) -> Delivery:
-    """What becomes of a mail against a scripted server."""
+    """The delivery of a mail through a scripted server."""
     with Dialogue(steps, pace) as dialogue, Session(manager_for(dialogue, **settings)) as session:
         return session.send(mail)
 
@@ -55,7 +55,7 @@ def deliver(steps: str, manager_for: ManagerFor, mail: Mail, pace: Pace = Pace.W
 def test_a_refusal_at_any_step_is_a_refusal_for_everybody(
     code: int, at: str, manager_for: ManagerFor, mail: Mail
 ) -> None:
-    """A 4yz is worth another try, a 5yz is not (RFC 5321 4.2.1), and the server's words are repeated."""
+    """A 4yz is retried, a 5yz is not (RFC 5321 4.2.1), and the server's text is quoted."""
     said = f"S: {code} {code // 100}.3.0 because"
     after = "" if code == 421 else BYE
     steps = {
@@ -79,7 +79,7 @@ def test_a_refusal_at_any_step_is_a_refusal_for_everybody(
 def test_a_line_that_fails_before_the_message_leaves_nothing_behind(
     fault: str, at: str, manager_for: ManagerFor, mail: Mail
 ) -> None:
-    """Nobody has the mail, so trying again cannot deliver it twice."""
+    """No one has the mail, so a retry cannot deliver it twice."""
     fault = fault.replace("b'x' * 100000", repr(b"x" * 100_000))
     steps = {
         "MAIL": ["C: MAIL FROM:*"],
@@ -110,7 +110,7 @@ def test_no_answer_to_the_final_dot_is_unknown(fault: str, manager_for: ManagerF
 
 
 def test_the_final_reply_has_a_deadline_of_its_own(manager_for: ManagerFor, mail: Mail) -> None:
-    """A server that scans for viruses takes its time (RFC 5321 4.5.3.2.6)."""
+    """A server that scans for viruses is slow (RFC 5321 4.5.3.2.6)."""
     steps = script(MAIL, TWO_RECIPIENTS, DATA, "DRIP 250 2.6.0 queued", BYE)
     assert deliver(steps, manager_for, mail, timeout=2, final_reply_timeout=30).outcome is Outcome.ACCEPTED
 
@@ -135,7 +135,7 @@ def test_some_refused_recipients_are_named_with_the_servers_words(manager_for: M
 
 
 def test_everybody_refused_for_different_reasons_is_told_apart(manager_for: ManagerFor, mail: Mail) -> None:
-    """One of them may be worth another try."""
+    """One of them may be retried."""
     steps = script(MAIL, "C: RCPT *\nS: 550 5.1.1 no such user", "C: RCPT *\nS: 450 4.2.1 mailbox busy", BYE)
     delivery = deliver(steps, manager_for, mail)
     assert delivery.outcome is Outcome.REFUSED
@@ -146,7 +146,7 @@ def test_everybody_refused_for_different_reasons_is_told_apart(manager_for: Mana
 
 
 def test_a_server_that_closes_between_recipients_has_taken_none(manager_for: ManagerFor, mail: Mail) -> None:
-    """421 forgets the recipients that it took before."""
+    """A 421 cancels the recipients accepted before it."""
     steps = script(MAIL, "C: RCPT *\nS: 250 ok", "C: RCPT *\nS: 421 4.3.2 shutting down")
     delivery = deliver(steps, manager_for, mail)
     assert (delivery.outcome, delivery.accepted) == (Outcome.REFUSED, ())
@@ -154,7 +154,7 @@ def test_a_server_that_closes_between_recipients_has_taken_none(manager_for: Man
 
 
 def test_an_anonymous_sender_that_must_sign_in_is_told_so(manager_for: ManagerFor, mail: Mail) -> None:
-    """Exchange's answer to MAIL from somebody unknown."""
+    """Exchange's reply to MAIL from an unknown sender."""
     steps = script("C: MAIL *\nS: 530 5.7.57 Client not authenticated to send mail", BYE)
     assert "'Windows Authentication'" in str(deliver(steps, manager_for, mail).error)
 
@@ -180,7 +180,7 @@ def test_a_missing_attachment_fails_before_anything_is_said(manager_for: Manager
 
 
 class Shrinking:
-    """A file that loses its end between the look at its size and the reading of it."""
+    """A file that is truncated between being measured and being read."""
 
     name = "report.csv"
 
@@ -253,7 +253,7 @@ def test_after_a_refusal_the_next_mail_goes_through_the_same_session(manager_for
 
 
 def test_a_session_whose_line_is_dead_says_so(manager_for: ManagerFor, mail: Mail) -> None:
-    """Nothing is sent on it any more."""
+    """Nothing more is sent on it."""
     with Dialogue(script("C: MAIL *\nRESET")) as dialogue, Session(manager_for(dialogue)) as session:
         assert isinstance(session.send(mail).error, ConnectionLostError)
         again = session.send(mail, index=1)
@@ -261,7 +261,7 @@ def test_a_session_whose_line_is_dead_says_so(manager_for: ManagerFor, mail: Mai
 
 
 def test_what_the_server_said_before_it_hung_up_is_repeated(manager_for: ManagerFor) -> None:
-    """A server that turns away a message in the middle of it."""
+    """A server that refuses a message in the middle."""
     big = Mail(
         from_address="etl@corp.example",
         to="a@corp.example",
@@ -279,7 +279,7 @@ def test_what_the_server_said_before_it_hung_up_is_repeated(manager_for: Manager
 def test_a_refusal_in_the_middle_of_a_message_is_not_taken_for_an_unknown_outcome(
     size: int, code: int, retryable: bool, then: str, manager_for: ManagerFor
 ) -> None:
-    """Whether the server stops reading, or hangs up; the final dot is not sent to somebody who refused."""
+    """Whether the server stops reading or hangs up; the final dot is not sent after a refusal."""
     mail = Mail(
         from_address="etl@corp.example", to="a@corp.example", attachments=[Attachment(content=b"x" * size, name="x")]
     )
@@ -300,11 +300,11 @@ def test_an_acceptance_that_comes_before_the_final_dot_is_not_believed(manager_f
 
 
 class TimeLimit(BaseException):
-    """As Airflow's own: no Exception."""
+    """Like Airflow's own: not an `Exception`."""
 
 
 def time_is_up(_number: int, _frame: object) -> None:
-    """As Airflow's own: raised from a signal's handler."""
+    """Like Airflow's own: raised from a signal handler."""
     raise TimeLimit
 
 
@@ -329,7 +329,7 @@ def test_an_interruption_after_the_final_dot_is_an_unknown_outcome(manager_for: 
 def test_an_interruption_before_the_final_dot_stays_what_it_is(
     manager_for: ManagerFor, mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody has the mail, and nothing more is said on that line."""
+    """No one has the mail, and the connection is not used again."""
 
     def interrupted(_wire: Transport, _block: bytes) -> None:
         raise TimeLimit
@@ -354,7 +354,7 @@ def test_hundreds_of_refused_recipients_make_a_readable_error(manager_for: Manag
 
 @pytest.mark.parametrize("pace", Pace)
 def test_a_mail_is_accepted(pace: Pace, manager_for: ManagerFor, mail: Mail) -> None:
-    """Its size was announced, its dots are doubled, and the server's words are kept."""
+    """Its size was announced, its dots are doubled, and the server's reply is kept."""
     steps = script(MAIL, TWO_RECIPIENTS, DATA, "S: 250 2.6.0 <x@y> Queued mail for delivery", BYE)
     with Dialogue(steps, pace) as dialogue, Session(manager_for(dialogue)) as session:
         delivery = session.send(mail)

@@ -1,4 +1,4 @@
-"""A server that is busy is asked for less, and for more again when it has recovered; one that is away, for a while."""
+"""A busy server gets less mail, and more again once it recovers; an unreachable one is retried for a while."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
 
 
-# --- What asks for less.
+# --- What throttles.
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_about_one_mail_or_one_mailbox_slows_nobody_down(
     code: int, enhanced: str | None, text: str, phase: Phase
 ) -> None:
-    """The others may go on."""
+    """The others may continue."""
     assert not is_throttling_reply(Reply(code=code, enhanced=enhanced, text=text), phase)
 
 
@@ -86,7 +86,7 @@ def test_a_server_that_is_busy_is_known_by_its_code_or_its_words(
 
 
 def test_each_complaint_doubles_the_pause_and_halves_the_connections_down_to_one() -> None:
-    """Up to a longest pause."""
+    """Up to the longest pause."""
     pace, waits, counts = RateController(8, None), [], []
     for _ in range(5):
         wait = pace.on_throttled()
@@ -118,7 +118,7 @@ def test_a_complaint_does_not_make_a_limited_rate_any_faster() -> None:
 
 
 def test_connections_come_back_one_by_one_and_more_slowly_each_time() -> None:
-    """A server that cannot bear them is not asked for them all the time."""
+    """A server that cannot handle them is not tried with them all the time."""
 
     def acceptances_until(connections: int) -> int:
         accepted = 0
@@ -151,7 +151,7 @@ def test_a_complaint_now_and_then_is_no_reason_to_pause_for_longer_each_time() -
 
 
 def test_once_enough_was_taken_the_next_pause_is_short_again() -> None:
-    """What happened in the night is forgotten in the morning."""
+    """Throttling from hours ago no longer counts."""
     pace = RateController(1, None)
     for _ in range(8):
         pace.on_throttled()
@@ -167,7 +167,7 @@ def test_once_enough_was_taken_the_next_pause_is_short_again() -> None:
 
 
 class Clock:
-    """Time that passes when somebody waits."""
+    """Time that passes only when the code waits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, chance: int = 0) -> None:
         self.now = 100.0
@@ -182,7 +182,7 @@ class Clock:
     def send(
         self, pace: RateController, mails: int, *, limit: int, window: float, until: float = math.inf
     ) -> list[float]:
-        """When a server took each mail that takes so many in so many seconds, and counts what it refuses too."""
+        """When a server with a limit per window accepted each mail; refused mails count too."""
         asked: list[float] = []
         taken: list[float] = []
         while len(taken) < mails:
@@ -202,7 +202,7 @@ class Clock:
 def test_a_server_that_takes_so_many_a_minute_is_sent_nearly_so_many(
     limit: int, window: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever its limit is; and it never takes nothing for so long that a mail is given up."""
+    """Whatever its limit; and it never refuses everything for so long that a mail is given up."""
     for chance in range(20):
         clock = Clock(monkeypatch, chance=chance)
         taken = clock.send(RateController(1, None), 20 * limit, limit=limit, window=window)
@@ -211,7 +211,7 @@ def test_a_server_that_takes_so_many_a_minute_is_sent_nearly_so_many(
 
 
 def test_a_rate_that_was_asked_for_is_kept_to_whatever_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody knows the server better."""
+    """The author knows the server better."""
     clock = Clock(monkeypatch)
     taken = clock.send(RateController(1, 60), 50, limit=100, window=60)
     assert min(after - before for before, after in itertools.pairwise(taken)) >= 1
@@ -255,7 +255,7 @@ def test_where_nobody_waits_a_few_openings_are_enough() -> None:
 def test_a_server_that_is_away_is_tried_for_so_many_seconds_after_waits_that_double(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the first failure in a row; who was reached in between begins again."""
+    """From the first consecutive failure; a success in between restarts the count."""
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     openings = ConnectBackoff(0.3)
@@ -273,7 +273,7 @@ def test_a_server_that_is_away_is_tried_for_so_many_seconds_after_waits_that_dou
 
 @pytest.mark.parametrize("seconds", [1e6, math.inf])
 def test_a_server_that_is_away_for_days_is_tried_after_the_longest_pause_each_time(seconds: float) -> None:
-    """A power of two of so many failures is more than a number holds."""
+    """Two to the power of this many failures overflows a float."""
     openings = ConnectBackoff(seconds)
     for _ in range(1100):
         now = time.monotonic()
@@ -285,7 +285,7 @@ def test_a_server_that_is_away_for_days_is_tried_after_the_longest_pause_each_ti
 
 
 def test_a_server_that_sheds_load_gets_fewer_connections_and_every_mail() -> None:
-    """It refuses all but two sessions' mails, and says so; nobody is lost, and nobody gets it twice."""
+    """It refuses all but two sessions' mails, and says so; no mail is lost, and no one gets it twice."""
     lock, busy, refused = threading.Lock(), [0], [0]
 
     def decide(about: str) -> str | None:
@@ -308,7 +308,7 @@ def test_a_server_that_sheds_load_gets_fewer_connections_and_every_mail() -> Non
 
 @pytest.mark.parametrize("connections", [1, 4])
 def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Exchange's MessageRateLimit: so many in a while, what is refused counts too, and the line is closed."""
+    """Like Exchange's MessageRateLimit: a number per period, refused mails count too, and the connection is closed."""
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.025)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
     monkeypatch.setattr(module, "_MIN_LEARNED_INTERVAL", 0.005)
@@ -332,7 +332,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
 
 
 def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where everybody's copy goes to an address that is gone, a complaint now and then does not end the batch."""
+    """If every mail is copied to an unknown address, occasional throttling does not end the batch."""
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.connection_pool._MAX_THROTTLED_SECONDS", 0.1)
     mails = 0
 

@@ -1,4 +1,4 @@
-"""A certificate that is not trusted: the remedy is one that helps, and nobody is sent to a setting that cannot."""
+"""A certificate that is not trusted: the remedy names a setting that helps, and none that cannot."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def certificate(
 def careless_authority(
     folder: Path, *extensions: x509.ExtensionType, bits: int = 2048
 ) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context whose certificate a careless authority made, and that of a client who trusts it."""
+    """A server's context with a certificate from a careless authority, and a client's context that trusts it."""
     authority_key, key = generate_private_key(65537, 2048), generate_private_key(65537, bits)
     authority = certificate("ca", authority_key, "ca", authority_key, x509.BasicConstraints(ca=True, path_length=None))
     names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
@@ -76,7 +76,7 @@ def test_a_file_without_a_certificate_is_called_that(octets: bytes, tmp_path: Pa
 
 
 def test_an_authority_as_windows_exports_it_is_trusted(tmp_path: Path, authority: trustme.CA) -> None:
-    """A `.cer` file holds DER unless somebody chose Base64."""
+    """A `.cer` file holds DER unless it was exported as Base64."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)
     file = tmp_path / "corp-ca.cer"
@@ -108,7 +108,7 @@ def test_a_certificate_with_a_weak_key_says_so(tmp_path: Path) -> None:
 
 
 def test_a_certificate_for_another_purpose_says_so(tmp_path: Path) -> None:
-    """One that was made for signing code, say."""
+    """One that was issued for signing code, for example."""
     error = distrusted(*careless_authority(tmp_path, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])))
     assert "purpose" in error.message
     assert "reissued" in error.remedy

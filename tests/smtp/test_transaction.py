@@ -1,4 +1,4 @@
-"""One transaction as a machine without a socket: which replies make which delivery, and what is no answer at all."""
+"""One transaction as a state machine without a socket: which replies lead to which delivery, and which are errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def begun(
     announced: int | None = None,
     profile: ServerProfile | None = None,
 ) -> Transaction:
-    """A transaction of which all that may be said at once was said."""
+    """A transaction whose first group of commands was sent."""
     mail = mail or outgoing()
     begun = Transaction(
         mail,
@@ -54,14 +54,14 @@ def begun(
 
 
 def reply(words: str) -> Reply:
-    """A reply as the reader makes it, near enough."""
+    """A reply, nearly as the parser makes it."""
     code, _, text = words.partition(" ")
     enhanced = text.split(" ")[0] if text[1:2] == "." else None
     return Reply(code=int(code), enhanced=enhanced, text=text.removeprefix(enhanced or "").strip())
 
 
 def hear(transaction: Transaction, *replies: str) -> Transaction:
-    """Answer what was said; the message is sent as soon as it is wanted, and one by one each line when it may be."""
+    """Reply to what was sent; the message follows as soon as the server waits for it, and each line when it may."""
     for words in replies:
         transaction.on_reply(reply(words))
         if transaction.stage in (Stage.CONTENT, Stage.EMPTY_DATA):
@@ -72,7 +72,7 @@ def hear(transaction: Transaction, *replies: str) -> Transaction:
 
 
 def outcome(transaction: Transaction) -> Outcome | None:
-    """What the transaction ended in."""
+    """The transaction's delivery."""
     return transaction.delivery.outcome if transaction.delivery else None
 
 
@@ -89,7 +89,7 @@ OUT_OF_STEP = [["354"], ["250", "354"], ["250", "250", "354"], ["250"] * 4, ["25
 def test_a_reply_that_cannot_answer_the_command_shows_that_the_line_is_out_of_step(
     replies: list[str], grouped: bool
 ) -> None:
-    """Such as a 354 to RCPT, where one reply too few was given, or a 250 to DATA, where it was one too many."""
+    """Such as a 354 to RCPT, after a missing reply, or a 250 to DATA, after a superfluous one."""
     with pytest.raises(ProtocolError, match="which is not a reply to it") as caught:
         hear(begun(grouped=grouped), *replies)
     assert caught.value.phase is Phase.ENVELOPE
@@ -106,7 +106,7 @@ def test_a_reply_that_cannot_answer_the_command_shows_that_the_line_is_out_of_st
     ],
 )
 def test_a_server_that_objects_to_the_group_has_not_refused_the_mail(at: int, words: str) -> None:
-    """Whichever of the commands it stumbles over."""
+    """Whichever command it rejects."""
     with pytest.raises(ProtocolError):
         hear(begun(), *["250"] * at, words)
 
@@ -118,7 +118,7 @@ def test_an_address_about_pipelines_is_no_objection(words: str) -> None:
 
 
 def test_what_one_by_one_would_be_no_objection_is_a_refusal() -> None:
-    """There was no group to object to."""
+    """There was no group to reject."""
     assert outcome(hear(begun(grouped=False), "554 SMTP synchronization error")) is Outcome.REFUSED
 
 
@@ -129,7 +129,7 @@ def test_a_reset_that_is_refused_leaves_no_ground_to_stand_on() -> None:
 
 
 def test_a_354_although_everybody_was_refused_gets_a_lone_dot_and_no_trust() -> None:
-    """RFC 2920 3.1: whatever is answered to it, nobody was accepted."""
+    """RFC 2920 3.1: whatever the reply to it, no recipient was accepted."""
     transaction = begun()
     for words in ("250", "550 5.1.1 no", "450 4.2.1 later", "354 go on"):
         transaction.on_reply(reply(words))
@@ -143,7 +143,7 @@ def test_a_354_although_everybody_was_refused_gets_a_lone_dot_and_no_trust() -> 
 
 
 def test_a_lone_dot_without_an_answer_is_no_unknown_outcome() -> None:
-    """Nobody was accepted, so nobody can have it."""
+    """No recipient was accepted, so no one can have it."""
     transaction = hear(begun(), "250", "550 no", "550 no", "354 go on")
     delivery = transaction.fail(ConnectionLostError("it hung up"))
     assert delivery.outcome is Outcome.REFUSED
@@ -151,7 +151,7 @@ def test_a_lone_dot_without_an_answer_is_no_unknown_outcome() -> None:
 
 
 def test_a_refused_sender_explains_the_refused_rest_of_the_group() -> None:
-    """Not the 503 that the server says to RCPT and DATA because of it."""
+    """Not the server's subsequent 503 to RCPT and DATA."""
     delivery = hear(begun(), "550 5.7.60 not your address", "503 no", "503 no", "503 no").delivery
     assert delivery is not None
     assert {str(said) for said in delivery.refused.values()} == {"550 5.7.60 not your address"}
@@ -159,7 +159,7 @@ def test_a_refused_sender_explains_the_refused_rest_of_the_group() -> None:
 
 
 def test_recipients_that_are_taken_although_the_sender_was_refused_are_not_believed() -> None:
-    """A server that says 354 then gets a lone dot."""
+    """A server that replies 354 then gets only the final dot."""
     transaction = begun()
     for words in ("550 no", "250", "250", "354"):
         transaction.on_reply(reply(words))
@@ -167,7 +167,7 @@ def test_recipients_that_are_taken_although_the_sender_was_refused_are_not_belie
 
 
 def test_the_last_word_of_a_server_that_closes_is_a_refusal_for_everybody() -> None:
-    """421 forgets the recipients that it took before."""
+    """A 421 cancels the recipients accepted before it."""
     for at in range(4):
         transaction = hear(begun(), *["250"] * at, "421 4.3.2 closing")
         assert transaction.delivery is not None
@@ -176,7 +176,7 @@ def test_the_last_word_of_a_server_that_closes_is_a_refusal_for_everybody() -> N
 
 
 def not_through() -> Transaction:
-    """A transaction of which the message was put on its way, and its end has not gone out."""
+    """A transaction whose message is being sent, but not its end."""
     transaction = begun()
     for words in ("250", "250", "250", "354"):
         transaction.on_reply(reply(words))
@@ -185,7 +185,7 @@ def not_through() -> Transaction:
 
 
 def test_a_yes_before_the_last_octet_is_not_believed() -> None:
-    """It answers something else, and the line is done for."""
+    """Its reply is to something else, so the connection cannot be used."""
     transaction = not_through()
     with pytest.raises(ProtocolError) as caught:
         transaction.on_reply(reply("250 ok"))
@@ -196,7 +196,7 @@ def test_a_yes_before_the_last_octet_is_not_believed() -> None:
 
 @pytest.mark.parametrize("words", ["552 5.3.4 too big", "421 4.3.2 closing"])
 def test_a_no_before_the_last_octet_is_a_refusal(words: str) -> None:
-    """Without its end the server forgets the message."""
+    """The server discards a message without its end."""
     transaction = hear(not_through(), words)
     assert (outcome(transaction), transaction.closes_connection) == (Outcome.REFUSED, True)
 
@@ -216,7 +216,7 @@ def test_an_unknown_outcome_names_those_who_were_refused_before() -> None:
     "words", ["452 4.5.3 too many recipients", "452 too many", "552 Too Many recipients", "552 5.5.3 no more"]
 )
 def test_recipients_too_many_are_asked_for_again(words: str) -> None:
-    """RFC 5321 4.5.3.1.10, in the words of servers old and new."""
+    """RFC 5321 4.5.3.1.10, with the replies of old and new servers."""
     mail = outgoing(A, B, C)
     assert outcome(hear(begun(mail), "250", "250", words, words, "354", "250 queued")) is None
     assert (list(mail.recipients), mail.accepted, mail.refused) == ([B, C], [A], {})
@@ -226,7 +226,7 @@ def test_recipients_too_many_are_asked_for_again(words: str) -> None:
 
 
 def test_a_354_to_the_end_of_a_message_answers_something_else() -> None:
-    """So nobody knows what became of the message, or of anything behind it."""
+    """So the outcome of the message, and of everything after it, is unknown."""
     transaction = begun()
     with pytest.raises(ProtocolError, match="the end of the message") as caught:
         hear(transaction, "250", "250", "250", "354", "354 go on")
@@ -242,14 +242,14 @@ def test_somebody_without_room_is_not_one_too_many(words: str) -> None:
 
 
 def test_a_server_for_which_one_recipient_exceeds_recipient_limit_refuses_them() -> None:
-    """Nobody was accepted, so asking again would get no further."""
+    """No recipient was accepted, so a further transaction would not help."""
     replies = ["250", *["452 4.5.3 too many recipients"] * 2, "554 no valid recipients"]
     assert outcome(hear(begun(), *replies)) is Outcome.REFUSED
 
 
 @pytest.mark.parametrize("last", [["550 5.6.0 bad content"], []])
 def test_who_got_it_before_has_it_whatever_becomes_of_a_further_transaction(last: list[str]) -> None:
-    """So it is a partial delivery, or an unknown one of which some is known; never one to try again as a whole."""
+    """So the outcome is partial, or unknown with accepted recipients; never a retry of the whole mail."""
     mail = outgoing(A, B)
     hear(begun(mail), "250", "250", "452 4.5.3 too many", "354", "250 queued")
     further = begun(mail)
@@ -264,7 +264,7 @@ def test_who_got_it_before_has_it_whatever_becomes_of_a_further_transaction(last
 @pytest.mark.parametrize("chunking", [True, False])
 @pytest.mark.parametrize("grouped", [True, False])
 def test_everybody_gets_it(chunking: bool, grouped: bool) -> None:
-    """Who was forwarded (251) too."""
+    """Including forwarded ones (251)."""
     replies = ["250", "251", "250", "354", "250 queued"]
     if chunking:
         replies.remove("354")
@@ -285,7 +285,7 @@ def test_everybody_gets_it(chunking: bool, grouped: bool) -> None:
 def test_whatever_is_answered_a_mail_comes_to_an_end(
     answers: list[str], grouped: bool, chunking: bool, reset: bool, recipients: int, group: int, limit: int | None
 ) -> None:
-    """Nobody is accepted without a yes after the end of the message, and each further transaction has fewer to ask."""
+    """No recipient is accepted without a 250 to the end of the message; each later transaction has fewer pending."""
     profile = ServerProfile(recipients_at_once=group, recipient_limit=limit)
     mail = outgoing(*(f"r{number}@corp.example" for number in range(recipients)))
     everybody = set(mail.recipients)

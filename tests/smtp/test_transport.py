@@ -1,4 +1,4 @@
-"""The wire without waiting: what does not count as sent cannot have been read at the other end."""
+"""Non-blocking I/O: octets that do not count as sent cannot have been read by the peer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.smtp.transport import Transport
 
 @contextlib.contextmanager
 def line(tls: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> Iterator[tuple[Transport, socket.socket]]:
-    """A wire with small buffers, and the other end."""
+    """A transport with small buffers, and its peer."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
@@ -39,13 +39,13 @@ def line(tls: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> Iterator[tuple[Tr
 def connected(
     request: pytest.FixtureRequest, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> Iterator[tuple[Transport, socket.socket]]:
-    """Both ends of a line."""
+    """Both ends of a connection."""
     with line(tls_contexts if request.param == "TLS" else None) as both:
         yield both
 
 
 def read_up_to(size: int, theirs: socket.socket) -> bytes:
-    """What arrives, until it is so much or nothing comes for a while."""
+    """What arrives, up to this many octets or until nothing comes for a while."""
     found = b""
     theirs.settimeout(0.3)
     with contextlib.suppress(TimeoutError):
@@ -55,7 +55,7 @@ def read_up_to(size: int, theirs: socket.socket) -> bytes:
 
 
 def test_what_did_not_count_as_sent_was_not_read(connected: tuple[Transport, socket.socket]) -> None:
-    """Or a final dot that was out would be taken for one that was not, and its mail be sent again."""
+    """Otherwise a final dot that was sent would count as not sent, and its mail would be sent again."""
     wire, theirs = connected
     text = bytes(range(256)) * 40_000
     sent = wire.send_some(text)
@@ -74,7 +74,7 @@ def test_a_line_that_broke_is_lost_in_both_directions(connected: tuple[Transport
 
 
 def test_nothing_is_waited_for(connected: tuple[Transport, socket.socket]) -> None:
-    """Neither an answer nor room."""
+    """Neither a reply nor room to write."""
     wire, _ = connected
     wire.receive_some()
     while wire.send_some(b"x" * 100_000):
@@ -83,7 +83,7 @@ def test_nothing_is_waited_for(connected: tuple[Transport, socket.socket]) -> No
 
 
 def test_the_rest_goes_where_it_was_left(connected: tuple[Transport, socket.socket]) -> None:
-    """However often there was no room for it."""
+    """However many times there was no room for it."""
     wire, theirs = connected
     text = bytes(range(251)) * 4_000
     found: list[bytes] = []

@@ -51,7 +51,7 @@ def ntlm_context(user: str = USER, password: str = PASSWORD) -> Any:
 def log_in(
     client: smtplib.SMTP, user: str = USER, password: str = PASSWORD, *, initial_response: bool = False
 ) -> tuple[int, bytes]:
-    """Log in by AUTH NTLM and return the last reply."""
+    """Sign in with AUTH NTLM and return the last reply."""
     context = ntlm_context(user, password)
     negotiate = b64encode(context.step()).decode()
     if initial_response:

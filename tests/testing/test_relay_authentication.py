@@ -66,10 +66,10 @@ def test_after_a_failure_the_session_goes_on(relay: Relay, client: smtplib.SMTP)
     assert [mail.authenticated_as for mail in relay.messages] == [USER]
 
 
-def test_a_cancelled_exchange_is_501(client: smtplib.SMTP) -> None:
+def test_a_canceled_exchange_is_501(client: smtplib.SMTP) -> None:
     """At the first challenge and at the second."""
     assert client.docmd("AUTH", "NTLM")[0] == 334
-    assert client.docmd("*") == (501, b"5.7.0 Authentication cancelled")
+    assert client.docmd("*") == (501, b"5.7.0 Authentication canceled")
     assert client.docmd("AUTH", "NTLM")[0] == 334
     assert client.docmd(b64encode(ntlm_context().step()).decode())[0] == 334
     assert client.docmd("*")[0] == 501

@@ -73,7 +73,7 @@ def test_the_client_s_environment_does_not_reach_the_relay(monkeypatch: pytest.M
 
 
 def test_the_user_file_is_private_and_removed_with_the_relay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Mode 0600 in a folder of mode 0700; both are removed afterwards."""
+    """Mode 0600 in a folder of mode 0700; both are removed afterward."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with Relay(users=USERS):
         [path] = user_files(tmp_path)

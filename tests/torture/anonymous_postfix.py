@@ -1,4 +1,4 @@
-"""A real Postfix that takes every mail, and tells when it is done with all of them."""
+"""A real Postfix that accepts every mail, and reports when it has delivered all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.integration.loopback_postfix import ANONYMOUS, LoopbackPostfix, Postf
 
 
 class AnonymousPostfix(LoopbackPostfix):
-    """Postfix that takes mail from anybody on this machine, for anybody, and stores each recipient's copy in a file."""
+    """Postfix that accepts mail from this machine for any recipient, and stores each recipient's copy in a file."""
 
     anonymous_port: int
     services: ClassVar = {"anonymous_port": ANONYMOUS}
@@ -19,7 +19,7 @@ class AnonymousPostfix(LoopbackPostfix):
         return {}
 
     def settled(self, count: int, *, timeout: float = 120) -> list[bytes]:
-        """Every copy, with CRLF as on the wire, once there are so many and nothing is on its way any more."""
+        """Every copy, with CRLF as on the wire, once there are this many and the queue is empty."""
         inbox = self._folder / "mail/inbox/new"
         deadline = time.monotonic() + timeout
         while len(copies := sorted(inbox.glob("*"))) < count or self._on_its_way():

@@ -1,6 +1,6 @@
 r"""A server that takes any line end for one: `\r\n`, `\n` and `\r`, and a lone dot between any two of them for the end.
 
-Servers like it are what SMTP smuggling lives on: whatever in a message could look like its end to anybody ends it here,
+SMTP smuggling needs servers like it: whatever may look like the end of a message to any server ends it here,
 and what follows would be commands, and a mail of its own.
 """
 
@@ -28,13 +28,13 @@ class Taken:
 
 
 class CarelessServer(Listening):
-    """It accepts everything from everybody."""
+    """It accepts everything from everyone."""
 
     def __init__(self) -> None:
         super().__init__()
         #: Every message, in no particular order.
         self.taken: list[Taken] = []
-        #: What was said where a command was expected, and is none.
+        #: What was sent where a command was expected, and is none.
         self.odd: list[str] = []
 
     def converse(self, peer: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """A relay that follows a schedule of faults, step by step, and remembers what it really took responsibility for.
 
 It answers each command as it comes to it. When a client hangs up on it although nothing was amiss, it counts that too:
-on a machine that is too busy a time limit may strike a relay that did nothing wrong.
+on a machine that is too busy a time limit may pass although the relay did nothing wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MESSAGE_ID = re.compile(rb"^Message-ID: (<.*>)\r$", re.MULTILINE)
 
 
 class Step(StrEnum):
-    """Where in the conversation something may go wrong."""
+    """Where in the session a fault may happen."""
 
     GREETING = "greeting"
     EHLO = "EHLO"
@@ -43,7 +43,7 @@ class Step(StrEnum):
 
 
 class Fault(StrEnum):
-    """What may go wrong."""
+    """The faults."""
 
     TRANSIENT = "451"
     PERMANENT = "554"
@@ -63,9 +63,9 @@ ANSWERS = {
     Fault.PERMANENT: b"554 5.7.0 No\r\n",
     Fault.CLOSING: b"421 4.3.2 Service not available\r\n",
 }
-#: What lets the client wait until its time is over.
+#: What makes the client wait until its deadline.
 _SILENT = frozenset({Fault.LATE, Fault.NEVER})
-#: What loses the answer, or delays it until nobody listens.
+#: What loses the reply, or delays it until the client has gone.
 _LOSES = frozenset({Fault.LATE, Fault.DROP, Fault.RESET, Fault.HALF_CLOSE, Fault.GARBLE, Fault.NEVER})
 #: After these a mail may have arrived, or not.
 _DOUBTFUL = frozenset({Step.MESSAGE, Step.DOT, Step.STORED})
@@ -127,17 +127,17 @@ class FaultyRelay(Listening):
         self.pipelining = pipelining
         self.wants_any_message = wants_any_message
         self.kill = kill
-        #: Each fault that happened, as often as it did.
+        #: Each fault that happened, once per occurrence.
         self.happened: Counter[Planned] = Counter()
         #: Message-ID and recipient of each copy that it took responsibility for.
         self.stored: Counter[tuple[str, str]] = Counter()
-        #: How often a client hung up without a word although nothing was amiss on its connection.
+        #: How many times a client hung up without QUIT although its connection had no fault.
         self.deserted = 0
         if small_buffers:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
 
     def due(self, step: Step) -> Fault | None:
-        """What goes wrong at this step now, if anything does."""
+        """The fault that is due at this step; None if there is none."""
         with self._lock:
             self._times[step] += 1
             for planned in self._schedule:
@@ -148,11 +148,11 @@ class FaultyRelay(Listening):
 
     @property
     def falls_silent(self) -> bool:
-        """Whether its schedule lets a client wait in vain."""
+        """Whether its schedule makes a client wait for nothing."""
         return any(planned.fault in _SILENT for planned in self._schedule)
 
     def repair(self) -> None:
-        """From now on nothing goes wrong."""
+        """From now on there are no faults."""
         with self._lock:
             self._schedule = ()
 
@@ -163,16 +163,16 @@ class FaultyRelay(Listening):
             self.stored.update((found[1].decode() if found else "", recipient) for recipient in recipients)
 
     def desert(self) -> None:
-        """A client left without a word."""
+        """A client left without QUIT."""
         with self._lock:
             self.deserted += 1
 
     def copies(self, recipient: str) -> int:
-        """How many copies somebody got, whatever their Message-ID."""
+        """How many copies a recipient got, whatever their Message-ID."""
         return sum(copies for (_, to), copies in self.stored.items() if to == recipient)
 
     def converse(self, peer: socket.socket) -> None:
-        """Hold one conversation."""
+        """Serve one session."""
         peer.settimeout(60)
         conversation = _Conversation(self, peer)
         with contextlib.suppress(_OverError):
@@ -184,7 +184,7 @@ class FaultyRelay(Listening):
 
 
 class _OverError(Exception):
-    """The conversation is over."""
+    """The session has ended."""
 
 
 class _Conversation:
@@ -198,7 +198,7 @@ class _Conversation:
         self._recipients: list[str] = []
         #: Whether a fault has happened on it.
         self.amiss = False
-        #: Whether the client said QUIT.
+        #: Whether the client sent QUIT.
         self.quit = False
 
     def hold(self) -> None:
@@ -245,7 +245,7 @@ class _Conversation:
         if message is None:
             raise _OverError
         if answered:
-            return  # the answer to the message was said in the middle of it
+            return  # the reply to the message was sent in the middle of it
         if not self._recipients:
             self._peer.sendall(b"554 5.5.1 No valid recipients\r\n")
             return
@@ -255,7 +255,7 @@ class _Conversation:
             self._say(Step.STORED, b"250 2.6.0 queued\r\n")
 
     def _say(self, step: Step, reply: bytes) -> bool:
-        """Say it, unless something goes wrong; whether it was said."""
+        """Send it, unless a fault is due; return whether it was sent."""
         fault = self._relay.due(step)
         if fault is not None and not self._go_wrong(fault):
             return False
@@ -263,7 +263,7 @@ class _Conversation:
         return True
 
     def _go_wrong(self, fault: Fault) -> bool:
-        """Do it; whether it goes on as usual."""
+        """Cause it; return whether the session continues as usual."""
         self.amiss = self.amiss or fault is not Fault.SLOW
         match fault:
             case Fault.SLOW | Fault.LATE:
@@ -274,7 +274,7 @@ class _Conversation:
                     self._relay.desert()
                 self._peer.sendall(ANSWERS[fault])
                 if fault is not Fault.CLOSING:
-                    self.amiss = False  # it was an answer like others
+                    self.amiss = False  # it was a reply like others
                     return False
             case Fault.GARBLE:
                 self._peer.sendall(_GARBAGE)
@@ -292,7 +292,7 @@ class _Conversation:
         raise _OverError
 
     def _has_hung_up(self) -> bool:
-        """Whether the client has gone, and said nothing more that is still to be read."""
+        """Whether the client has gone, and left nothing to read."""
         readable, _, _ = select.select([self._peer], [], [], 0)
         return bool(readable) and not self._peer.recv(1, socket.MSG_PEEK)
 

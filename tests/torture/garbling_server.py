@@ -1,6 +1,6 @@
-"""A mail server that says any octets instead of one of its replies, and then ends in some way, or goes on.
+"""A mail server that sends any octets instead of one of its replies, and then ends in some way, or continues.
 
-It knows when it has a message in full, so that nobody can call one "not sent" that it has.
+It knows when it has a message in full, so that a test can tell whether one that it has is reported as not sent.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Pace(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """What is said instead of a reply, and how.
+    """What is sent instead of a reply, and how.
 
     Args:
         only: at which time that the step comes up, over all connections, counted from 1; None: every time.
@@ -92,17 +92,17 @@ class GarblingServer(Listening):
         self._times: Counter[Step] = Counter()
         self._lock = threading.Lock()
         self._encrypts = garbage.step in (Step.STARTTLS, Step.BEFORE_TLS, Step.HANDSHAKE, Step.EHLO_IN_TLS)
-        #: Octets of garbage that were said.
+        #: Octets of garbage that were sent.
         self.said = 0
-        #: When the garbage was first begun (`time.monotonic`); None until then.
+        #: When the garbage first began (`time.monotonic`); None until then.
         self.garbled_at: float | None = None
-        #: The Message-ID of each message that came in full, whatever it was answered.
+        #: The Message-ID of each complete message, whatever the reply to it.
         self.received: list[str] = []
-        #: Those of messages that were answered with a yes.
+        #: Those of messages with a positive reply.
         self.accepted: list[str] = []
 
     def manager(self, **settings: object) -> SmtpConnectionManager:
-        """How to reach it: impatiently, unless a test says otherwise."""
+        """How to reach it: with a short timeout, unless a test says otherwise."""
         defaults = {
             "host": "127.0.0.1",
             "port": self.port,
@@ -113,7 +113,7 @@ class GarblingServer(Listening):
         return SmtpConnectionManager(**{**defaults, **settings})  # type: ignore[arg-type]
 
     def converse(self, peer: socket.socket) -> None:
-        """Say and hear what is usual, but for one thing."""
+        """Serve a normal session, except for the garbage."""
         peer.settimeout(60)
         conversation = _Conversation(self, peer)
         with contextlib.suppress(OSError, ValueError, _OverError):
@@ -121,7 +121,7 @@ class GarblingServer(Listening):
         conversation.peer.close()  # it may be another one by now, which speaks TLS
 
     def due(self, step: Step) -> bool:
-        """Whether this is the moment."""
+        """Whether the garbage is due."""
         if step is not self.garbage.step:
             return False
         with self._lock:
@@ -130,7 +130,7 @@ class GarblingServer(Listening):
 
 
 class _OverError(Exception):
-    """The conversation is over."""
+    """The session has ended."""
 
 
 class _Conversation:
@@ -198,7 +198,7 @@ class _Conversation:
             self._server.accepted.append(message_id)
 
     def _say(self, step: Step, reply: bytes) -> bool:
-        """Say it, or what is to be said instead; whether it was said."""
+        """Send it, or the garbage instead; return whether it was sent."""
         garbled = self._server.due(step)
         if garbled:
             self._garble()
@@ -206,7 +206,7 @@ class _Conversation:
         return not garbled
 
     def _garble(self, *, before: bytes = b"") -> None:
-        """Say the garbage behind a reply, or alone, and end as it is to end."""
+        """Send the garbage after a reply, or alone, and end as configured."""
         octets, pace = self._garbage.octets, self._garbage.pace
         if pace is Pace.WHOLE:
             self._send(before + octets)  # in one segment, so that it is there when the reply is read

@@ -1,4 +1,4 @@
-"""Hostile mails, and what is meant by each: made by a seeded generator out of what has broken mail programs before."""
+"""Hostile mails, and what is meant by each: made by a seeded generator out of what has broken mail clients before."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class File:
 
 @dataclass(slots=True)
 class Hostile:
-    """One mail as somebody hostile means it; `make` makes it, or raises what refuses it."""
+    """One mail as an attacker means it; `make` makes it, or raises the error that refuses it."""
 
     number: int
     message_id: str

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from random import SystemRandom
 
 _VARIABLE = "TORTURE_SEED"
-# In this order; a counter that has another name comes behind them.
+# In this order; any other counter follows them.
 _FIRST = ("schedules run", "faults tried", "inputs tried", "refused", "sent")
-# What must be 0, and is said even so.
+# These must be 0, and are printed nevertheless.
 _PROMISED = ("lost", "doubled")
 
 

@@ -1,4 +1,4 @@
-"""Every fault at every step, one mail and many: nothing is lost, nothing is sent twice, what is said is true."""
+"""Every fault at every step, one mail and many: nothing is lost, nothing is sent twice, every report is true."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "merge over 4": {"rows": 4, "connections": 4},
 }
 
-# Longer than what a connection's buffers hold: it can be refused before all of it was sent.
+# Longer than a connection's buffers: it can be refused before all of it is sent.
 LONG = "All work and no play makes Jack a dull boy.\n" * 15_000
 
 
@@ -43,7 +43,7 @@ def schedules(step: Step, *, single: bool) -> Iterator[Planned]:
 
 
 def run(planned: Planned, kind: str, folder: Path, *, ledger: bool, long: bool = False) -> list[str]:
-    """Try a task as often as Airflow would, and then, with a ledger, repair the relay and clear it; what is wrong."""
+    """Run a task as many times as Airflow would; with a ledger, repair the relay and clear it; return what is wrong."""
     chance = random.Random(f"{SEED} {planned} {kind} {ledger}")  # noqa: S311 - no secret
     store = Accessor() if ledger else None
     relay = FaultyRelay([planned], pipelining=chance.random() < 0.5, small_buffers=long)
@@ -95,7 +95,7 @@ def test_whatever_goes_wrong_at_a_step(step: Step, kind: str, complaints: Mappin
 def test_whatever_goes_wrong_in_the_middle_of_a_long_message(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client may not have sent all of it when it hears, or when the line breaks."""
+    """The client may not have sent all of it when the reply comes or the connection breaks."""
     in_a_hurry(monkeypatch)
     planned = [Planned(Step.MESSAGE, fault) for fault in Fault if possible(Step.MESSAGE, fault)]
     with ThreadPoolExecutor(AT_ONCE) as pool:

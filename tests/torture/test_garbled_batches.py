@@ -1,4 +1,4 @@
-"""A batch in which one reply is garbled, anywhere: no mail is sent twice, none is missing, and what is said is true."""
+"""A batch in which any one reply is garbled: no mail is sent twice, none is missing, and every outcome is true."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _quick_good_bye(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_garbled_reply_costs_no_other_mail_its_truth(
     step: Step, only: int, octets: bytes, ending: Ending, endless: bool, connections: int, offers: tuple[str, ...]
 ) -> None:
-    """One delivery for each mail; unknown is said of the one whose answer nobody can read, and of no other."""
+    """One delivery for each mail; only the one with the unreadable reply is unknown."""
     pace = Pace.ENDLESS if endless and octets and len(octets) < 1000 else Pace.WHOLE
     garbage = Garbage(step=step, octets=octets, ending=ending, pace=pace, only=only)
     assume(garbled(garbage) and (pace is Pace.WHOLE or b"\n" not in octets))
@@ -86,7 +86,7 @@ def test_one_garbled_reply_costs_no_other_mail_its_truth(
 @pytest.mark.parametrize("offers", [("PIPELINING",), ("8BITMIME",)], ids=str)
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_a_server_that_garbles_every_reply_gets_no_mail_twice(step: Step, offers: tuple[str, ...]) -> None:
-    """Nor is it tried for ever."""
+    """Nor is it retried forever."""
     garbage = Garbage(step=step, octets=b"hello\r\n", ending=Ending.GO_ON)
     deliveries, server = send(garbage, connections=2, offers=offers)
     check(deliveries, server)

@@ -1,6 +1,6 @@
 """Any octets instead of any reply: a typed error or one of the five outcomes, in bounded time and memory.
 
-Before the final dot nothing has been sent, and that is said; behind it nobody knows, and that is said.
+Before the final dot nothing was delivered, after it the outcome is unknown; the error says so in either case.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def first_reply(octets: bytes) -> int | None:
 
 
 def garbled(garbage: Garbage) -> bool:
-    """Whether what is said is no reply, even with what may follow it."""
+    """Whether what is sent is not a reply, even with what may follow it."""
     if garbage.step in WITHIN_TLS:
         return bool(garbage.octets) or garbage.ending is not Ending.GO_ON
     due = DUE.get(garbage.step, b"250 ok\r\n") if garbage.ending is Ending.GO_ON else b""
@@ -236,7 +236,7 @@ def test_what_is_no_reply_is_never_taken_for_one(step: Step) -> None:
 @pytest.mark.parametrize("offers", [("PIPELINING",), ("8BITMIME",)], ids=str)
 @pytest.mark.parametrize("step", Step, ids=lambda step: step.name)
 def test_garbage_that_comes_octet_by_octet_is_garbage_too(step: Step, offers: tuple[str, ...]) -> None:
-    """Where a reply is cut says nothing about it."""
+    """Where a reply is split does not matter."""
     cases = [
         Garbage(step=step, octets=octets, ending=ending, pace=Pace.OCTETS)
         for octets, ending in itertools.product(GARBAGE.values(), (Ending.GO_ON, Ending.HALF_CLOSE))
@@ -260,7 +260,7 @@ def test_what_is_slipped_in_before_tls_is_not_heard_within_it(slipped_in: bytes)
 
 
 def test_what_drips_in_is_left_at_the_deadline() -> None:
-    """At every step at once; the clock does not start again with each octet, in a handshake either."""
+    """At every step; the deadline does not start again with each octet, not even in a handshake."""
     drops = (b"250-" + b"x" * 300, b"\x16\x03\x03\x40\x00\x02" + b"\0" * 300)
     cases = [Garbage(step=step, octets=octets, pace=Pace.DRIPS) for step, octets in itertools.product(Step, drops)]
     with ThreadPoolExecutor(len(cases)) as pool:
@@ -284,7 +284,7 @@ def test_a_refusal_in_odd_characters_is_read_and_shown_without_them(step: Step, 
 )
 @pytest.mark.parametrize("step", [step for step in Step if step is not Step.HANDSHAKE], ids=lambda step: step.name)
 def test_a_reply_without_end_costs_little_memory_and_no_time(step: Step, octets: bytes) -> None:
-    """The server would go on for ever; nobody listens to more than a reply can be long."""
+    """The server would send forever; no more is read than the longest possible reply."""
     garbage = Garbage(step=step, octets=octets, pace=Pace.ENDLESS)
     attempt(Garbage(step=Step.QUIT, octets=b""))  # what is loaded and cached at first use is not counted
     tracemalloc.start()

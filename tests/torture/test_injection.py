@@ -1,6 +1,6 @@
-"""10,000 hostile mails: each is refused as it is made, or everybody sees one mail with what was meant and nothing else.
+"""10,000 hostile mails: each is refused as it is made, or every reader sees one mail with exactly what was meant.
 
-Everybody: a server that takes any line end for the end of a message, an octet reader of this folder's own, Python's
+Every reader: a server that takes any line end for the end of a message, an octet reader of this folder's own, Python's
 `email`, and Postfix. What was meant is known from the generator, not from the mail that was made of it.
 """
 
@@ -93,13 +93,13 @@ def complaints(made: Made, check: Callable[[Hostile, Mail], None]) -> list[str]:
 
 
 def test_what_no_header_can_hold_is_refused_and_never_mended(made: Made) -> None:
-    """A line break that were dropped or encoded would be somebody else's line break further on."""
+    """A line break that is dropped or encoded could become a line break again later."""
     assert [hostile for hostile, _ in made.mails.values() if hostile.is_beyond_writing] == []
     assert len(made.refused) > MAILS // 5
 
 
 def test_a_refusal_is_readable_and_holds_nothing_of_the_attack(made: Made) -> None:
-    """It may stand in a log: no line of its own but the list of faults, no control character, and not too long."""
+    """It is safe in a log: no further lines but the list of faults, no control character, and not too long."""
     for hostile, error in made.refused:
         text = str(error).replace("\n  - ", " ")
         assert not FORBIDDEN.search(text), hostile
@@ -179,7 +179,7 @@ def test_python_reads_what_was_meant(made: Made, taken: dict[str, list[Taken]]) 
 
 
 def test_files_that_go_as_they_are_stay_files(made: Made) -> None:
-    """By BDAT (RFC 3030) a file may hold anything, a boundary that somebody foresaw and a final dot included."""
+    """By BDAT (RFC 3030) a file may hold anything, including a predicted boundary and a final dot."""
     chosen = [pair for pair in made.mails.values() if pair[0].files or pair[0].images][:AS_THEY_ARE]
     with Server(offers=("PIPELINING", "SIZE 0", "8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME")) as server:
         sending = hook_for(server.port, binary_mime=True).send_many(mail for _, mail in chosen)
@@ -194,7 +194,7 @@ def test_files_that_go_as_they_are_stay_files(made: Made) -> None:
 
 @pytest.mark.slow
 def test_postfix_stores_each_mail_once_for_each_recipient(made: Made, anonymous_postfix: AnonymousPostfix) -> None:
-    """Over one hook and four connections: no mail more, nobody else, and what was meant is in it."""
+    """With one hook and four connections: no additional mail or recipient, and each has what was meant."""
     chosen = list(made.mails.values())[:: len(made.mails) // INTO_POSTFIX]
     hook = hook_for(anonymous_postfix.anonymous_port)
     deliveries = list(hook.send_many((mail for _, mail in chosen), connections=4))

@@ -1,4 +1,4 @@
-"""A time limit at any moment: each row has one line, what was accepted is never called unsent, nobody has two copies.
+"""A time limit at any moment: each row has one line, no accepted mail is reported as not sent, no one has two copies.
 
 Python runs signal handlers when a function begins and after a call. A profile function raises at exactly these moments.
 """
@@ -89,7 +89,7 @@ def check_merge(at: int | None, report: Path, *, durable: bool, connections: int
 def test_a_merge_that_is_interrupted_anywhere_accounts_for_each_row_once(
     durable: bool, connections: int, behind: Behind, tmp_path: Path
 ) -> None:
-    """Whatever had been begun with it."""
+    """However far it had got."""
     how: dict[str, Any] = {"durable": durable, "connections": connections, "behind": behind}
     total = check_merge(None, tmp_path / "report.jsonl", **how).passed
     assert total > MOMENTS

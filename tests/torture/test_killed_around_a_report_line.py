@@ -80,7 +80,7 @@ def run_killed(task: Any, moment: Moment, row: int, store: OnDisk, monkeypatch: 
     """Run the task in a process of its own, which dies."""
     child = os.fork()
     if not child:
-        signal.alarm(60)  # whatever happens, nobody waits for it for ever
+        signal.alarm(60)  # whatever happens, the wait for it ends
         try:
             killed_at(moment, row, store, monkeypatch)
             run(task, store)
@@ -150,7 +150,7 @@ def states(store: OnDisk) -> list[RowState]:
 
 
 def complete_lines(report: Path) -> list[dict[str, Any]]:
-    """The lines without those that a kill left incomplete."""
+    """The lines without those that were cut off by a kill."""
     found: list[dict[str, Any]] = []
     for text in report.read_text().splitlines():
         with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Mails to more recipients than a server takes at once: whatever it answers, nobody is lost and nobody has two."""
+"""Mails to more recipients than a server accepts at once: whatever it replies, each has the mail exactly once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Moody:
 
 
 def broken_promises(server: Server, mails: list[Mail], found: list[Delivery]) -> Iterator[tuple[str, str]]:
-    """Who was lost, and who has a mail twice, or has one without being told."""
+    """Who was lost, who has a mail twice, and who has one that was not reported."""
     if sorted(delivery.index for delivery in found) != list(range(len(mails))):
         yield "lost", "a delivery"
     for delivery in found:
@@ -73,7 +73,7 @@ def broken_promises(server: Server, mails: list[Mail], found: list[Delivery]) ->
 
 
 def broken_by(delivery: Delivery, copies: Counter[str], everybody: set[str]) -> Iterator[tuple[str, str]]:
-    """The same of one mail."""
+    """The same for one mail."""
     accepted, refused = set(delivery.accepted), delivery.refused.keys()
     told = {Outcome.ACCEPTED: accepted, Outcome.REFUSED: refused, Outcome.NOT_SENT: everybody - accepted}
     yield from (("lost", f"{address} was told to have it") for address in accepted - copies.keys())
@@ -120,7 +120,7 @@ def run(number: int) -> list[tuple[str, str]]:
 
 
 def test_whatever_is_answered_each_recipient_has_a_mail_once_or_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits of one to ten thousand, refusals, a line that breaks, in groups or not, over one connection or three."""
+    """Limits of one to ten thousand, refusals, a lost connection, in groups or not, over one connection or three."""
     for module, name in ((throttling, "FIRST_PAUSE"), (throttling, "LONGEST_PAUSE"), (retry, "FIRST_WAIT")):
         monkeypatch.setattr(module, name, 0.02)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -128,7 +128,7 @@ def test_whatever_is_answered_each_recipient_has_a_mail_once_or_is_told_of(monke
     assert [(number, wrong) for number, wrong in found if wrong] == []
 
 
-# What is taken stays in the queue: thousands of copies would be delivered for a minute.
+# Accepted mail stays in the queue: delivering thousands of copies would take a minute.
 HELD = (*ANONYMOUS, "smtpd_client_restrictions=check_client_access,static:HOLD")
 
 

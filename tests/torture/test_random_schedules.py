@@ -43,7 +43,7 @@ SIDE_BY_SIDE, EXAMPLES = 16, 13
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What is done, and what goes wrong."""
+    """The task, and its faults."""
 
     faults: tuple[Planned, ...]
     connections: int
@@ -57,7 +57,7 @@ class Schedule:
     on_unknown: Literal["fail", "retry"]
 
 
-# How often a step comes up, about.
+# About how many times a step occurs.
 TIMES = {Step.GREETING: 3, Step.EHLO: 3, Step.QUIT: 3, Step.RCPT: 2 * ROWS}
 # What leads to most different ends comes more often.
 WHAT = [
@@ -90,7 +90,7 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(schedule: Schedule, folder: Path) -> list[str]:
-    """Try it as often as Airflow would, then repair the relay and clear the task; what is wrong."""
+    """Run it as many times as Airflow would, repair the relay and clear the task; return what is wrong."""
     job = Job(
         relay=FaultyRelay(
             schedule.faults, pipelining=schedule.pipelining, wants_any_message=schedule.wants_any_message
@@ -147,12 +147,12 @@ CLEARED_AND_BROKEN = Schedule(
     database=None,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.generate),  # what depends on time does not shrink: the schedule is told as it is
+    phases=(Phase.explicit, Phase.generate),  # what depends on time does not shrink: the schedule is shown as it is
 )
 @given(st.lists(schedules, min_size=SIDE_BY_SIDE, max_size=SIDE_BY_SIDE))
 @example([replace(CLEARED_AND_BROKEN, outage=(first, 4)) for first in range(1, SIDE_BY_SIDE)])
 def test_whatever_goes_wrong_together(tmp_path: Path, some: list[Schedule]) -> None:
-    """Up to eight faults anywhere in a merge over up to four connections, and up to three tries."""
+    """Up to eight faults anywhere in a merge over up to four connections, and up to three attempts."""
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         wrong = [complaint for complaints in pool.map(run, some, [tmp_path] * len(some)) for complaint in complaints]
     assert wrong == []
@@ -166,11 +166,11 @@ class Moment(StrEnum):
 
     BEFORE = "before a write"
     AFTER = "after a write"
-    #: All is sent and written down, and Airflow has not heard of it.
+    #: Everything is sent and recorded, and Airflow does not know yet.
     LAST_WORDS = "after its last words"
 
 
-# Rows of a task whose process is killed, how often at each step, and in what kinds of tasks.
+# Rows of a task whose process is killed, how many times at each step, and in what kinds of tasks.
 MANY, CRASHES = 30, 2
 # What happens but once, or about once, in a task.
 ONCE = (Step.GREETING, Step.EHLO, Step.QUIT, Moment.LAST_WORDS)
@@ -234,7 +234,7 @@ def run_until_killed(job: Job) -> bool:
     job.relay.kill = lambda: os.kill(told.get(), signal.SIGKILL)
     child = os.fork()
     if not child:
-        signal.alarm(240)  # whatever happens, nobody waits for it for ever
+        signal.alarm(240)  # whatever happens, the wait for it ends
         try:
             job.run()
         finally:
@@ -246,7 +246,7 @@ def run_until_killed(job: Job) -> bool:
 
 
 def crash(at: Step | Moment, nth: int, folder: Path, **settings: Any) -> list[str]:
-    """Run a task until the process dies, and then the tries that are left, as Airflow would; what is wrong."""
+    """Run a task until the process dies, then the attempts that are left, as Airflow would; return what is wrong."""
     relay = FaultyRelay([Planned(at, Fault.KILL, nth)] if isinstance(at, Step) else ())
     store = OnDisk(folder / "ledger", dies=at, nth=nth)
     job = Job(relay=relay, folder=folder, store=store, **settings)
@@ -262,7 +262,7 @@ def crash(at: Step | Moment, nth: int, folder: Path, **settings: Any) -> list[st
 
 
 def _after_a_crash(job: Job) -> list[str]:
-    """Each mail is there once, or in doubt and named; of those there are no more than the window says."""
+    """Each mail arrived once, or is in doubt and named; at most the window is in doubt."""
     told = job.told()
     wrong: list[str] = []
     for recipients, one in zip(job.mails, told, strict=True):

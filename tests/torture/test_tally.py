@@ -9,7 +9,7 @@ from tests.torture.tally import Tally
 
 
 def test_where_nothing_was_tried_nothing_is_said() -> None:
-    """So that other test runs end as ever."""
+    """So that other test runs end as usual."""
     assert list(Tally().lines()) == []
 
 
@@ -29,7 +29,7 @@ def test_a_fresh_seed_is_another_one_each_time(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_counters_are_added_up() -> None:
-    """In a fixed order; what must be 0 is said even so."""
+    """In a fixed order; counters that must be 0 are printed nevertheless."""
     counted = Tally()
     counted.add("mails", {"sent": 1000, "inputs tried": 2000, "lost": 0})
     counted.add("mails", {"sent": 1, "inputs tried": 1})

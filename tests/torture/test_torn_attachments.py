@@ -1,4 +1,4 @@
-"""A file that changes at any moment of being sent never arrives as half of one version and half of another."""
+"""A file that changes at any moment while it is sent never arrives as a mixture of two versions."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def arrivals_are_told(server: Server, deliveries: list[Delivery]) -> tuple[int, 
 def test_a_file_arrives_as_it_was_at_one_moment_or_not_at_all(
     how: str, size: str, binary: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever somebody writes to it: as it is opened, between two blocks, behind the last one."""
+    """Whenever it is written to: as it is opened, between two blocks, after the last one."""
     octets = SIZES[size]
     blocks = -(-octets // BLOCK_SIZE)
     for at in sorted({0, 1, 2, blocks // 2, blocks - 1, blocks, blocks + 1}):

@@ -91,7 +91,7 @@ def rows() -> list[Row]:
 
 
 def inside(path: str, folder: str) -> bool:
-    """Whether a path leads below a folder, by its components alone."""
+    """Whether a path leads into a folder, by its components alone."""
     parts = PurePosixPath(path.replace("\\", "/")).parts
     return path.startswith(folder) and ".." not in parts
 

@@ -1,4 +1,4 @@
-"""Tasks that are tried as Airflow tries them, and what the package promises of them, whatever goes wrong on the way."""
+"""Tasks that are run and retried as Airflow does, and what the package guarantees, whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.torture.faulty_relay import TIMEOUT, Fault, FaultyRelay, loses_an_ans
 from tests.waiting import PATIENCE
 
 RETRIES = 2
-# The first wait of those that double, in seconds.
+# The first wait of the backoff, in seconds.
 _WAIT = 0.005
 _GOT_IT = re.compile(r" for (?P<who>[^:]*?), who will receive it")
 
 
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits become short."""
+    """Shorten all waits."""
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.session.QUIT_TIMEOUT", TIMEOUT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.retry.FIRST_WAIT", _WAIT)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", _WAIT)
@@ -38,7 +38,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Accessor(Memory):
-    """The task state store as Airflow gives it to a task.
+    """The task state store as a task gets it from Airflow.
 
     Args:
         outage: the first write that fails, from 1, and how many do.
@@ -61,7 +61,7 @@ class Accessor(Memory):
 
 
 class Ended(StrEnum):
-    """How a try ended."""
+    """How an attempt ended."""
 
     SUCCESS = "success"
     RETRY = "failed, to be tried again"
@@ -70,7 +70,7 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One try of a task.
+    """One attempt of a task.
 
     Args:
         ended: how.
@@ -87,7 +87,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a task says of one mail."""
+    """What a task reports about one mail."""
 
     outcome: str
     accepted: frozenset[str] = frozenset()
@@ -123,7 +123,7 @@ class Job:
     tries: list[Try] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # On a busy machine a short limit strikes at a relay that is merely slow.
+        # On a busy machine a short time limit may end a session with a relay that is merely slow.
         self._define_connection(TIMEOUT if self.relay.falls_silent else PATIENCE)
 
     def _define_connection(self, timeout: float) -> None:
@@ -133,7 +133,7 @@ class Job:
         os.environ[f"AIRFLOW_CONN_{self._conn_id.upper()}"] = json.dumps(connection)
 
     def repair(self) -> None:
-        """From now on nothing goes wrong, so that there is all the time in the world."""
+        """From now on nothing goes wrong, so the limits can be generous."""
         self.relay.repair()
         self._define_connection(PATIENCE)
 
@@ -143,12 +143,12 @@ class Job:
 
     @property
     def report(self) -> Path:
-        """Where each row gets its lines."""
+        """The file that gets a line for each row."""
         return self.folder / f"{self.relay.port}.jsonl"
 
     @property
     def mails(self) -> list[list[str]]:
-        """The recipients of each mail; nobody gets two of them."""
+        """The recipients of each mail; none is a recipient of two mails."""
         numbers = range(1, (self.rows or 1) + 1)
         return [[f"{chr(97 + at)}{number}@corp.example" for at in range(self.recipients)] for number in numbers]
 
@@ -177,7 +177,7 @@ class Job:
         )
 
     def run(self, *, tries: int = RETRIES + 1) -> None:
-        """Try it so often at the most, as long as Airflow would; after earlier tries this is what clearing does."""
+        """Run it up to this many times, while Airflow would retry; after earlier attempts, clearing does the same."""
         most = len(self.tries) + tries
         for _ in range(tries):
             self.tries.append(self._try(len(self.tries) + 1, most))
@@ -186,7 +186,7 @@ class Job:
 
     @property
     def last(self) -> Try:
-        """The last try."""
+        """The last attempt."""
         return self.tries[-1]
 
     def _try(self, number: int, most: int) -> Try:
@@ -204,7 +204,7 @@ class Job:
         return Try(Ended.SUCCESS, result, "", time.monotonic() - began)
 
     def told(self) -> list[Told | None]:
-        """What was last said of each mail; None of one that was forgotten."""
+        """The last report about each mail; None for one that was forgotten."""
         if self.rows is None:
             return [self._told_of_one()]
         said: dict[int, Told] = {}
@@ -227,7 +227,7 @@ class Job:
 
 
 def broken_promises(job: Job) -> list[str]:
-    """What is not as promised, after all tries."""
+    """What violates the guarantees, after all attempts."""
     told = job.told()
     wrong = [f"nothing is said of mail {number}" for number, one in enumerate(told, 1) if one is None]
     for recipients, one in zip(job.mails, told, strict=True):
@@ -243,7 +243,7 @@ def broken_promises(job: Job) -> list[str]:
 
 
 def without_reason(job: Job) -> list[str]:
-    """What was told of worse than what happened; asked once the relay is over, since it tells what happened to it."""
+    """What was reported as worse than it was; called once the relay has ended, since the relay knows what happened."""
     relay, wrong = job.relay, []
     if _store_failed(job):
         return []
@@ -252,14 +252,14 @@ def without_reason(job: Job) -> list[str]:
     if unknown > lost_answers + relay.deserted:
         wrong.append(f"{unknown} mails are unknown, since {lost_answers} answers did not come")
     harmless = not {planned.fault for planned in relay.happened} - {Fault.SLOW}
-    # On a busy machine a time limit may strike that nobody has overstepped.
+    # On a busy machine a time limit may pass although the relay did not cause it.
     if harmless and job.tries[0].ended is not Ended.SUCCESS and job.tries[0].seconds < TIMEOUT:
         wrong.append("nothing went wrong, and yet it failed")
     return wrong
 
 
 def not_mended(job: Job) -> list[str]:
-    """Which mails nobody has, and may have, after somebody has mended what was at fault and cleared the task."""
+    """Which mails no one has, and may have, after the fault was fixed and the task cleared."""
     return [
         f"lost: {recipients}, {one}"
         for recipients, one in zip(job.mails, job.told(), strict=True)
@@ -268,7 +268,7 @@ def not_mended(job: Job) -> list[str]:
 
 
 def counts(job: Job, wrong: Sequence[str]) -> dict[str, int]:
-    """What the tally counts; a copy that `on_unknown` asked for is not one too many."""
+    """What the tally counts; a copy that `on_unknown` requested is no duplicate."""
     copies = [job.relay.copies(to) for recipients in job.mails for to in recipients]
     return {
         "schedules run": 1,
@@ -302,7 +302,7 @@ def _of_one(job: Job, recipients: list[str], one: Told) -> list[str]:
 
 
 def _everybody_was_asked(recipients: list[str], one: Told) -> bool:
-    """A warning is for who was refused; who was not even asked is left."""
+    """A warning is about refused recipients; those not attempted are pending."""
     return one.outcome != "partial" or set(recipients) <= {*one.accepted, *one.refused}
 
 
@@ -316,7 +316,7 @@ def _of_the_state(job: Job, said: list[Told]) -> list[str]:
         wrong.append(f"the task is {job.last.ended}, and {Counter(one.outcome for one in said)}")
     faults = {planned.fault for planned in job.relay.happened}
     if job.last.ended is Ended.FAILED and not faults & {Fault.PERMANENT, Fault.GARBLE}:
-        # What may pass is tried again, as long as that doubles nothing.
+        # A transient failure is retried, as long as that delivers nothing twice.
         outcomes = {one.outcome for one in said}
         left = outcomes - {*tolerated, "unknown"}
         if left and (job.store is not None or outcomes <= {"not_sent", "refused"}):

@@ -1,4 +1,4 @@
-"""Calls of the e-mail backend, as Airflow and its users make them."""
+"""Calls of the email backend, as Airflow and its users make them."""
 
 from __future__ import annotations
 

@@ -409,7 +409,7 @@ def get_principal_name(manager: SmtpConnectionManager) -> str:
     r"""Return the account as a Kerberos principal: `alice@CORP.EXAMPLE`, however the login is written.
 
     Raises:
-        AuthenticationError: the login is `CORP\alice`, and this worker knows no realm for `CORP`.
+        AuthenticationError: the login is `CORP\alice`, and this worker's krb5.conf has no realm for `CORP`.
     """
     login = manager.login or ""
     netbios = _NETBIOS.fullmatch(login)
@@ -434,6 +434,9 @@ def find_realm(domain: str) -> str | None:
     Args:
         domain: a DNS name, whose realm is the same name in capitals; or a NetBIOS name, which stands for the default
             realm if it is that realm's first label.
+
+    Returns:
+        The realm; None for a NetBIOS name that is not the default realm's.
     """
     if "." in domain:
         return domain.upper()
@@ -455,7 +458,7 @@ def get_default_realm() -> str | None:
 
 
 def is_realm_configured(realm: str) -> bool:
-    """Return whether krb5.conf defines a realm. Its KDC is not looked up in DNS, which could take long."""
+    """Return whether krb5.conf defines a realm. Its KDC is not looked up in DNS, which could take a long time."""
     if realm == get_default_realm():
         return True
     entry = re.compile(rf"^\s*{re.escape(realm)}\s*=\s*\{{", re.MULTILINE)

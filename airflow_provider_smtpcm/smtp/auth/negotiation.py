@@ -2,7 +2,7 @@
 
 Exchange offers the mechanisms GSSAPI and NTLM; other servers offer GSS-SPNEGO. The Kerberos protocol needs GSSAPI or
 GSS-SPNEGO; the NTLM protocol needs NTLM, GSS-SPNEGO or (as Exchange and .NET use it) GSSAPI. The choice is made once
-and nothing weaker is tried afterwards. pyspnego's own negotiation is not used, since it falls back to NTLM silently.
+and nothing weaker is tried afterward. pyspnego's own negotiation is not used, since it falls back to NTLM silently.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class WindowsAuthenticator:
 
     @cached_property
     def _kerberos(self) -> KerberosClient:
-        """The client for tickets. A sign-in by NTLM needs neither it nor its module."""
+        """The client for tickets. An NTLM sign-in needs neither it nor its module."""
         from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 
         return KerberosClient(self._manager)
@@ -132,7 +132,7 @@ class WindowsAuthenticator:
         trace.info(Step.CHOICE, f"{authentication}: {authentication.reason}")
         # The reason may be a sentence; its period does not belong in parentheses.
         reason = authentication.reason.removesuffix(".")
-        log.info("%s offers %s; signing in by %s (%s).", transport.peer, " ".join(offered), authentication, reason)
+        log.info("%s offers %s; signing in with %s (%s).", transport.peer, " ".join(offered), authentication, reason)
         try:
             authenticate(transport, mechanism, authentication, trace=trace)
         except AuthenticationError as error:
@@ -258,7 +258,7 @@ def _no_mechanism_error(transport: Transport, offered: list[str], extensions: Ma
             f"{transport.peer} does not offer Windows Authentication (GSSAPI, GSS-SPNEGO or NTLM); it offers "
             f"{', '.join(offered)}.",
             remedy="Have 'Integrated Windows authentication' enabled on the server's receive connector; this package "
-            "sends no password by PLAIN or LOGIN.",
+            "sends no password with PLAIN or LOGIN.",
         )
     extension_names = ", ".join(extensions) or "no extensions"
     tls_hint = "" if transport.tls_version else " Many servers offer it only after TLS: set SSL to 'STARTTLS'."

@@ -83,7 +83,7 @@ def find_ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
 
 
 def _parse_identity(parts: list[str]) -> NtlmIdentity | None:
-    """Parse `DOMAIN:user:password`, or a line of smbpasswd (`user:uid:LM hash:NT hash:...`)."""
+    """Parse `DOMAIN:user:password`, or a line of smbpasswd (`user:uid:LM hash:NT hash:...`); None: neither."""
     first, second = parts[0].strip(), parts[1].strip() if len(parts) > 1 else ""
     if len(parts) == 3 and second and parts[2]:
         return NtlmIdentity(account=f"{first}\\{second}" if first else second, password=parts[2])

@@ -116,7 +116,7 @@ def authenticate(
     if reply.code != 235:
         longest_line = max(map(len, token_lines), default=0)
         raise AuthenticationError(
-            f"{transport.peer} refused the sign-in by {name} with '{reply}'.",
+            f"{transport.peer} refused the {name} sign-in with '{reply}'.",
             remedy=get_authentication_remedy(reply, authentication, longest_line=longest_line),
             reply=reply,
             retryable=reply.transient,

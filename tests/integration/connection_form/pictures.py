@@ -21,7 +21,7 @@ _PUT_NAMES = """names => {
 
 
 def put_names(page: Page, names: Mapping[str, str]) -> None:
-    """Replace this machine's names in the page by a company's."""
+    """Replace this machine's names in the page with a company's."""
     page.evaluate(_PUT_NAMES, dict(names))
 
 

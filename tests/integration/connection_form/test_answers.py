@@ -112,7 +112,7 @@ def test_the_connection_made_in_the_form_is_the_one_that_the_scheduler_delivers_
 
     answer = press_test(page, "smtpcm_default")
     assert "Test Connection Successful" in answer
-    for words in ("localhost", "TLSv1.3", rf"signed in by NTLM as {LOGIN}", "messages up to", "offers PIPELINING"):
+    for words in ("localhost", "TLSv1.3", rf"signed in with NTLM as {LOGIN}", "messages up to", "offers PIPELINING"):
         assert words in answer
     assert servers.windows.messages == []  # a test sends nothing
 
@@ -120,7 +120,7 @@ def test_the_connection_made_in_the_form_is_the_one_that_the_scheduler_delivers_
     for dag_id, run_id in runs.items():
         assert airflow.wait_for_run(dag_id, run_id) == "success", airflow.task_logs(dag_id, run_id)
     if WORKERS_TEST:
-        assert f"signed in by NTLM as {LOGIN}" in what_a_worker_says(page, airflow, "smtpcm_default", servers)
+        assert f"signed in with NTLM as {LOGIN}" in what_a_worker_says(page, airflow, "smtpcm_default", servers)
     [mail] = servers.windows.clear()
     assert (mail.authenticated_as, mail.mechanism, mail.tls_version) == (LOGIN, "NTLM", "TLSv1.3")
     assert runs["windows_authentication"] in mail.message["Subject"]

@@ -206,4 +206,4 @@ def test_what_is_saved_is_shown_again_and_what_is_cleared_stays_empty(
     airflow.cli("connections", "import", str(file))
     page.reload()
     for conn_id in ("changed", "imported", "added_by_a_program"):
-        assert "signed in by NTLM" in press_test(page, conn_id)
+        assert "signed in with NTLM" in press_test(page, conn_id)

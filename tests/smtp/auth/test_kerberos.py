@@ -117,7 +117,7 @@ def in_threads(count: int, work: Callable[[], object]) -> list[threading.Thread]
 def test_sessions_that_need_a_ticket_at_the_same_time_request_one(
     fetch: Callable[[Callable[[], str]], KerberosClient], answer: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a wrong password, each request would count towards a lockout."""
+    """With a wrong password, each request would count toward a lockout."""
     asked, failed, waiting = [], [], []
 
     class Waited(Future[Any]):

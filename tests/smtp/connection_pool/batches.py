@@ -23,7 +23,7 @@ NO_FROM = Mail(to="a@corp.example")
 
 
 def letter(number: int, *to: str, size: int = 0, text: str = "All is well.") -> Mail:
-    """A mail, with a file of so many octets."""
+    """A mail, with a file of this many octets."""
     return Mail(
         from_address="etl@corp.example",
         to=to or (f"a{number}@corp.example", f"b{number}@corp.example"),
@@ -39,14 +39,14 @@ def send_many(mails: Iterable[Mail], *manager_and_opener: object, **options: obj
 
 
 def send(manager: SmtpConnectionManager, mails: Iterable[Mail], **how: object) -> Generator[Delivery, None, None]:
-    """Send them through sessions that are opened as they are needed."""
+    """Send them through sessions that are opened on demand."""
     return send_many(mails, manager, lambda: Session(manager), **how)  # type: ignore[arg-type]
 
 
 def send_through_a_strait(
     manager: SmtpConnectionManager, mails: Iterable[Mail], **how: float
 ) -> Generator[Delivery, None, None]:
-    """As `send`, where the system takes little at a time from this side too."""
+    """Like `send`, with small send buffers on this side too."""
 
     def open_session() -> Session:
         session = Session(manager).open()
@@ -57,26 +57,26 @@ def send_through_a_strait(
 
 
 def outcomes(deliveries: list[Delivery]) -> list[str]:
-    """What became of each mail, in their order."""
+    """The outcome of each mail, in order."""
     assert sorted(delivery.index for delivery in deliveries) == list(range(len(deliveries)))
     return [str(delivery.outcome) for delivery in sorted(deliveries, key=lambda delivery: delivery.index)]
 
 
 def requests(mails: Iterable[Mail]) -> Iterator[SendRequest]:
-    """A request for each mail, in their order."""
+    """A request for each mail, in order."""
     return (SendRequest(index, mail) for index, mail in enumerate(mails))
 
 
 class TimeLimit(BaseException):
-    """As Airflow's own: no Exception."""
+    """Like Airflow's own: not an `Exception`."""
 
 
 class SilentServer(Server):
-    """It takes messages, and does not say what becomes of them."""
+    """It accepts messages, and never sends the final reply."""
 
     def __init__(self) -> None:
         super().__init__(self._say_nothing)
-        #: As many as it has taken.
+        #: How many it has received.
         self.taken = 0
 
     def _say_nothing(self, about: str) -> None:

@@ -1,4 +1,4 @@
-"""Many mails: what one of them asks for is nothing to the others."""
+"""Many mails: the needs of one do not affect the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 
 
 def test_a_mail_that_the_server_cannot_take_is_nothing_to_the_others() -> None:
-    """Too large, or an address that needs SMTPUTF8: each is told, before anything of it is sent."""
+    """Too large, or an address that needs SMTPUTF8: each is reported before any of it is sent."""
     batch = [letter(0), letter(1, size=90_000), letter(2, "jürgen@corp.example"), NO_FROM, letter(4)]
     with Server(offers=("PIPELINING", "SIZE 100000")) as server:
         found = list(send(server.manager(), batch))

@@ -1,4 +1,4 @@
-"""Many mails: sessions that cannot be had, and those that end early."""
+"""Many mails: sessions that cannot be opened, and those that end early."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_fewer_sessions_than_wanted_carry_all_mails() -> None:
 
 
 def test_a_bug_in_opening_a_session_is_not_taken_for_a_mails_fault() -> None:
-    """It is raised where somebody listens."""
+    """It is raised in the caller's thread."""
 
     def broken() -> Session:
         raise ZeroDivisionError

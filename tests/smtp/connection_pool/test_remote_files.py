@@ -1,4 +1,4 @@
-"""Many mails: files that are read from a slow store hold up nobody else's mail."""
+"""Many mails: files that are read from a slow store delay no other mail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ManagerFor = Callable[..., SmtpConnectionManager]
 
 
 class Store:
-    """A path in a store that takes its time."""
+    """A path in a slow store."""
 
     name = "report.csv"
 
@@ -103,7 +103,7 @@ def test_a_store_that_measures_nonsense_costs_its_mail_alone(size: object) -> No
 
 
 def test_a_session_that_is_lost_while_a_file_is_measured_leaves_its_mail_a_delivery(manager_for: ManagerFor) -> None:
-    """A single mail through an open session; nobody waits for ever."""
+    """A single mail through an open session; nothing waits forever."""
     with Dialogue(f"{HELLO}\nPAUSE") as dialogue, Session(manager_for(dialogue)) as session:
         hung_up = dialogue._thread.join
         delivery = session.send(from_afar(0, Store(stat=hung_up)))

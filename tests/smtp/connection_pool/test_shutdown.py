@@ -1,4 +1,4 @@
-"""Many mails: who stops listening, and what interrupts, leaves no mail untold and nothing open."""
+"""Many mails: a closed generator or an interruption leaves no mail without a delivery, and nothing open."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ManagerFor = Callable[..., SmtpConnectionManager]
 
 
 def test_who_stops_listening_stops_the_sending() -> None:
-    """What was begun is brought to an end, nothing more is begun, and every session says QUIT."""
+    """Started mails are finished, no further one is started, and every session sends QUIT."""
     taken = 0
 
     def source() -> Iterator[Mail]:
@@ -46,7 +46,7 @@ def test_who_stops_listening_stops_the_sending() -> None:
 
 
 def test_who_stops_listening_is_not_held_up_by_an_envelope(manager_for: ManagerFor) -> None:
-    """The mail before it is finished; the server wants the next message, which nobody sends it now."""
+    """The previous mail is finished; the server waits for the next message, which is not sent."""
     steps = f"{HELLO}\n{ENVELOPE}\n{WANTED}\nMESSAGE\n{ENVELOPE}\nPAUSE\n{QUEUED}\n{WANTED}\nHANG"
     both = ("a@corp.example", "b@corp.example")
     with Dialogue(steps) as dialogue:
@@ -57,7 +57,7 @@ def test_who_stops_listening_is_not_held_up_by_an_envelope(manager_for: ManagerF
 
 
 def test_who_never_listens_leaves_nothing_open() -> None:
-    """The sending begins with the first delivery that is asked for."""
+    """Sending begins when the first delivery is requested."""
     manager = SmtpConnectionManager(host="127.0.0.1", ssl_mode="none")
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(20):
@@ -66,7 +66,7 @@ def test_who_never_listens_leaves_nothing_open() -> None:
 
 
 def test_nothing_stays_open_after_the_last_delivery() -> None:
-    """No socket, no pipe, no thread; a session that was being opened when it was not needed any more soon neither."""
+    """No socket, no pipe, no thread; soon no session either that was being opened when it was no longer needed."""
 
     def open_ones() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208
@@ -93,14 +93,14 @@ def test_an_interruption_leaves_each_mail_that_was_begun_with_its_delivery(conne
 
 
 def test_control_c_stays_what_it_is() -> None:
-    """Nobody retries after it."""
+    """There is no retry after it."""
     with SilentServer() as server:
         told = interrupted(lambda: server.taken, KeyboardInterrupt, send(server.manager(), [letter(0), letter(1)]))
     assert {delivery.outcome for delivery in told} == {"unknown", "not_sent"}
 
 
 def test_an_interruption_while_the_final_dot_goes_out_finds_it_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The octets are the system's before the program knows so."""
+    """The system has the octets before the program knows."""
     send_some = Transport.send_some
 
     def send_and_stop(wire: Transport, octets: bytes) -> int:
@@ -114,7 +114,7 @@ def test_an_interruption_while_the_final_dot_goes_out_finds_it_gone(monkeypatch:
 
 
 def test_an_interruption_before_the_delivery_could_be_handed_out_tells_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mail was accepted, and nobody else knows."""
+    """The mail was accepted, and nothing else records that."""
 
     def stop_when_heard(session: PipelinedSession) -> None:
         receive(session)
@@ -129,7 +129,7 @@ def test_an_interruption_before_the_delivery_could_be_handed_out_tells_of_it(mon
 # A session whose QUIT was interrupted is closed when it is forgotten.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_anywhere_loses_no_delivery() -> None:
-    """Not between the moment when a delivery is taken from those that are ready, and the one when it is handed out."""
+    """Not between taking a delivery from the queue and yielding it."""
 
     def check(at: int | None) -> int:
         told: list[Delivery] = []
@@ -147,7 +147,7 @@ def test_an_interruption_anywhere_loses_no_delivery() -> None:
 
 
 def test_who_was_accepted_before_the_interruption_is_told_with_those_who_were_not_asked() -> None:
-    """The server took the first recipient, and wanted the second one in a transaction of its own."""
+    """The server accepted the first recipient, and requires a further transaction for the second."""
     transactions: list[str] = []
 
     def decide(about: str) -> str | None:

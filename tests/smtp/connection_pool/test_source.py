@@ -1,4 +1,4 @@
-"""Many mails: where they come from, and sessions that were closed while a mail was waited for."""
+"""Many mails: their source, and sessions that the server closes while the source is slow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ManagerFor = Callable[..., SmtpConnectionManager]
 
 
 def test_a_source_that_raises_is_heard_of_when_what_it_gave_is_settled() -> None:
-    """Nothing that was begun is lost for it."""
+    """No started mail is lost because of it."""
 
     def source() -> Iterator[Mail]:
         yield letter(0)
@@ -39,7 +39,7 @@ def test_a_source_that_raises_is_heard_of_when_what_it_gave_is_settled() -> None
 
 @pytest.mark.parametrize("item", [None, "a mail", 5.0, {}], ids=repr)
 def test_what_is_not_a_mail_is_an_error_once_the_mails_before_it_are_sent(item: Any) -> None:
-    """It does not end the batch in silence, and takes no mail's number."""
+    """It does not end the batch silently, and takes no mail's number."""
     found: list[Delivery] = []
     with Server() as server, pytest.raises(TypeError, match=f"not {type(item).__name__}"):
         found.extend(send(server.manager(), iter([letter(0), item, letter(1)])))
@@ -65,7 +65,7 @@ def test_a_source_is_asked_for_no_more_than_is_needed() -> None:
 
 
 def test_a_source_of_mails_that_cannot_be_sent_is_not_read_ahead_of_either() -> None:
-    """Each has its delivery at once, and nobody has to keep many of them."""
+    """Each has its delivery immediately, so few have to be kept."""
     taken = 0
 
     def source() -> Iterator[Mail]:
@@ -97,7 +97,7 @@ def test_a_slow_source_and_a_server_that_closes_idle_sessions_lose_nothing(manag
 
 
 def test_a_session_that_was_closed_before_it_carried_anything_refuses_nobody() -> None:
-    """It came too late for the first mails, and the server tired of it; the next mail is not for that line."""
+    """It was opened too late for the first mails, and the server closed it; the next mail does not use it."""
     first_peer: list[int] = []
 
     def slow_for_the_second(about: str) -> str | None:
@@ -124,7 +124,7 @@ def test_a_session_that_was_closed_before_it_carried_anything_refuses_nobody() -
 
 
 def test_no_mail_waits_in_a_servers_hands_for_the_next_one_to_be_made() -> None:
-    """A server that wants a message gives up after a while, and a source may take its time."""
+    """A server that waits for a message gives up after a while, and a source may be slow."""
     heard: Counter[str] = Counter()
     order: list[str] = []
 
@@ -137,7 +137,7 @@ def test_no_mail_waits_in_a_servers_hands_for_the_next_one_to_be_made() -> None:
             order.append(f"{number} is made")
             yield letter(number)
             time.sleep(0.15)
-            # Nobody serves the sessions meanwhile: what a server wants now it would not get, however long it waits.
+            # Meanwhile no session is served: a server that waits for something would not get it, however long it waits.
             until = time.monotonic() + 4
             while heard["DATA"] > heard[MESSAGE] and time.monotonic() < until:
                 time.sleep(0.01)
@@ -152,7 +152,7 @@ def test_no_mail_waits_in_a_servers_hands_for_the_next_one_to_be_made() -> None:
 
 
 def test_an_open_session_that_was_closed_while_it_was_idle_is_opened_again(manager_for: ManagerFor) -> None:
-    """Although it never carried a mail; and it stays open afterwards."""
+    """Although it never carried a mail; and it stays open afterward."""
     closed = f"{HELLO}\nS: 421 4.4.2 idle for too long"
     again = f"{HELLO}\n{ENVELOPE}\n{WANTED}\nMESSAGE\n{QUEUED}\nC: NOOP\nS: 250 ok\n{BYE}"
     with Dialogues(closed, again) as dialogues, Session(manager_for(dialogues)) as session:

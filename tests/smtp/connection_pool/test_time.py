@@ -1,4 +1,4 @@
-"""Many mails: deadlines, a rate limit, a server that is busy; patience that ends."""
+"""Many mails: deadlines, a rate limit, a busy server, timeouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ManagerFor = Callable[..., SmtpConnectionManager]
 
 
 def test_the_answer_to_a_message_may_take_its_time_while_the_next_envelope_waits() -> None:
-    """A server that is busy with a message reads nothing (RFC 5321 4.5.3.2.6), however long the envelope behind it."""
+    """A server that is busy with a message reads nothing (RFC 5321 4.5.3.2.6), however long the envelope after it."""
     everybody = [f"recipient-number-{number}@corp.example" for number in range(3000)]
 
     def busy(about: str) -> str | None:
@@ -43,7 +43,7 @@ def test_a_long_text_has_its_time_for_each_block_of_it() -> None:
 
 
 def test_a_server_that_stops_reading_is_left_at_the_deadline(manager_for: ManagerFor) -> None:
-    """Also in the middle of a block."""
+    """Even in the middle of a block."""
     steps = f"{HELLO}\n{ENVELOPE}\n{WANTED}\nPART\nDEAF"
     mail = letter(0, "a@corp.example", "b@corp.example", size=20_000_000)
     began = time.monotonic()
@@ -55,7 +55,7 @@ def test_a_server_that_stops_reading_is_left_at_the_deadline(manager_for: Manage
 
 
 def test_waiting_takes_no_processor_time(manager_for: ManagerFor) -> None:
-    """Here for a server that does not read, while the next mail is ready, and from some moment on may be sent."""
+    """Here for a server that does not read, while the next mail is ready, and at some time may be sent."""
     both = ("a@corp.example", "b@corp.example")
     first = f"{ENVELOPE}\n{WANTED}\nPAUSE\nPAUSE\nMESSAGE\n{ENVELOPE}\n{QUEUED}\n{WANTED}\nPAUSE\nMESSAGE"
     with Dialogue(f"{HELLO}\n{first}\n{QUEUED}\n{BYE}") as dialogue:
@@ -70,7 +70,7 @@ def test_waiting_takes_no_processor_time(manager_for: ManagerFor) -> None:
 
 
 def test_no_more_mails_a_minute_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From one to the next at least the time that is due, a second connection and a slow beginning or not."""
+    """Between two mails at least the interval, with a second connection or a slow start too."""
     begun: list[float] = []
     begin = RateController.on_begin
 
@@ -90,7 +90,7 @@ def test_no_more_mails_a_minute_than_allowed(monkeypatch: pytest.MonkeyPatch) ->
     gaps = [later - earlier for earlier, later in itertools.pairwise(begun)]
     assert len(gaps) == 5
     assert min(gaps) > 0.2499
-    assert len(server.heard) < 5  # one is enough for that, unless everything is slow
+    assert len(server.heard) < 5  # one suffices, unless everything is slow
 
 
 @pytest.mark.parametrize("wrong", [{"connections": 0}, {"rate_limit": 0}, {"rate_limit": -1}])
@@ -101,7 +101,7 @@ def test_what_makes_no_sense_is_refused_at_once(wrong: dict[str, int]) -> None:
 
 
 def test_a_server_that_is_busy_for_ever_is_left_to_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mails behind are told as not sent, and may be tried again; the batch ends."""
+    """The mails after it are reported as not sent, and may be retried; the batch ends."""
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.connection_pool._MAX_THROTTLED_SECONDS", 0.3)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.FIRST_PAUSE", 0.05)
     monkeypatch.setattr("airflow_provider_smtpcm.smtp.throttling.LONGEST_PAUSE", 0.1)

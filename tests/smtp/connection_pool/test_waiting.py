@@ -1,4 +1,4 @@
-"""Many mails: who waits is woken by what it waits for, and by nothing else."""
+"""Many mails: a waiting thread is woken by what it waits for, and by nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def wakes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How often the sending thread was woken, or gave up waiting, so far."""
+    """How many times the sending thread was woken, or stopped waiting, so far."""
     count = 0
     wait = BatchSender._wait
 
@@ -85,7 +85,7 @@ def test_rows_that_come_slowly_wake_nobody(wakes: Callable[[], int]) -> None:
 
 
 def test_who_has_nothing_more_until_a_delivery_is_asked_after_it() -> None:
-    """At once, and no sooner."""
+    """Immediately, and no sooner."""
     told: list[Delivery] = []
 
     def one_after_the_other() -> Iterator[SendRequest | float]:
@@ -178,7 +178,7 @@ def test_servers_that_do_not_answer_a_good_bye_are_waited_for_together(monkeypat
 def test_sessions_that_were_opened_and_not_needed_say_good_bye_with_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All of them at once, before the first answer is waited for."""
+    """All of them, before waiting for the first reply."""
     monkeypatch.setattr(session, "QUIT_TIMEOUT", 3600.0)
 
     def silent_at_the_end(about: str) -> str | None:
@@ -198,7 +198,7 @@ def test_sessions_that_were_opened_and_not_needed_say_good_bye_with_the_others(
 
 
 def test_few_mails_go_over_as_many_sessions_as_there_are(wakes: Callable[[], int]) -> None:
-    """One on the heels of another would wait for a slow server, while a session is free or could be opened.
+    """A pipelined mail would wait for a slow server, while a session is free or could be opened.
 
     A ledger admits as many mails of a slow server as there are connections.
     """

@@ -1,4 +1,4 @@
-"""Many mails: one delivery for each, and nobody twice, whatever the server does."""
+"""Many mails: one delivery for each, and no recipient twice, whatever the server does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.smtp.server import HANG_UP, MESSAGE, STORE_AND_HANG_UP, Habit, Limit,
 @pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize("pipelining", [True, False])
 def test_every_mail_has_its_delivery_and_every_recipient_the_mail(connections: int, pipelining: bool) -> None:
-    """Over no more sessions than allowed, and each that was of use says QUIT."""
+    """Over no more sessions than allowed, and each that sent a mail sends QUIT."""
     batch = [letter(number) for number in range(50)]
     with Server(offers=("PIPELINING",) if pipelining else ()) as server:
         found = list(send(server.manager(), batch, connections=connections))
@@ -61,7 +61,7 @@ def test_whatever_a_server_answers_each_mail_has_one_delivery_and_each_recipient
     limit: Limit,
     connections: int,
 ) -> None:
-    """Accepted is who is stored, no more and no less; where that cannot be known, the outcome is unknown."""
+    """Exactly the stored recipients are accepted; if that cannot be known, the outcome is unknown."""
     left = iter(answers)
 
     def decide(about: str) -> str | None:
@@ -70,7 +70,7 @@ def test_whatever_a_server_answers_each_mail_has_one_delivery_and_each_recipient
         answer = next(left, None)
         if about == "DATA" and answer == "354 what?":
             return "354 although nobody was accepted"
-        # A wrong yes to the end of a message would be told apart by nobody.
+        # No client could recognize a wrong 250 to the end of a message.
         if about.startswith("BDAT") and answer == "250 hm":
             return None
         if about == MESSAGE and answer is not None:
@@ -88,7 +88,7 @@ def test_whatever_a_server_answers_each_mail_has_one_delivery_and_each_recipient
         # Four times 421 are more than five seconds of pauses otherwise.
         patch.setattr(throttling, "FIRST_PAUSE", 0.01)
         patch.setattr(throttling, "LONGEST_PAUSE", 0.02)
-        manager = server.manager(binary_mime=True, timeout=3600)  # nobody waits for a deadline
+        manager = server.manager(binary_mime=True, timeout=3600)  # no test waits for a deadline
         found = list(send(manager, iter(batch), connections=connections))
     outcomes(found)
     assert len(found) == len(batch)
