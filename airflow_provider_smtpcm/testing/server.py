@@ -33,7 +33,7 @@ from uuid import uuid4
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
-from airflow_provider_smtpcm.testing.process import ReceivedMail, RelaySettings
+from airflow_provider_smtpcm.testing.relay import ReceivedMail, RelaySettings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
