@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import ConnectError, Phase, ProtocolError, TlsError
-from airflow_provider_smtpcm.smtp.remedies import remedy_for
+from airflow_provider_smtpcm.smtp.outcome import remedy_for
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport, format_peer
 

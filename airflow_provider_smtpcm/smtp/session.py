@@ -18,9 +18,8 @@ from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.handshake import Handshake
-from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses
+from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses, remedy_for
 from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
-from airflow_provider_smtpcm.smtp.remedies import remedy_for
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.trace import LOG, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
