@@ -1,24 +1,57 @@
-"""The command `check`: finds the connection, checks it and prints the report."""
+"""The command `check`: opens a session as a task would, and reports each step up to NOOP. It sends no mail."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import getpass
 import json
 import logging
 import os
+import ssl
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.check.checker import check, report_unusable
-from airflow_provider_smtpcm.check.report import CheckPrinter, StepRecorder, StepReport
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, Phase
+from airflow_provider_smtpcm.check.report import (
+    NOT_REACHED,
+    CheckPrinter,
+    CheckStep,
+    ExitStatus,
+    Report,
+    StepCallback,
+    StepRecorder,
+    StepReport,
+)
+from airflow_provider_smtpcm.connection_manager import (
+    FIELDS,
+    STANDARD_FIELDS,
+    AuthMode,
+    ChannelBinding,
+    SmtpConnectionManager,
+    SslMode,
+)
+from airflow_provider_smtpcm.connection_manager.faults import describe_path
+from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError, Phase
+from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.smtp.tls import create_tls_context
+from airflow_provider_smtpcm.smtp.trace import Step, Trace
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.trace import EncryptedConnection
+
 
 # The exit statuses of a shell for SIGINT and SIGPIPE: 128 plus the signal.
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+#: Time limit of the whole check in seconds, whatever the connection's timeouts are.
+CHECK_SECONDS = 30.0
+_WINDOWS_MECHANISMS = ("NTLM", "GSSAPI", "GSS-SPNEGO")
+# OpenSSL's codes (X509_V_ERR_...) for a chain that does not end in a trusted authority.
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 
 
 def run_check(*, conn_id: str | None, from_stdin: bool, uri_env: str | None, as_json: bool, every_binding: bool) -> int:
@@ -183,3 +216,313 @@ def _unreadable_error(source: str) -> ConnectionSettingsError:
         '{"conn_type": "smtpcm", "host": ...}.'
     )
     return ConnectionSettingsError([fault])
+
+
+# --- The check.
+
+
+def check(
+    manager: SmtpConnectionManager, *, subject: str, on_step: StepCallback, every_binding: bool = False
+) -> Report:
+    """Check a connection, from its settings to NOOP, and stop at the first step that fails.
+
+    Args:
+        manager: the connection.
+        subject: its name in the report.
+        on_step: called with each step when it ends.
+        every_binding: whether to sign in with each channel binding, the connection's own first; the others are not
+            tried if that sign-in fails with anything but 535.
+    """
+    return _Check(manager, subject, on_step, every_binding=every_binding).run()
+
+
+def report_unusable(
+    error: MailError, *, subject: str, recorder: StepRecorder, where: str = "where the connection is defined"
+) -> Report:
+    """Return the report on a connection whose settings cannot be read or used; no other step was tried.
+
+    Args:
+        error: the reason.
+        subject: the connection's name in the report.
+        recorder: receives the failed step.
+        where: the place in which to fix the connection, for the remedy.
+    """
+    recorder.begin(CheckStep.SETTINGS)
+    recorder.fail(error)
+    remedy = error.remedy
+    if isinstance(error, ConnectionSettingsError):
+        instruction = "Fix this" if len(error.faults) == 1 else "Fix each of these"
+        remedy = f"{instruction} {where}, and run the check again."
+    return Report(
+        subject=subject,
+        steps=tuple(recorder.steps),
+        error=error,
+        remedy=remedy,
+        exit_status=ExitStatus.UNUSABLE,
+    )
+
+
+class _Check:
+    def __init__(
+        self, manager: SmtpConnectionManager, subject: str, on_step: StepCallback, *, every_binding: bool
+    ) -> None:
+        self._manager = manager
+        self._subject = subject
+        self._every_binding = every_binding
+        self._recorder = StepRecorder(on_step)
+        self._give_up_at = time.monotonic() + CHECK_SECONDS
+
+    def run(self) -> Report:
+        recorder, manager = self._recorder, self._manager
+        try:
+            context = self._check_settings()
+        except MailError as error:
+            return report_unusable(error, subject=self._subject, recorder=recorder)
+        remedy, failure = "", None
+        session = Session(manager, context=context, give_up_at=self._give_up_at, trace=recorder)
+        try:
+            with session:
+                self._check_session(session)
+        except MailError as error:
+            failure, remedy = error, error.remedy
+            recorder.fail(error)
+            if isinstance(error.__context__, ssl.SSLCertVerificationError):
+                self._report_distrusted_chain(error.__context__.verify_code)
+        if self._every_binding:
+            remedy = self._try_bindings(failure, context)
+        elif failure is not None and self._is_binding_suspect(failure):
+            remedy += (
+                " To find out which binding the server accepts, run the check with --bindings; if the password is "
+                "wrong, its two additional sign-ins count toward a lockout."
+            )
+        if failure is not None and time.monotonic() >= self._give_up_at:
+            remedy += f" (The check takes {CHECK_SECONDS:g} seconds at most, whatever 'Timeout' says.)"
+        reached = {step.name for step in recorder.steps}
+        for step in _list_steps(manager):
+            if step not in reached:
+                recorder.skip(step, NOT_REACHED)
+        return Report(
+            subject=self._subject,
+            steps=tuple(recorder.steps),
+            error=failure,
+            remedy=remedy,
+            exit_status=ExitStatus.OK if failure is None else ExitStatus.FAILED,
+        )
+
+    def _check_settings(self) -> ssl.SSLContext | None:
+        """Report the settings; return the TLS context, or None without TLS. No network."""
+        recorder, manager = self._recorder, self._manager
+        recorder.info(CheckStep.SETTINGS, _describe_settings(manager))
+        if self._every_binding and manager.password:
+            recorder.info(
+                CheckStep.SETTINGS,
+                "--bindings signs in up to three times: a wrong password counts three times toward a lockout.",
+            )
+        context: ssl.SSLContext | None = None
+        if manager.ssl_mode is not SslMode.NONE:
+            context = create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
+        recorder.begin(CheckStep.WEAK_SETTINGS)
+        for warning in manager.warnings:
+            recorder.warn(CheckStep.WEAK_SETTINGS, warning)
+        if not manager.warnings:
+            recorder.info(CheckStep.WEAK_SETTINGS, "none")
+        return context
+
+    def _check_session(self, session: Session) -> None:
+        """Report the identity and the limits of an open session, and send NOOP."""
+        recorder, authentication = self._recorder, session.authentication
+        identity = authentication.identity if authentication else "none: an anonymous session"
+        recorder.info(CheckStep.IDENTITY, identity)
+        offered = [name for name in session.extensions.get("AUTH", "").upper().split() if name in _WINDOWS_MECHANISMS]
+        if authentication is None and offered:
+            recorder.info(
+                CheckStep.IDENTITY,
+                f"Hint: the server offers Windows Authentication ({', '.join(offered)}). It may refuse mail from an "
+                "anonymous connection until Authentication is 'Windows Authentication' (auth_mode).",
+            )
+        limit = session.size_limit
+        recorder.info(CheckStep.SIZE_LIMIT, f"{limit:,} octets a message" if limit else "the server announces none")
+        recorder.begin(CheckStep.NOOP)
+        recorder.info(CheckStep.NOOP, str(session.noop()))
+        recorder.end()
+
+    def _report_distrusted_chain(self, verify_code: int) -> None:
+        """Connect again only to see the certificates, without an account, so that no sign-in can happen."""
+        manager = self._manager
+        unverified = SmtpConnectionManager(
+            host=manager.host,
+            port=manager.port,
+            ssl_mode=manager.ssl_mode,
+            timeout=manager.timeout,
+            local_hostname=manager.local_hostname,
+            auth_mode=AuthMode.ANONYMOUS,
+            verify_certificate=False,
+        )
+        collector = _CertificateCollector()
+        with contextlib.suppress(MailError), Session(unverified, give_up_at=self._give_up_at, trace=collector):
+            pass
+        if collector.certificates:
+            self._recorder.warn(CheckStep.CERTIFICATE, "seen on a second connection, without a sign-in:")
+            authority_known = verify_code not in _UNKNOWN_AUTHORITY
+            self._recorder.report_certificates(
+                collector.certificates, host=manager.host, authority_known=authority_known
+            )
+            self._recorder.end()
+
+    # --- Other channel bindings.
+
+    def _is_binding_suspect(self, error: MailError) -> bool:
+        manager = self._manager
+        return _is_535(error) and manager.auth_mode is AuthMode.WINDOWS and manager.ssl_mode is not SslMode.NONE
+
+    def _try_bindings(self, failure: MailError | None, context: ssl.SSLContext | None) -> str:
+        """Sign in with every channel binding but the connection's own, and report which ones the server accepts.
+
+        Args:
+            failure: the failure with the connection's own binding; None if it was accepted.
+            context: the TLS context.
+
+        Returns:
+            The remedy for the failure, if there was one.
+        """
+        recorder = self._recorder
+        obstacle = self._find_obstacle_to_bindings(failure)
+        if obstacle is not None:
+            recorder.skip(CheckStep.BINDINGS, obstacle)
+            return failure.remedy if failure else ""
+        recorder.begin(CheckStep.BINDINGS)
+        own = self._manager.channel_binding
+        results = {own: failure} | dict(self._try_other_bindings(context))
+        for binding, error in results.items():
+            note = " (the connection's own)" if binding is own else ""
+            recorder.info(CheckStep.BINDINGS, f"{binding}{note}: {_describe_binding_result(binding, error)}")
+        if failure is None:
+            recorder.end()
+            return ""
+        accepted = [binding for binding, error in results.items() if error is None]
+        if accepted:
+            best = next(binding for binding in _STRONGEST_FIRST if binding in accepted)
+            recorder.warn(CheckStep.BINDINGS, f"Accepted: {', '.join(accepted)}.")
+            remedy = f"Set 'Channel binding' to '{best}': this server accepts the account with it."
+        else:
+            recorder.warn(CheckStep.BINDINGS, "No binding was accepted, so the binding is unlikely to be the cause.")
+            remedy = _NO_BINDING_ACCEPTED_REMEDY
+        recorder.end()
+        return remedy
+
+    def _find_obstacle_to_bindings(self, failure: MailError | None) -> str | None:
+        """Return why no other binding can be tried; None if nothing prevents it."""
+        if self._manager.auth_mode is not AuthMode.WINDOWS:
+            return "an anonymous connection has no sign-in to bind"
+        if self._manager.ssl_mode is SslMode.NONE:
+            return "without TLS there is nothing to bind to"
+        if failure is not None and not _is_535(failure):
+            return "the sign-in failed before the server could judge a binding, so no other was tried"
+        if failure is not None and _is_account_locked(failure):
+            return "the server says that the account is locked, disabled or expired, so nothing else was tried"
+        return None
+
+    def _try_other_bindings(self, context: ssl.SSLContext | None) -> Iterator[tuple[ChannelBinding, MailError | None]]:
+        """Try the other bindings; yield each with the error of its sign-in (None: accepted).
+
+        Stops after an error that a further sign-in could make worse (a locked account) or would only repeat.
+        """
+        for binding in ChannelBinding:
+            if binding is self._manager.channel_binding:
+                continue
+            manager = dataclasses.replace(self._manager, channel_binding=binding)
+            try:
+                with Session(manager, context=context, give_up_at=self._give_up_at):
+                    pass
+            except MailError as error:
+                yield binding, error
+                # An error without a reply: the binding is not defined for this TLS version or certificate.
+                is_undefined = isinstance(error, AuthenticationError) and error.reply is None
+                if _is_account_locked(error) or not (_is_535(error) or is_undefined):
+                    return
+            else:
+                yield binding, None
+
+
+_STRONGEST_FIRST = (ChannelBinding.TLS_SERVER_END_POINT, ChannelBinding.TLS_UNIQUE, ChannelBinding.NONE)
+_NO_BINDING_ACCEPTED_REMEDY = (
+    r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither locked nor "
+    "barred from this server; its log has the reason. Do not repeat this with a password that may be wrong."
+)
+
+
+def _describe_binding_result(binding: ChannelBinding, error: MailError | None) -> str:
+    if error is None:
+        return "accepted"
+    if binding is ChannelBinding.TLS_UNIQUE and error.message.endswith("TLSv1.3."):
+        return "not tried, as expected: it is defined up to TLS 1.2, and this connection has TLSv1.3."
+    return f"not accepted: {error.message}"
+
+
+def _is_535(error: MailError) -> bool:
+    return error.reply is not None and error.reply.code == 535
+
+
+def _is_account_locked(error: MailError) -> bool:
+    text = error.reply.text.lower() if error.reply else ""
+    return any(word in text for word in ("locked", "disabled", "expired"))
+
+
+class _CertificateCollector(Trace):
+    """Collects the server's certificates."""
+
+    def __init__(self) -> None:
+        self.certificates: list[bytes] = []
+
+    def on_encrypted(self, connection: EncryptedConnection) -> None:
+        self.certificates = connection.certificates
+
+
+def _list_steps(manager: SmtpConnectionManager) -> list[Step | CheckStep]:
+    """Return the steps of this connection, in order."""
+    tls: list[Step | CheckStep] = [Step.TLS, CheckStep.CERTIFICATE]
+    steps: list[Step | CheckStep] = [CheckStep.SETTINGS, CheckStep.WEAK_SETTINGS, Step.NAME, Step.TCP]
+    steps += tls if manager.ssl_mode is SslMode.IMPLICIT else []
+    steps += [Step.GREETING, Step.HELLO]
+    steps += [*tls, Step.HELLO_AFTER_TLS] if manager.ssl_mode is SslMode.STARTTLS else []
+    if manager.auth_mode is AuthMode.WINDOWS:
+        steps += [Step.MECHANISMS, Step.BINDING, Step.CHOICE, Step.SIGN_IN]
+    return [*steps, CheckStep.IDENTITY, CheckStep.SIZE_LIMIT, CheckStep.NOOP]
+
+
+# --- The settings of the connection.
+
+# Shown even with their default value: the other steps depend on them.
+_ALWAYS_SHOWN = ("host", "port", "auth_mode", "ssl_mode")
+_ALWAYS_SHOWN_FOR_WINDOWS = ("login", "windows_protocol", "channel_binding")
+_SECRET_FIELDS = ("password",)
+_PATH_FIELDS = ("ca_certificate", "keytab", "ccache")
+
+
+def _describe_settings(manager: SmtpConnectionManager) -> str:
+    """Return the settings as `name=value`, without secrets and most defaults."""
+    is_windows = manager.auth_mode is AuthMode.WINDOWS
+    shown: list[str] = []
+    for field in (*STANDARD_FIELDS, *FIELDS):
+        value = getattr(manager, field.name, None)
+        always = field.name in _ALWAYS_SHOWN or (is_windows and field.name in _ALWAYS_SHOWN_FOR_WINDOWS)
+        if field.name == "login" and (manager.keytab or manager.ccache):
+            always = False  # they determine the account
+        if value in (None, field.default) and not always:
+            continue
+        shown.append(f"{field.name}={_format_setting(field.name, value)}")
+    return ", ".join(shown)
+
+
+def _format_setting(name: str, value: object) -> str:
+    if name in _SECRET_FIELDS:
+        return "(set)"
+    if value is None:
+        return "(empty: the worker's own identity)" if name == "login" else "(empty)"
+    if name == "ca_certificate" and str(value).startswith("-----BEGIN"):
+        return "(PEM text)"
+    if name in _PATH_FIELDS:
+        return describe_path(str(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

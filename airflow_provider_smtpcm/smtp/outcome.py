@@ -1,7 +1,8 @@
-"""Delivery reports: the outcome of one mail, and the errors that describe it. Pure: no sockets."""
+"""Delivery reports: the outcome of one mail, the errors that describe it, and their remedies. Pure: no sockets."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,7 +10,6 @@ from typing import Any
 
 from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError, Phase, RefusedError, Reply
 from airflow_provider_smtpcm.frozen_dataclasses import Record
-from airflow_provider_smtpcm.smtp.remedies import remedy_for
 
 # Maximum number of addresses in an error message or a log line; the delivery has all of them.
 _MAX_NAMED = 10
@@ -234,3 +234,59 @@ def not_sent_delivery(
         reply=error.reply,
         error=not_sent_error(message_id, accepted, pending, error),
     )
+
+
+# --- Remedies for refusals: what to change, by reply code, enhanced code and text.
+
+_SEND_AS = "The account may not send as this From address: use its own, or have 'Send As' granted on the server."
+_SEND_AS_ANONYMOUSLY = (
+    "An anonymous session may not send as this From address: set Authentication to 'Windows Authentication' and have "
+    "'Send As' granted to the account, or have the server's receive connector allow it."
+)
+_THROTTLED = (
+    "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
+    "once, or have the limit raised."
+)
+# Remedies by the reply's text, for a reply whose enhanced code has no remedy of its own below.
+_BY_TEXT = (
+    # Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
+    (r"(?i)send as\b|SendAsDenied|send on behalf", _SEND_AS),
+    # A limit on the client, not on one mailbox or one message.
+    (
+        r"(?i)throttl|(submission|message) rate|rate limit|concurrent|too (fast|many (connections|messages|sessions))",
+        _THROTTLED,
+    ),
+)
+_BY_ENHANCED_CODE = {
+    "5.1.1": "Check the recipient's address: the server has no such mailbox.",
+    "5.1.2": "Check the domain behind the recipient's @.",
+    "5.1.3": "Check how the recipient's address is written.",
+    "5.1.8": "Check the From address: the server does not accept its domain.",
+    "5.2.2": "The recipient's mailbox is full; it must be emptied.",
+    "5.2.3": "The message is larger than this recipient may receive; send a link instead of the file.",
+    "5.3.4": "The message is larger than the server accepts; send a link instead of the file.",
+    "5.7.60": _SEND_AS,
+}
+
+
+def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
+    """Return the remedy for a refusal, as one sentence.
+
+    Args:
+        reply: the refusal.
+        is_anonymous: whether the session had not signed in.
+    """
+    wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
+    if wants_sign_in and is_anonymous:
+        return "The server accepts no anonymous mail: set Authentication to 'Windows Authentication'."
+    by_text = next((remedy for pattern, remedy in _BY_TEXT if re.search(pattern, reply.text)), "")
+    if known := _BY_ENHANCED_CODE.get(reply.enhanced or "", by_text):
+        return _SEND_AS_ANONYMOUSLY if is_anonymous and known == _SEND_AS else known
+    if reply.transient:
+        return "The server says that this is temporary; try again later."
+    if reply.code in (550, 551, 554) and (reply.enhanced or "").startswith("5.7"):
+        hint = "set Authentication to 'Windows Authentication', or " if is_anonymous else ""
+        return f"The server does not relay this mail: {hint}have its administrator allow this worker or account."
+    if reply.code == 552:
+        return "The server has no room for the message, or it is too large; send a link instead of the file."
+    return "Ask the server's administrator what this reply means."

@@ -11,14 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.address import Address, parse_address
 from airflow_provider_smtpcm.mail.headers import new_message_id
-from airflow_provider_smtpcm.mail.render import Rendering, render
+from airflow_provider_smtpcm.mail.render import BatchRenderer, Rendering, render
 from airflow_provider_smtpcm.smtp.cancellation import interruption_error
 from airflow_provider_smtpcm.smtp.outcome import (
     Delivery,
@@ -29,9 +28,6 @@ from airflow_provider_smtpcm.smtp.outcome import (
     unknown_error,
 )
 from airflow_provider_smtpcm.smtp.transaction import join_with_final_dot
-
-if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 
 # The largest message that is prepared for DATA in one buffer.
 _MAX_BUFFERED_OCTETS = 65536
@@ -461,8 +457,6 @@ class PrefetchQueue:
     def _render(self, mail: Mail, *, binary: bool = False) -> Rendering:
         renderer = self._renderers.get(binary)
         if renderer is None:
-            from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
-
             renderer = self._renderers[binary] = BatchRenderer(binary=binary)
         return renderer.render(mail)
 

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.testing.process import RelayError
-from airflow_provider_smtpcm.testing.relay import Relay
+from airflow_provider_smtpcm.testing.relay import Relay, RelayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_smtpcm.testing.process import ReceivedMail, SslMode
+    from airflow_provider_smtpcm.testing.relay import ReceivedMail, SslMode
 
 #: Seconds between two checks for Ctrl-C.
 POLL_INTERVAL = 0.2

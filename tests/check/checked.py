@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.check.checker import check
+from airflow_provider_smtpcm.check.command import check
 from airflow_provider_smtpcm.check.report import CheckPrinter, Report
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash

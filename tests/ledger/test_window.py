@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_smtpcm.ledger import window as module
+from airflow_provider_smtpcm.ledger import merge as module
 from airflow_provider_smtpcm.ledger.journal import LedgerJournal
-from airflow_provider_smtpcm.ledger.merge import MergeLedger
+from airflow_provider_smtpcm.ledger.merge import LARGEST_WINDOW, MergeLedger, Window
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, Block, RowState, RunState
-from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW, Window
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.queue import SendRequest

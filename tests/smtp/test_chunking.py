@@ -142,7 +142,7 @@ def test_a_file_that_changes_on_its_way_is_never_half_a_mail(how: str, remote: b
 
 def test_recipients_too_many_get_the_same_octets_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a further transaction, with the same Date too, although time has passed."""
-    monkeypatch.setattr("airflow_provider_smtpcm.mail.batch_rendering.time", itertools.count(1_700_000_000).__next__)
+    monkeypatch.setattr("airflow_provider_smtpcm.mail.render.time", itertools.count(1_700_000_000).__next__)
     asked = 0
 
     def at_most_one(about: str) -> str | None:

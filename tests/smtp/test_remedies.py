@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.smtp.remedies import remedy_for
+from airflow_provider_smtpcm.smtp.outcome import remedy_for
 
 
 @pytest.mark.parametrize("anonymous", [True, False])

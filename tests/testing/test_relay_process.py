@@ -309,9 +309,9 @@ assert not [name for name in {heavy!r} if name in sys.modules], sys.modules
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it; without TLS no certificates are needed."""
-    from airflow_provider_smtpcm.testing import process
+    from airflow_provider_smtpcm.testing import relay
 
-    monkeypatch.setattr(process, "find_spec", lambda _name: None)
+    monkeypatch.setattr(relay, "find_spec", lambda _name: None)
     with pytest.raises(ModuleNotFoundError, match=r"aiosmtpd and trustme.*'airflow-provider-smtpcm\[testing\]'"):
         Relay().start()
     with pytest.raises(ModuleNotFoundError, match=r"needs aiosmtpd\. "):

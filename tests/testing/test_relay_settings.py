@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_smtpcm.testing import Relay
-from airflow_provider_smtpcm.testing.process import RelaySettings
+from airflow_provider_smtpcm.testing.relay import RelaySettings
 from tests.testing.clients import PASSWORD, USER, USERS
 
 

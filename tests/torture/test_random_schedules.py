@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
 from hypothesis import strategies as st
 
+from airflow_provider_smtpcm.ledger.merge import LARGEST_WINDOW
 from airflow_provider_smtpcm.ledger.record import HEAD, RunState
-from airflow_provider_smtpcm.ledger.window import LARGEST_WINDOW
 from tests.torture.faulty_relay import Fault, FaultyRelay, Planned, Step, possible
 from tests.torture.tally import SEED, TALLY
 from tests.torture.tries import (

@@ -21,8 +21,7 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.reading.configurations import ROOT
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, Location, ReadContext
-from airflow_provider_smtpcm.ssis.reading.send_mail import read_mail
-from airflow_provider_smtpcm.ssis.reading.tasks import read_task
+from airflow_provider_smtpcm.ssis.reading.tasks import read_mail, read_task
 from airflow_provider_smtpcm.ssis.reading.xml import (
     Element,
     find_members,

@@ -10,8 +10,8 @@ import jinja2
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.ledger import journal, ledger
 from airflow_provider_smtpcm.mail import Attachment, Mail
-from airflow_provider_smtpcm.mail.batch_rendering import BatchRenderer
 from airflow_provider_smtpcm.mail.headers import new_message_id
+from airflow_provider_smtpcm.mail.render import BatchRenderer
 from airflow_provider_smtpcm.merge import messages, sending
 from airflow_provider_smtpcm.operators._lineage import Lineage
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator

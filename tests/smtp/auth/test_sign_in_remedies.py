@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
-from airflow_provider_smtpcm.smtp.remedies import get_authentication_remedy
+from airflow_provider_smtpcm.smtp.auth.sasl import Authentication, get_authentication_remedy
 
 NTLM = Authentication(mechanism="NTLM", protocol="NTLM", identity="")
 BOUND_NTLM = Authentication(mechanism="NTLM", protocol="NTLM", identity="", has_channel_binding=True)
