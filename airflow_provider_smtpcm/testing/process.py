@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
+from airflow_provider_smtpcm.testing.exchange import Exchange
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from email.message import EmailMessage
@@ -51,8 +53,9 @@ class ReceivedMail:
         mail_from: the sender of the envelope; empty for the null sender `<>`.
         recipients: the accepted recipients of the envelope, including Bcc, in the order of their commands.
         content: the message as bytes, exactly as received, without the dots that SMTP adds (RFC 5321 4.5.2).
-        authenticated_as: the user as in the relay's `users`, such as `CORP\alice`; None without authentication.
-        mechanism: `NTLM`, or None without authentication.
+        authenticated_as: the user as in the relay's `users`, such as `CORP\alice`, or the principal, such as
+            `alice@CORP.EXAMPLE`; None without authentication.
+        mechanism: `NTLM`, `GSSAPI`, or None without authentication.
         tls_version: such as `TLSv1.3`; None without TLS.
         helo_name: the argument of EHLO or HELO.
     """
@@ -215,20 +218,22 @@ class ServerProcess:
                 self.messages.append(ReceivedMail(content=content, recipients=recipients, **event))
 
 
-def require_extra(*, tls: bool) -> None:
+def require_extra(*, tls: bool, kerberos: bool = False) -> None:
     """Check that the packages that the server needs are installed.
 
     Args:
         tls: whether the server offers TLS.
+        kerberos: whether the server offers GSSAPI.
 
     Raises:
         ModuleNotFoundError: a package is missing; the message says how to install it.
     """
-    missing = [name for name in ("aiosmtpd", *(["trustme"] * tls)) if find_spec(name) is None]
+    missing = [name for name in ("aiosmtpd", *["trustme"] * tls, *["gssapi"] * kerberos) if find_spec(name) is None]
     if missing:
+        extras = "testing,kerberos" if "gssapi" in missing else "testing"
         raise ModuleNotFoundError(
             f"The embedded relay needs {' and '.join(missing)}. "
-            "Install it with: pip install 'airflow-provider-smtpcm[testing]'",
+            f"Install it with: pip install 'airflow-provider-smtpcm[{extras}]'",
             name=missing[0],
         )
 
@@ -259,9 +264,17 @@ class RelaySettings:
     smtputf8: bool
     certificate_names: tuple[str, ...]
     certificate_expired: bool
+    personality: Exchange | None = None
+
+    @property
+    def requires_authentication(self) -> bool:
+        """Whether a client has to sign in."""
+        return self.users is not None or (self.personality is not None and self.personality.keytab is not None)
 
     def __post_init__(self) -> None:
         faults = [*self._find_network_faults(), *self._find_user_faults()]
+        if self.personality is not None:
+            faults += [f"personality: {fault}" for fault in self.personality.find_faults()]
         faults += [
             f"refuse: the reply for recipient {number} is not a refusal; write a complete line such as "
             "'550 5.1.1 No such user'"
@@ -310,13 +323,15 @@ class RelaySettings:
 
     def to_json(self) -> str:
         """Return the settings as one line of ASCII."""
-        return json.dumps(asdict(self) | {"users": self.users and dict(self.users), "refuse": dict(self.refuse)})
+        values = asdict(self) | {"users": self.users and dict(self.users), "refuse": dict(self.refuse)}
+        return json.dumps(values | {"personality": self.personality and self.personality.to_dict()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Make settings from the result of `to_json`."""
         values = json.loads(text)
-        return cls(**values | {"certificate_names": tuple(values["certificate_names"])})
+        personality = values["personality"] and Exchange(**values["personality"])
+        return cls(**values | {"certificate_names": tuple(values["certificate_names"]), "personality": personality})
 
 
 def is_loopback(host: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from airflow_provider_smtpcm.testing.exchange import Exchange
 from airflow_provider_smtpcm.testing.process import RelayError, RelaySettings, ServerProcess, require_extra
 
 if TYPE_CHECKING:
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.testing.process import ReceivedMail, SslMode
 
-#: In octets; close to the default limit of an Exchange receive connector.
-DEFAULT_SIZE_LIMIT = 32 * 1024 * 1024
+#: In octets; the default *MaxMessageSize* of an Exchange receive connector.
+DEFAULT_SIZE_LIMIT = 36 * 1024 * 1024
 
 
 class Relay:
@@ -32,6 +33,8 @@ class Relay:
         certificate_names: the host names and addresses in the server's certificate; default: `localhost`, `127.0.0.1`
             and the host.
         certificate_expired: whether the certificate expired yesterday.
+        personality: `"exchange"`, or an `Exchange` with settings, behaves as an on-premises Exchange does: its
+            replies, its limits, its delays.
 
     Raises:
         ValueError: lists every fault of the arguments.
@@ -49,7 +52,12 @@ class Relay:
         smtputf8: bool = False,
         certificate_names: tuple[str, ...] | None = None,
         certificate_expired: bool = False,
+        personality: Literal["exchange"] | Exchange | None = None,
     ) -> None:
+        if personality == "exchange":
+            personality = Exchange()
+        if personality is not None and not isinstance(personality, Exchange):
+            raise ValueError("personality: it must be 'exchange', an Exchange, or None")
         if certificate_names is None:
             certificate_names = tuple(dict.fromkeys(("localhost", "127.0.0.1", host)))
         self._settings = RelaySettings(
@@ -62,6 +70,7 @@ class Relay:
             smtputf8=smtputf8,
             certificate_names=tuple(certificate_names),
             certificate_expired=certificate_expired,
+            personality=personality,
         )
         self._server: ServerProcess | None = None
 
@@ -78,7 +87,10 @@ class Relay:
         """
         if self._server is not None and not self._server.stopped:
             raise RelayError(f"{self!r} is already running. Call stop() first.")
-        require_extra(tls=self._settings.ssl_mode != "none")
+        personality = self._settings.personality
+        require_extra(
+            tls=self._settings.ssl_mode != "none", kerberos=personality is not None and personality.keytab is not None
+        )
         self._server = ServerProcess(self._settings)
         return self
 
@@ -128,7 +140,7 @@ class Relay:
         if password is None:
             password = users.get(login)
         settings: dict[str, object] = {
-            "auth_mode": "anonymous" if self._settings.users is None else "windows",
+            "auth_mode": "windows" if self._settings.requires_authentication else "anonymous",
             "ssl_mode": self._settings.ssl_mode,
             "ca_certificate": self.ca_certificate or None,
         }

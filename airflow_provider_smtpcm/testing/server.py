@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import logging
 import os
@@ -20,17 +21,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.testing.exchange import Connector
+from airflow_provider_smtpcm.testing.exchange_smtp import ExchangeHandler, ExchangeSmtp
 from airflow_provider_smtpcm.testing.process import RelaySettings
 from airflow_provider_smtpcm.testing.smtp_server import Handler, Policy, RelaySmtp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow_provider_smtpcm.testing.process import ReceivedMail
 
 EventWriter = Callable[[dict[str, Any]], None]
@@ -81,10 +83,10 @@ async def run_server(commands: asyncio.StreamReader, write_event: EventWriter) -
     if not line.endswith(b"\n"):
         return
     settings = RelaySettings.from_json(line)
-    context, ca_certificate = (None, "") if settings.ssl_mode == "none" else make_tls_context(settings)
-    with ntlm_user_file(settings.users) as folder:
+    tls = None if settings.ssl_mode == "none" else make_tls(settings)
+    with ntlm_user_file(settings) as folder:
         try:
-            server = await listen(settings, context, write_event)
+            server = await listen(settings, tls, write_event)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             write_event(
@@ -96,13 +98,15 @@ async def run_server(commands: asyncio.StreamReader, write_event: EventWriter) -
             )
             return
         port = server.sockets[0].getsockname()[1]
-        write_event({"event": "ready", "port": port, "ca_certificate": ca_certificate, "folder": folder})
+        write_event(
+            {"event": "ready", "port": port, "ca_certificate": tls.ca_certificate if tls else "", "folder": folder}
+        )
         while (line := await commands.readline()).startswith(b"ping "):
             write_event({"event": "pong", "number": int(line.split()[1])})
         server.close()
 
 
-async def listen(settings: RelaySettings, context: ssl.SSLContext | None, write_event: EventWriter) -> asyncio.Server:
+async def listen(settings: RelaySettings, tls: ServerTls | None, write_event: EventWriter) -> asyncio.Server:
     """Start the SMTP server.
 
     Raises:
@@ -114,18 +118,22 @@ async def listen(settings: RelaySettings, context: ssl.SSLContext | None, write_
         refuse={address.lower(): reply for address, reply in settings.refuse.items()},
         deliver=lambda mail: write_event(make_mail_event(mail)),
     )
-    handler = Handler(policy)
-    if users is not None:
+    context = tls.context if tls else None
+    session: dict[str, Any] = {
+        "size_limit": settings.size_limit,
+        "smtputf8": settings.smtputf8,
+        "starttls": context if settings.ssl_mode == "starttls" else None,
+    }
+    make_session: Callable[[], RelaySmtp]
+    if settings.personality is None:
+        make_session = partial(RelaySmtp, policy, Handler(policy), **session)
+    else:
+        connector = Connector(settings.personality, tls.channel_bindings if tls else None)
+        handler = ExchangeHandler(policy, connector)
+        session["requires_authentication"] = settings.requires_authentication
+        make_session = partial(ExchangeSmtp, policy, handler, connector, **session)
+    if users is not None or settings.personality is not None:
         import spnego  # noqa: F401  (imported now, so that the first client does not wait for it)
-
-    def make_session() -> RelaySmtp:
-        return RelaySmtp(
-            policy,
-            handler,
-            size_limit=settings.size_limit,
-            smtputf8=settings.smtputf8,
-            starttls=context if settings.ssl_mode == "starttls" else None,
-        )
 
     return await asyncio.get_running_loop().create_server(
         make_session, settings.host, settings.port, ssl=context if settings.ssl_mode == "implicit" else None
@@ -138,21 +146,25 @@ def make_mail_event(mail: ReceivedMail) -> dict[str, Any]:
 
 
 @contextmanager
-def ntlm_user_file(users: Mapping[str, str] | None) -> Iterator[str | None]:
-    """Configure the users of pyspnego's NTLM acceptor in this process; yield the folder of their file.
+def ntlm_user_file(settings: RelaySettings) -> Iterator[str | None]:
+    """Configure the users of pyspnego's NTLM acceptor, and the keytab of GSSAPI's, in this process.
 
-    Args:
-        users: passwords by user; None: no authentication, and no file.
+    Yields:
+        the folder of the users' file; None without authentication.
     """
-    if users is None:
+    users, personality = settings.users, settings.personality
+    if users is None and personality is None:
         yield None
         return
+    if personality is not None and personality.keytab is not None:
+        os.environ["KRB5_KTNAME"] = personality.keytab
+        os.environ["KRB5RCACHENAME"] = "none:"  # else a replay cache would outlive the relay
     # Accept NTLMv2 only, as hardened domains do, whatever the environment sets for clients.
     os.environ["LM_COMPAT_LEVEL"] = "5"
     with tempfile.TemporaryDirectory(prefix="smtpcm-relay-") as folder:
         path = Path(folder, "users")
         path.touch(mode=0o600)
-        path.write_text("".join(format_user(*user) for user in users.items()), encoding="utf-8", newline="")
+        path.write_text("".join(format_user(*user) for user in (users or {}).items()), encoding="utf-8", newline="")
         os.environ["NTLM_USER_FILE"] = str(path)
         yield folder
 
@@ -163,8 +175,23 @@ def format_user(user: str, password: str) -> str:
     return f"{domain}:{name}:{password}\n"
 
 
-def make_tls_context(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
-    """Make the server's TLS context; return it and the CA certificate as PEM."""
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """The server's side of TLS.
+
+    Args:
+        context: its context.
+        ca_certificate: the CA certificate, as PEM.
+        channel_bindings: those of type `tls-server-end-point` (RFC 5929 4.1).
+    """
+
+    context: ssl.SSLContext
+    ca_certificate: str
+    channel_bindings: bytes
+
+
+def make_tls(settings: RelaySettings) -> ServerTls:
+    """Issue the server's certificate."""
     import trustme
 
     authority = trustme.CA()
@@ -173,7 +200,10 @@ def make_tls_context(settings: RelaySettings) -> tuple[ssl.SSLContext, str]:
     certificate = authority.issue_cert(*settings.certificate_names, not_before=now - timedelta(days=30), not_after=end)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate.configure_cert(context)
-    return context, authority.cert_pem.bytes().decode("ascii")
+    der = ssl.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode("ascii"))
+    # trustme signs with SHA-256.
+    bindings = b"tls-server-end-point:" + hashlib.sha256(der).digest()
+    return ServerTls(context, authority.cert_pem.bytes().decode("ascii"), bindings)
 
 
 def ignore_lost_clients(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -17,13 +17,14 @@ from uuid import uuid4
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, TLSSetupException
 
+from airflow_provider_smtpcm.testing.authentication import AuthError, accept_ntlm
 from airflow_provider_smtpcm.testing.process import ReceivedMail
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from spnego import ContextProxy
+    from airflow_provider_smtpcm.testing.authentication import Acceptor
 
 #: In octets. RFC 4954 4: 12288 for a line of base64 in an AUTH exchange, and its CRLF.
 TOKEN_LINE_LIMIT = 12288 + 2
@@ -68,6 +69,7 @@ class RelaySession(Session):
     """The state of a session, which aiosmtpd replaces after STARTTLS (RFC 3207 4.2)."""
 
     user: str | None = None
+    mechanism: str | None = None
 
 
 class Handler:
@@ -102,7 +104,7 @@ class Handler:
                 recipients=tuple(envelope.rcpt_tos),
                 content=cast("bytes", envelope.content),  # would be text only with `decode_data`
                 authenticated_as=session.user,
-                mechanism="NTLM" if session.authenticated else None,
+                mechanism=session.mechanism,
                 tls_version=server.tls_version,
                 helo_name=session.host_name or "",
             )
@@ -126,6 +128,11 @@ class RelaySmtp(SMTP):
     # instance's own value limits the lines of a message.
     line_length_limit = TOKEN_LINE_LIMIT
 
+    @property
+    def greeting(self) -> str:
+        """What follows the host's name in the greeting."""
+        return "SMTP relay for tests"
+
     def __init__(
         self,
         policy: Policy,
@@ -142,7 +149,7 @@ class RelaySmtp(SMTP):
             data_size_limit=size_limit,
             enable_SMTPUTF8=smtputf8,
             hostname="localhost",
-            ident="SMTP relay for tests",
+            ident=self.greeting,
             tls_context=starttls,
             auth_exclude_mechanism=("LOGIN", "PLAIN"),
         )
@@ -184,11 +191,15 @@ class RelaySmtp(SMTP):
         self.session.host_name = hostname
         # RFC 1870 6.1 and RFC 6531 3.4 allow a longer MAIL command.
         self.command_size_limits["MAIL"] = COMMAND_LIMIT + 26 + 10
-        lines = [f"{self.hostname} Hello", f"SIZE {self.data_size_limit}", "PIPELINING", "ENHANCEDSTATUSCODES"]
-        lines += ["STARTTLS"] * self.offers_starttls + ["AUTH NTLM"] * self.offers_auth
-        lines += ["8BITMIME"] + ["SMTPUTF8"] * self.enable_SMTPUTF8
+        lines = self.list_extensions()
         # Not by our `push`, since the reply to EHLO has no enhanced status code (RFC 2034 4).
         await super().push("\r\n".join([*(f"250-{line}" for line in lines[:-1]), f"250 {lines[-1]}"]))
+
+    def list_extensions(self) -> list[str]:
+        """Return the lines of the reply to EHLO."""
+        lines = [f"{self.hostname} Hello", f"SIZE {self.data_size_limit}", "PIPELINING", "ENHANCEDSTATUSCODES"]
+        lines += ["STARTTLS"] * self.offers_starttls + ["AUTH NTLM"] * self.offers_auth
+        return lines + ["8BITMIME"] + ["SMTPUTF8"] * self.enable_SMTPUTF8
 
     async def check_auth_needed(self, caller_method: str) -> bool:
         if self.policy.users is None or self.session.authenticated:
@@ -209,10 +220,10 @@ class RelaySmtp(SMTP):
     async def smtp_AUTH(self, arg: str | None) -> None:
         if await self.check_helo_needed("EHLO"):
             return
-        if self.policy.users is None:
-            await self.push("500 5.3.3 Unrecognized command")
-        elif self.offers_starttls:
+        if not self.offers_auth and self.offers_starttls and self.policy.users is not None:
             await self.push("530 5.7.0 Must issue a STARTTLS command first")
+        elif not self.offers_auth:
+            await self.push("500 5.3.3 Unrecognized command")
         elif self.session.authenticated or self.envelope.mail_from is not None:  # RFC 4954 4
             await self.push("503 5.5.1 AUTH is possible once, and not while a mail is being sent")
         else:
@@ -224,34 +235,33 @@ class RelaySmtp(SMTP):
                 self.session.authenticated = True
                 await self.push("235 2.7.0 Authentication successful")
 
-    async def _authenticate_client(self, arguments: list[str]) -> str:
-        match arguments:
-            case [mechanism, *initial] if mechanism.upper() == "NTLM" and len(initial) <= 1:
-                return await self._authenticate_by_ntlm(*initial)
-            case [_] | [_, _]:
-                raise AuthError("504 5.7.4 Unrecognized authentication type")
-            case _:
-                raise AuthError("501 5.5.4 Syntax: AUTH mechanism [initial-response]")
+    def make_acceptor(self, mechanism: str) -> Acceptor | None:
+        """Return the server's side of a mechanism; None if it is not offered."""
+        return accept_ntlm(self.policy.users or {}) if mechanism == "NTLM" else None
 
-    async def _authenticate_by_ntlm(self, initial_response: str | None = None) -> str:
-        """Authenticate by NTLM; return the user's name as in the settings."""
-        exchange = accept_ntlm(self.policy.users or {})
-        next(exchange)
-        if initial_response is None:
-            # MS-SMTPNTLM 2.2.1.2: any text, which a client must ignore.
-            token = await self._request_token("ntlm supported")
-        else:
-            token = decode_token(initial_response.encode())
+    async def _authenticate_client(self, arguments: list[str]) -> str:
+        """Authenticate the client; return the user's name as in the settings."""
+        if not 1 <= len(arguments) <= 2:
+            raise AuthError("501 5.5.4 Syntax: AUTH mechanism [initial-response]")
+        mechanism = arguments[0].upper()
+        acceptor = self.make_acceptor(mechanism)
+        if acceptor is None:
+            raise AuthError("504 5.7.4 Unrecognized authentication type")
+        challenge = next(acceptor)
+        # MS-SMTPNTLM 2.2.1.2: with an initial response, the first challenge is not sent.
+        token = decode_token(arguments[1].encode()) if arguments[1:] else await self._request_token(challenge)
         try:
             while True:
-                challenge = exchange.send(token)
-                token = await self._request_token(b64encode(challenge or b"").decode())
+                challenge = acceptor.send(token)
+                token = await self._request_token(challenge)
         except StopIteration as end:
+            self.session.mechanism = mechanism
             return str(end.value)
 
-    async def _request_token(self, challenge: str) -> bytes:
-        """Send a 334 and read the client's token."""
-        await super().push(f"334 {challenge}")
+    async def _request_token(self, challenge: bytes | str) -> bytes:
+        """Send a 334 with a challenge, or with text that is none, and read the client's token."""
+        text = challenge if isinstance(challenge, str) else b64encode(challenge).decode()
+        await super().push(f"334 {text}")
         try:
             line = await self._reader.readuntil(b"\n")
         except asyncio.LimitOverrunError as overrun:
@@ -271,41 +281,6 @@ class RelaySmtp(SMTP):
                 consumed = overrun.consumed
             else:
                 return
-
-
-class AuthError(Exception):
-    """Ends an AUTH exchange. The text is the whole reply."""
-
-
-def accept_ntlm(users: Mapping[str, str]) -> Generator[bytes | None, bytes, str]:
-    """Authenticate a client by NTLM, with the passwords in the file that `NTLM_USER_FILE` names.
-
-    A generator: it yields None and then the challenge, receives the client's tokens, and returns the user.
-
-    Args:
-        users: the users that may log in, by name in upper case.
-
-    Raises:
-        AuthError: wrong password, unknown user, or not an NTLM token.
-    """
-    import spnego
-
-    acceptor = spnego.server(protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm)
-    negotiate = yield None
-    authenticate = yield _step(acceptor, negotiate)
-    _step(acceptor, authenticate)
-    user = users.get((acceptor.client_principal or "").upper())
-    if not acceptor.complete or user is None:
-        raise AuthError("535 5.7.3 Authentication unsuccessful")
-    return user
-
-
-def _step(acceptor: ContextProxy, token: bytes) -> bytes:
-    """Pass a token to the acceptor and return its answer."""
-    try:
-        return acceptor.step(token) or b""
-    except Exception:  # noqa: BLE001  (wrong password, unknown user, or any error of the parser for a malformed token)
-        raise AuthError("535 5.7.3 Authentication unsuccessful") from None
 
 
 def decode_token(text: bytes) -> bytes:
