@@ -64,7 +64,9 @@ class Exchange:
         """Return a sentence for each argument that cannot be used."""
         choices = {"version": get_args(Version), "extended_protection": get_args(ExtendedProtectionPolicy)}
         lists = {"accepted_domains": self.accepted_domains, "mailboxes": self.mailboxes}
-        lists |= {f"senders: {user}": addresses for user, addresses in self.senders.items()}
+        # By number: a user name may contain a password by mistake.
+        senders = enumerate(self.senders.values(), start=1)
+        lists |= {f"senders: the value for user {number}": addresses for number, addresses in senders}
         return [
             *(
                 f"{name}: it must be one of {', '.join(map(str, allowed))}"

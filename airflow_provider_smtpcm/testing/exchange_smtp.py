@@ -118,13 +118,12 @@ class ExchangeSmtp(RelaySmtp):
     def greeting(self) -> str:
         return f"Microsoft ESMTP MAIL Service ready at {format_datetime(localtime())}"
 
-    async def _handle_client(self) -> None:
-        self.address = self.session.peer[0] if self.session.peer else ""
-        self._is_counted = self.connector.open_connection(self.address)
-        if self._is_counted:
-            await super()._handle_client()
-        else:
-            await self.push(self.connector.replies.too_many_connections)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.transport is None:  # else it is made again after STARTTLS
+            peer = transport.get_extra_info("peername")  # None where the client has gone already
+            self.address = peer[0] if peer else ""
+            self._is_counted = self.connector.open_connection(self.address)
+        super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._is_counted:
@@ -135,6 +134,8 @@ class ExchangeSmtp(RelaySmtp):
     async def push(self, status: str | bytes) -> None:
         """Send a reply in Exchange's words: a refusal after the tarpit interval; after a 421, close the connection."""
         text = status.decode() if isinstance(status, bytes) else status
+        if not self._is_counted:  # instead of the greeting
+            text = self.connector.replies.too_many_connections
         text = next((words for beginning, words in _WORDS.items() if text.startswith(beginning)), text)
         if text.startswith('500 Error: command "'):
             text = self.connector.replies.unrecognized_command.format(command=text.split('"')[1])

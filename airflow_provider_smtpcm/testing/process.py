@@ -273,7 +273,9 @@ class RelaySettings:
 
     def __post_init__(self) -> None:
         faults = [*self._find_network_faults(), *self._find_user_faults()]
-        if self.personality is not None:
+        if type(self.personality) not in (Exchange, type(None)):
+            faults.append("personality: it must be 'exchange', an Exchange, or None")
+        elif self.personality is not None:
             faults += [f"personality: {fault}" for fault in self.personality.find_faults()]
         faults += [
             f"refuse: the reply for recipient {number} is not a refusal; write a complete line such as "

@@ -54,10 +54,6 @@ class Relay:
         certificate_expired: bool = False,
         personality: Literal["exchange"] | Exchange | None = None,
     ) -> None:
-        if personality == "exchange":
-            personality = Exchange()
-        if personality is not None and not isinstance(personality, Exchange):
-            raise ValueError("personality: it must be 'exchange', an Exchange, or None")
         if certificate_names is None:
             certificate_names = tuple(dict.fromkeys(("localhost", "127.0.0.1", host)))
         self._settings = RelaySettings(
@@ -70,7 +66,7 @@ class Relay:
             smtputf8=smtputf8,
             certificate_names=tuple(certificate_names),
             certificate_expired=certificate_expired,
-            personality=personality,
+            personality=Exchange() if personality == "exchange" else personality,
         )
         self._server: ServerProcess | None = None
 
