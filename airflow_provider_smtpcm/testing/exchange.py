@@ -6,6 +6,7 @@ the versions of Exchange do, the reply says whose it is.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict, deque
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -24,10 +25,10 @@ class Exchange:
     Without arguments, it is a connector as it is installed, without a message rate limit.
 
     Args:
-        version: 2019 for Exchange 2013 to 2019 and Subscription Edition; 2010 for the words of Exchange 2007 and 2010.
-        message_rate_limit: the number of messages accepted from a user, or from an address that has not signed in,
-            within `rate_interval` (*MessageRateLimit*; 5 on the connector *Client Frontend*). The next `MAIL` is
-            answered by `421 4.4.2`, and the connection is closed. None: no limit.
+        version: 2019 for Exchange 2016 and newer; 2010 for the words of older ones.
+        message_rate_limit: the number of messages that a user, or an address that has not signed in, may begin within
+            `rate_interval` (*MessageRateLimit*; 5 on the connector *Client Frontend*). The next `MAIL` is answered by
+            `421 4.4.2`, and the connection is closed. None: no limit.
         rate_interval: in seconds. Exchange counts per minute; a shorter interval makes tests shorter.
         connection_limit: the number of simultaneous connections from an address (*MaxInboundConnectionPerSource*). The
             next is greeted with `421 4.3.2`. None: no limit.
@@ -80,6 +81,7 @@ class Exchange:
             ),
             *(f"{name}: it is negative" for name in ("back_pressure", "tarpit") if getattr(self, name) < 0),
             *(["rate_interval: it must be positive"] if self.rate_interval <= 0 else []),
+            *(["keytab: it cannot be read"] if self.keytab and not os.access(self.keytab, os.R_OK) else []),
             *(f"{name}: it is one string; pass a list" for name, values in lists.items() if isinstance(values, str)),
         ]
 
@@ -111,18 +113,19 @@ REPLIES = {
         # before and after STARTTLS). XSHADOWREQUEST and XPROXY are for other servers of the organization: no published
         # conversation with a client has them.
         extensions=("XRDST",),
-        # kb.itsystemlab.com; github.com/renevanosnabrugge/SendEmail-BuildTask/issues/49. Newer builds of Exchange
-        # Online shorten it to "Client not authenticated to send mail".
+        # github.com/renevanosnabrugge/SendEmail-BuildTask/issues/49. Exchange Online says "Client not authenticated to
+        # send mail" by now: github.com/MicrosoftDocs/OfficeDocs-Exchange/pull/2707.
         not_authenticated="530 5.7.57 SMTP; Client was not authenticated to send anonymous mail during MAIL FROM",
-        # kb.itsystemlab.com/help/microsoft/exchange (Exchange 2016), in reply to RCPT.
+        # kb.itsystemlab.com/help/microsoft/exchange, "Exchange Server error 550 5.7.54".
         cannot_relay="550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain",
         # github.com/dgtlmoon/changedetection.io/issues/3282. At the end of the message, since the front end hands it
-        # on only there: github.com/WWBN/AVideo/issues/1017.
+        # on: github.com/WWBN/AVideo/issues/1017, geekswithblogs.net, "Authenticated SMTP relaying in Exchange 2013".
         cannot_send_as="550 5.7.60 SMTP; Client does not have permissions to send as this sender",
-        # stellarinfo.com/blog/fix-email-delivery-ndr-issues-error-550-exchange-server. That one unknown recipient has
-        # the whole message rejected: learn.microsoft.com, "Recipient filtering procedures on Edge Transport servers".
+        # anavem.com/tutorials/how-to-fix-550-5110-resolveradrrecipientnotfound-error-in-exchange-server. That one
+        # unknown recipient has the whole message rejected, and who has signed in is not filtered:
+        # learn.microsoft.com, "Recipient filtering procedures on Edge Transport servers".
         unknown_recipient="550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup",
-        # learn.microsoft.com/answers/questions/407670.
+        # learn.microsoft.com/answers/questions/407670; exchangeitup.blogspot.com/2017/08, also for the default of 20.
         too_many_connections=(
             "421 4.3.2 The maximum number of concurrent server connections has exceeded a per-source limit, "
             "closing transmission channel"

@@ -139,6 +139,7 @@ class ExchangeSmtp(RelaySmtp):
         text = next((words for beginning, words in _WORDS.items() if text.startswith(beginning)), text)
         if text.startswith('500 Error: command "'):
             text = self.connector.replies.unrecognized_command.format(command=text.split('"')[1])
+        # "Authenticated connections are never delayed": itgeeknotes.blogspot.com/2017/03.
         if text.startswith("5") and not self.session.authenticated:
             await asyncio.sleep(self.connector.settings.tarpit)
         await super().push(text)

@@ -47,6 +47,7 @@ def test_a_relay_listens_on_the_loopback_interface_only(host: str) -> None:
         ({"personality": Exchange(message_rate_limit=0)}, "message_rate_limit: no mail could be sent"),
         ({"personality": Exchange(connection_limit=0)}, "connection_limit: no mail could be sent"),
         ({"personality": Exchange(rate_interval=0)}, "rate_interval: it must be positive"),
+        ({"personality": Exchange(keytab="/no/such.keytab")}, "keytab: it cannot be read"),
         ({"personality": Exchange(tarpit=-1)}, "tarpit: it is negative"),
         ({"personality": Exchange(back_pressure=-1)}, "back_pressure: it is negative"),
         ({"personality": Exchange(accepted_domains="corp.example")}, "accepted_domains: it is one string"),

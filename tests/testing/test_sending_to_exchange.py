@@ -173,7 +173,7 @@ def test_binary_attachments_arrive_in_chunks(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize(
-    "rate_limit", [pytest.param(None, marks=pytest.mark.slow), 1500], ids=["found out", "rate_limit"]
+    "rate_limit", [pytest.param(None, marks=pytest.mark.slow), 1200], ids=["found out", "rate_limit"]
 )
 def test_a_merge_under_the_limits_loses_nothing_and_doubles_nothing(
     rate_limit: int | None, connect: Connect, caplog: pytest.LogCaptureFixture
