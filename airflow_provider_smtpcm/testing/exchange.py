@@ -204,10 +204,13 @@ class Connector:
         if self._refusals_left:
             self._refusals_left -= 1
             return BACK_PRESSURE
+        limit = self.settings.message_rate_limit
+        if limit is None:
+            return None
         accepted = self._accepted[source]
         while accepted and accepted[0] <= now - self.settings.rate_interval:
             accepted.popleft()
-        if self.settings.message_rate_limit is not None and len(accepted) >= self.settings.message_rate_limit:
+        if len(accepted) >= limit:
             return TOO_MANY_MESSAGES
         accepted.append(now)
         return None
