@@ -54,6 +54,7 @@ class Command:
 # --- Types of arguments. Each function parses a text; its error does not repeat the text.
 
 _SSL_MODES = ("starttls", "none", "implicit")
+_EXTENDED_PROTECTION = ("none", "allow", "require")
 _NOT_ON_COMMAND_LINE = (
     "a connection on the command line shows its password to everyone in the process list; "
     "give it on standard input with '--uri -', or in an environment variable with '--uri-env NAME'"
@@ -71,6 +72,27 @@ def parse_ssl_mode(text: str) -> str:
     """Check that a text is one of the relay's SSL modes."""
     if text not in _SSL_MODES:
         raise argparse.ArgumentTypeError(f"choose one of {', '.join(_SSL_MODES)}")
+    return text
+
+
+def parse_personality(text: str) -> str:
+    """Check that a text is one of the relay's personalities."""
+    if text != "exchange":
+        raise argparse.ArgumentTypeError("choose exchange")
+    return text
+
+
+def parse_message_rate(text: str) -> int:
+    """Parse a number of messages per minute."""
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError("give a number of messages per minute, from 1")
+    return int(text)
+
+
+def parse_extended_protection(text: str) -> str:
+    """Check that a text is one of the policies of Extended Protection."""
+    if text not in _EXTENDED_PROTECTION:
+        raise argparse.ArgumentTypeError(f"choose one of {', '.join(_EXTENDED_PROTECTION)}")
     return text
 
 
@@ -120,14 +142,24 @@ def run_relay(arguments: argparse.Namespace) -> int:
     """Run `relay`."""
     if arguments.password_env is not None and arguments.user is None:
         raise UsageError("--password-env needs a user. Give one with --user.")
+    if arguments.like is None and (arguments.message_rate_limit, arguments.extended_protection) != (None, None):
+        raise UsageError("--message-rate-limit and --extended-protection are of an Exchange. Add --like exchange.")
+    from airflow_provider_smtpcm.testing import Exchange
     from airflow_provider_smtpcm.testing.command import run_relay
 
+    personality = None
+    if arguments.like is not None:
+        personality = Exchange(
+            message_rate_limit=arguments.message_rate_limit,
+            extended_protection=arguments.extended_protection or "none",
+        )
     return run_relay(
         port=arguments.port,
         ssl_mode=arguments.ssl_mode,
         user=arguments.user,
         password_env=arguments.password_env,
         save=arguments.save,
+        personality=personality,
     )
 
 
@@ -164,6 +196,30 @@ RELAY = Command(
         Argument(
             ("--save",),
             {"type": Path, "metavar": "FOLDER", "help": "write each mail to this folder as an .eml file"},
+        ),
+        Argument(
+            ("--like",),
+            {
+                "type": parse_personality,
+                "metavar": "{exchange}",
+                "help": "behave as an on-premises Exchange does: its replies, its limits, its delays",
+            },
+        ),
+        Argument(
+            ("--message-rate-limit",),
+            {
+                "type": parse_message_rate,
+                "metavar": "N",
+                "help": "of the Exchange: messages per minute from a user (default: no limit)",
+            },
+        ),
+        Argument(
+            ("--extended-protection",),
+            {
+                "type": parse_extended_protection,
+                "metavar": f"{{{','.join(_EXTENDED_PROTECTION)}}}",
+                "help": "of the Exchange: what it does about channel bindings (default: none)",
+            },
         ),
     ),
     run=run_relay,

@@ -9,6 +9,7 @@ r"""`Relay`: an embedded SMTP server for demos and for tests of your own DAGs. N
 
 from __future__ import annotations
 
+from airflow_provider_smtpcm.testing.exchange import Exchange
 from airflow_provider_smtpcm.testing.relay import ReceivedMail, Relay, RelayError
 
-__all__ = ["ReceivedMail", "Relay", "RelayError"]
+__all__ = ["Exchange", "ReceivedMail", "Relay", "RelayError"]

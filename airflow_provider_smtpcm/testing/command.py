@@ -18,6 +18,7 @@ from airflow_provider_smtpcm.testing.relay import Relay, RelayError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_provider_smtpcm.testing.exchange import Exchange
     from airflow_provider_smtpcm.testing.relay import ReceivedMail, SslMode
 
 #: Seconds between two checks for Ctrl-C.
@@ -26,7 +27,15 @@ POLL_INTERVAL = 0.2
 PLACEHOLDER = "smtpcm-password-from-the-environment"
 
 
-def run_relay(*, port: int, ssl_mode: SslMode, user: str | None, password_env: str | None, save: Path | None) -> int:
+def run_relay(
+    *,
+    port: int,
+    ssl_mode: SslMode,
+    user: str | None,
+    password_env: str | None,
+    save: Path | None,
+    personality: Exchange | None = None,
+) -> int:
     """Run a relay until SIGINT or SIGTERM.
 
     Args:
@@ -35,6 +44,7 @@ def run_relay(*, port: int, ssl_mode: SslMode, user: str | None, password_env: s
         user: the only user that may sign in; None: an anonymous relay.
         password_env: the environment variable with the user's password; None: a random password.
         save: the folder in which each mail is saved as an `.eml` file; None: mails are not saved.
+        personality: as in `Relay`.
 
     Returns:
         The exit status: 0 after a signal, 1 if the relay failed.
@@ -44,7 +54,7 @@ def run_relay(*, port: int, ssl_mode: SslMode, user: str | None, password_env: s
             users = None if user is None else {user: find_password(password_env)}
             if save is not None:
                 save.mkdir(parents=True, exist_ok=True)
-            with Relay(port=port, ssl_mode=ssl_mode, users=users) as relay:
+            with Relay(port=port, ssl_mode=ssl_mode, users=users, personality=personality) as relay:
                 print_text(format_introduction(relay, user, password_env))
                 while not stop.is_set():
                     report_mails(take_mails(relay), save)

@@ -20,13 +20,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
+from airflow_provider_smtpcm.testing.exchange import Exchange
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from email.message import EmailMessage
     from types import TracebackType
 
-#: In octets; close to the default limit of an Exchange receive connector.
-DEFAULT_SIZE_LIMIT = 32 * 1024 * 1024
+#: In octets; the default *MaxMessageSize* of an Exchange receive connector.
+DEFAULT_SIZE_LIMIT = 36 * 1024 * 1024
 # In seconds.
 START_TIMEOUT = 60.0
 PING_TIMEOUT = 30.0
@@ -53,8 +55,9 @@ class ReceivedMail:
         mail_from: the sender of the envelope; empty for the null sender `<>`.
         recipients: the accepted recipients of the envelope, including Bcc, in the order of their commands.
         content: the message as bytes, exactly as received, without the dots that SMTP adds (RFC 5321 4.5.2).
-        authenticated_as: the user as in the relay's `users`, such as `CORP\alice`; None without authentication.
-        mechanism: `NTLM`, or None without authentication.
+        authenticated_as: the user as in the relay's `users`, such as `CORP\alice`, or the principal, such as
+            `alice@CORP.EXAMPLE`; None without authentication.
+        mechanism: `NTLM`, `GSSAPI`, or None without authentication.
         tls_version: such as `TLSv1.3`; None without TLS.
         helo_name: the argument of EHLO or HELO.
     """
@@ -91,6 +94,8 @@ class Relay:
         certificate_names: the host names and addresses in the server's certificate; default: `localhost`, `127.0.0.1`
             and the host.
         certificate_expired: whether the certificate expired yesterday.
+        personality: `"exchange"`, or an `Exchange` with settings, behaves as an on-premises Exchange does: its
+            replies, its limits, its delays.
 
     Raises:
         ValueError: lists every fault of the arguments.
@@ -108,6 +113,7 @@ class Relay:
         smtputf8: bool = False,
         certificate_names: tuple[str, ...] | None = None,
         certificate_expired: bool = False,
+        personality: Literal["exchange"] | Exchange | None = None,
     ) -> None:
         if certificate_names is None:
             certificate_names = tuple(dict.fromkeys(("localhost", "127.0.0.1", host)))
@@ -121,6 +127,7 @@ class Relay:
             smtputf8=smtputf8,
             certificate_names=tuple(certificate_names),
             certificate_expired=certificate_expired,
+            personality=Exchange() if personality == "exchange" else personality,
         )
         self._server: ServerProcess | None = None
 
@@ -137,7 +144,10 @@ class Relay:
         """
         if self._server is not None and not self._server.stopped:
             raise RelayError(f"{self!r} is already running. Call stop() first.")
-        require_extra(tls=self._settings.ssl_mode != "none")
+        personality = self._settings.personality
+        require_extra(
+            tls=self._settings.ssl_mode != "none", kerberos=personality is not None and personality.keytab is not None
+        )
         self._server = ServerProcess(self._settings)
         return self
 
@@ -187,7 +197,7 @@ class Relay:
         if password is None:
             password = users.get(login)
         settings: dict[str, object] = {
-            "auth_mode": "anonymous" if self._settings.users is None else "windows",
+            "auth_mode": "windows" if self._settings.requires_authentication else "anonymous",
             "ssl_mode": self._settings.ssl_mode,
             "ca_certificate": self.ca_certificate or None,
         }
@@ -390,20 +400,22 @@ class ServerProcess:
                 self.messages.append(ReceivedMail(content=content, recipients=recipients, **event))
 
 
-def require_extra(*, tls: bool) -> None:
+def require_extra(*, tls: bool, kerberos: bool = False) -> None:
     """Check that the packages that the server needs are installed.
 
     Args:
         tls: whether the server offers TLS.
+        kerberos: whether the server offers GSSAPI.
 
     Raises:
         ModuleNotFoundError: a package is missing; the message says how to install it.
     """
-    missing = [name for name in ("aiosmtpd", *(["trustme"] * tls)) if find_spec(name) is None]
+    missing = [name for name in ("aiosmtpd", *["trustme"] * tls, *["gssapi"] * kerberos) if find_spec(name) is None]
     if missing:
+        extras = "testing,kerberos" if "gssapi" in missing else "testing"
         raise ModuleNotFoundError(
             f"The embedded relay needs {' and '.join(missing)}. "
-            "Install it with: pip install 'airflow-provider-smtpcm[testing]'",
+            f"Install it with: pip install 'airflow-provider-smtpcm[{extras}]'",
             name=missing[0],
         )
 
@@ -434,9 +446,19 @@ class RelaySettings:
     smtputf8: bool
     certificate_names: tuple[str, ...]
     certificate_expired: bool
+    personality: Exchange | None = None
+
+    @property
+    def requires_authentication(self) -> bool:
+        """Whether a client has to sign in."""
+        return self.users is not None or (self.personality is not None and self.personality.keytab is not None)
 
     def __post_init__(self) -> None:
         faults = [*self._find_network_faults(), *self._find_user_faults()]
+        if type(self.personality) not in (Exchange, type(None)):
+            faults.append("personality: it must be 'exchange', an Exchange, or None")
+        elif self.personality is not None:
+            faults += [f"personality: {fault}" for fault in self.personality.find_faults()]
         faults += [
             f"refuse: the reply for recipient {number} is not a refusal; write a complete line such as "
             "'550 5.1.1 No such user'"
@@ -485,13 +507,15 @@ class RelaySettings:
 
     def to_json(self) -> str:
         """Return the settings as one line of ASCII."""
-        return json.dumps(asdict(self) | {"users": self.users and dict(self.users), "refuse": dict(self.refuse)})
+        values = asdict(self) | {"users": self.users and dict(self.users), "refuse": dict(self.refuse)}
+        return json.dumps(values | {"personality": self.personality and self.personality.to_dict()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Make settings from the result of `to_json`."""
         values = json.loads(text)
-        return cls(**values | {"certificate_names": tuple(values["certificate_names"])})
+        personality = values["personality"] and Exchange(**values["personality"])
+        return cls(**values | {"certificate_names": tuple(values["certificate_names"]), "personality": personality})
 
 
 def is_loopback(host: str) -> bool:

@@ -251,7 +251,7 @@ def test_a_connection_that_works_is_reported_from_the_settings_to_noop(check_it:
     assert "new: AUTH NTLM; gone: STARTTLS; otherwise the same" in found.details["EHLO after TLS"]
     assert found.details["channel binding"] == "tls-server-end-point"
     assert found.details["identity"] == r"CORP\alice"
-    assert found.details["size limit"] == "33,554,432 octets a message"
+    assert found.details["size limit"] == "37,748,736 octets a message"
     assert found.text.endswith("The connection works.")
 
 

@@ -86,6 +86,10 @@ def running(*arguments: str, **environment: str) -> Iterator[Running]:
         (["relay", "--port", "70000"], "not a port"),
         (["relay", "--port", "smtp"], "not a port"),
         (["relay", "--ssl-mode", "tls"], "choose one of starttls, none, implicit"),
+        (["relay", "--like", "postfix"], "choose exchange"),
+        (["relay", "--like", "exchange", "--message-rate-limit", "0"], "messages per minute, from 1"),
+        (["relay", "--like", "exchange", "--extended-protection", "on"], "choose one of none, allow, require"),
+        (["relay", "--message-rate-limit", "5"], "Add --like exchange"),
         (["check", "smtpcm_default", "--password", "hush"], "2 unknown arguments"),
         (["relay", "--password-env", "PASSWORD"], "Give one with --user"),
         (["relay", "--user", "alice", "--password-env", "my secret!"], "not the password itself"),
@@ -152,6 +156,17 @@ def test_the_relay_runs_until_a_signal_stops_it(number: signal.Signals) -> None:
         assert relay.end(number) == ""
         assert relay.process.returncode == 0
         assert relay.output.endswith("Stopped.\n")
+
+
+def test_the_relay_behaves_as_an_exchange_where_it_is_told_to() -> None:
+    """Its greeting and its limit, and the connection is added as for every relay."""
+    with running("relay", "--like", "exchange", "--ssl-mode", "none", "--message-rate-limit", "1") as relay:
+        connection = json.loads(shlex.split(relay.add_command)[-1])
+        with smtplib.SMTP(connection["host"], connection["port"], timeout=60) as client:
+            client.sendmail("alice@corp.example", ["bob@corp.example"], b"Subject: x\r\n\r\nHello\r\n")
+            assert "xrdst" in client.esmtp_features
+            assert client.docmd("MAIL", "FROM:<alice@corp.example>")[0] == 421
+        assert relay.end(signal.SIGINT) == ""
 
 
 def test_a_mail_is_printed_when_it_arrives_and_saved(tmp_path: Path) -> None:

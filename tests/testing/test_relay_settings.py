@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.testing import Relay
+from airflow_provider_smtpcm.testing import Exchange, Relay
 from airflow_provider_smtpcm.testing.relay import RelaySettings
 from tests.testing.clients import PASSWORD, USER, USERS
 
@@ -38,6 +38,21 @@ def test_a_relay_listens_on_the_loopback_interface_only(host: str) -> None:
         ({"refuse": {"b@corp.example": "no"}}, "the reply for recipient 1 is not a refusal"),
         ({"refuse": {"b@corp.example": "250 2.0.0 OK"}}, "is not a refusal"),
         ({"refuse": {"b@corp.example": "550 5.1.1 No\r\n250 Yes"}}, "is not a refusal"),
+        ({"personality": "postfix"}, "it must be 'exchange', an Exchange, or None"),
+        ({"personality": Exchange(version=2003)}, "version: it must be one of 2010, 2019"),  # type: ignore[arg-type]
+        (
+            {"personality": Exchange(extended_protection="off")},  # type: ignore[arg-type]
+            "extended_protection: it must be one of none, allow, require",
+        ),
+        ({"personality": Exchange(message_rate_limit=0)}, "message_rate_limit: no mail could be sent"),
+        ({"personality": Exchange(connection_limit=0)}, "connection_limit: no mail could be sent"),
+        ({"personality": Exchange(rate_interval=0)}, "rate_interval: it must be positive"),
+        ({"personality": Exchange(keytab="/no/such.keytab")}, "keytab: it cannot be read"),
+        ({"personality": Exchange(tarpit=-1)}, "tarpit: it is negative"),
+        ({"personality": Exchange(back_pressure=-1)}, "back_pressure: it is negative"),
+        ({"personality": Exchange(accepted_domains="corp.example")}, "accepted_domains: it is one string"),
+        ({"personality": Exchange(mailboxes="dba@corp.example")}, "mailboxes: it is one string"),
+        ({"personality": Exchange(senders={"x": "dba@corp.example"})}, "the value for user 1: it is one string"),
     ],
 )
 def test_each_fault_is_named(settings: dict[str, Any], fault: str) -> None:
@@ -60,6 +75,15 @@ def test_settings_survive_the_way_into_the_process() -> None:
     """As one line of JSON."""
     values = {"ssl_mode": "none", "users": {r"ДОМЕН\Jürgen": "пароль"}, "host": "127.0.0.2", "port": 1, "size_limit": 2}
     values |= {"refuse": {"a": "550 No"}, "smtputf8": True, "certificate_names": ("x",), "certificate_expired": True}
+    values["personality"] = Exchange(
+        message_rate_limit=5, mailboxes=("dba@corp.example",), senders={r"ДОМЕН\Jürgen": {"etl@corp.example"}}
+    )
+    settings = RelaySettings(**values)  # type: ignore[arg-type]
+    again = RelaySettings.from_json(settings.to_json())
+    assert again.personality is not None
+    assert again.personality.mailboxes == ["dba@corp.example"]
+    assert again.personality.senders == {r"ДОМЕН\Jürgen": ["etl@corp.example"]}
+    values["personality"] = Exchange(message_rate_limit=5)
     settings = RelaySettings(**values)  # type: ignore[arg-type]
     assert RelaySettings.from_json(settings.to_json()) == settings
     assert len(settings.to_json().splitlines()) == 1
