@@ -77,7 +77,7 @@ FINDING_MEANINGS = {
     "project-parameter": "A project parameter became an Airflow Variable, with the project's value as its default.",
     "project-configuration": "A project configuration sets another value; check which configuration is deployed.",
     "system-variable": "A system variable has a counterpart in Airflow; the finding explains the difference.",
-    "path-mapped-in-each-run": "A query or an expression sets a path; the DAG maps it when it has the value.",
+    "path-mapped-in-each-run": "A query, a loop or an expression sets a path; the DAG maps it when it has the value.",
     "unmapped-path": "A path that does not exist on a worker: a Windows path without --map-path, or a relative one.",
     "variable-set-at-run-time": "Tasks set the variable in each run; the DAG reads it from them.",
     "variable-became-param": "A variable became a param of the DAG, with its design-time value.",

@@ -155,15 +155,11 @@ class SqlTaskConverter:
         file = self._task.statement_file
         if file is None:
             raise NotTranslatable("The file with its statement is not known.")
-        if (expression := file.expressions.get("ConnectionString")) is None:
-            path = quote_string(self._translator.map_path(file.connection_string))
-        else:
-            text = self._translator.translate(expression, is_path=True).text
-            if not text.startswith("{{ ") or text.count("{{") != 1:
-                raise NotTranslatable("The path of the file with its statement comes from an expression.")
-            path = text[3:-3]
+        expression = file.expressions.get("ConnectionString")
+        if expression is not None:
+            return self._translator.read_file(self._translator.translate(expression, is_path=True).text)
         self._context.macros.add("read_message_file")
-        return f"{{{{ read_message_file({path}) }}}}"
+        return f"{{{{ read_message_file({quote_string(self._translator.map_path(file.connection_string))}) }}}}"
 
     def _convert_parameter(self, name: str) -> FunctionCall:
         """Return the value of a parameter with the type of its variable."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,6 +125,21 @@ def test_a_statement_in_a_file_is_read_on_the_worker() -> None:
     module = converted(task, options=ConversionOptions(path_map=((r"\\srv\sql", "/srv/sql"),)))
     assert "{{ read_message_file('/srv/sql/count.sql') }}" in operator(module)
     assert '"read_message_file": read_message_file,' in module.source
+
+
+def test_a_statement_is_read_from_a_file_that_a_task_names() -> None:
+    """The path is mapped in each run."""
+    file = FileConnection(
+        name="Script", id="{script}", connection_string="", expressions={"ConnectionString": "@[User::Sql]"}
+    )
+    find = replace(sql_task(), name="Find", id="{find}", path=("Package", "Find"), result_set=ResultSetType.SINGLE_ROW)
+    find = replace(find, results=(SqlResult(name="0", variable="User::Sql"),))
+    task = sql_task("Script", source_type=SqlSourceType.FILE_CONNECTION, statement_file=file)
+    sending = mail()
+    constraints = [constraint(find, task), constraint(task, sending)]
+    module = written(find, task, sending, variables=VARIABLES, constraints=constraints)
+    assert "PlaceholderOperator" not in module.source
+    assert "{% endset %}{{ read_message_file(path) }}" in re.sub(r'"\s+"', "", module.source)
 
 
 def test_a_time_limit_stays_one() -> None:
