@@ -385,7 +385,7 @@ class SymbolTable:
         return open_scope((*project_parameters, *self.package.parameters, *self.package.root.variables))
 
     def lookup(self, name: str, scope: Scope) -> Symbol | None:
-        """Return the symbol for a name in an expression; without a namespace a user variable comes first."""
+        """Return the symbol for a name; `inline` and templates reject one that is ambiguous without its namespace."""
         return self._shadowed.get(name) or resolve_name(name, scope)
 
     def mark_secret(self, names: Iterable[str], scope: Scope) -> None:
@@ -441,6 +441,7 @@ class SymbolTable:
             if node.name in {"System::TaskName", "TaskName"} and task_name is not None:
                 return node if self.lookup(node.name, scope) else _text_literal(task_name)
             symbol = self.lookup(node.name, scope)
+            _reject_ambiguous(node.name, symbol, scope)
             if not isinstance(symbol, Variable) or symbol.expression is None or is_secret(symbol):
                 return node
             self._inlined_count += 1
@@ -494,6 +495,7 @@ class SymbolTable:
 
         def resolve(name: str) -> JinjaName:
             symbol = self.lookup(name, scope)
+            _reject_ambiguous(name, symbol, scope, in_event_handler=template_context is TemplateContext.CALLBACK)
             if isinstance(symbol, Variable):
                 default = self.params.default_of(symbol)
                 live = self.live.jinja_name(symbol, reader, TYPES.get(symbol.data_type), default)
@@ -516,6 +518,20 @@ class SymbolTable:
             )
 
         return resolve
+
+
+def _reject_ambiguous(name: str, symbol: Symbol | None, scope: Scope, *, in_event_handler: bool = False) -> None:
+    """Raise ExpressionError for a name without a namespace that variables of several namespaces have."""
+    if "::" in name or symbol is None:
+        return
+    known = [each.qualified_name for each in scope.values() if isinstance(each, Variable) and each.name == name]
+    if is_system_variable(name, in_event_handler=in_event_handler):
+        known.append(f"System::{name}")
+    if len(known) > 1:
+        raise ExpressionError(
+            f"{name} is ambiguous, since there are {' and '.join(known)}; SSIS fails here, too.",
+            remedy="Write the name with its namespace.",
+        )
 
 
 def _is_visible(declared_at: tuple[str, ...], path: tuple[str, ...]) -> bool:

@@ -70,6 +70,36 @@ def test_a_name_without_a_namespace_is_found_in_any_namespace() -> None:
     assert {each.severity for each in module.findings} == {Severity.NOTE}
 
 
+@pytest.mark.parametrize(
+    ("name", "namespaces", "is_ambiguous"),
+    [
+        ("PackageName", ("User",), True),
+        ("TaskName", ("User",), True),
+        ("Text", ("User", "Custom"), True),
+        ("Text", ("User",), False),
+        ("ErrorCode", ("User",), False),
+    ],
+)
+@pytest.mark.parametrize("expression", [None, '"x"'])
+def test_a_name_in_several_namespaces_is_ambiguous(
+    name: str, namespaces: tuple[str, ...], expression: str | None, *, is_ambiguous: bool
+) -> None:
+    """SSIS does not choose between them, and fails."""
+    variables = [replace(variable(name, "x", expression=expression), namespace=each) for each in namespaces]
+    module = written(mail(expressions={"Subject": f"@[{name}]"}), variables=variables)
+    assert ("expression-to-complete" in codes(module.findings)) is is_ambiguous
+    module = written(mail(expressions={"Subject": f"@[User::{name}]"}), variables=variables)
+    assert "expression-to-complete" not in codes(module.findings)
+
+
+def test_a_variable_of_an_event_makes_a_name_ambiguous_in_its_handlers() -> None:
+    """There the System variable exists."""
+    alert = mail(expressions={"Subject": "@[ErrorDescription]"})
+    module = written(mail(), handlers=[handler("OnError", alert)], variables=[variable("ErrorDescription", "x")])
+    (found,) = [one for one in module.findings if one.code == "expression-to-complete"]
+    assert "User::ErrorDescription and System::ErrorDescription" in found.text
+
+
 def test_a_mail_reads_a_variable_from_the_task_that_sets_it() -> None:
     """The design-time value is the developer's leftover: only what counts if that task has not run."""
     load, mailing = script("Load", "Rows"), count_mail()
