@@ -191,6 +191,27 @@ def test_an_output_parameter_of_sql_server_comes_back_as_a_row() -> None:
     assert "outputs=[" in call
 
 
+@pytest.mark.parametrize(
+    ("number", "type_"), [(131, "DT_NUMERIC"), (14, "DT_NUMERIC"), (139, "DT_NUMERIC"), (6, "DT_CY"), (3, "DT_I4")]
+)
+def test_a_text_is_bound_as_the_number_that_the_parameter_is(number: int, type_: str) -> None:
+    """SSIS converts it; a database other than SQL Server may not compare a text with a number."""
+    bound = (SqlParameter(name="0", variable="User::Day", data_type=number),)
+    call = operator(converted(sql_task("SELECT COUNT(*) FROM t WHERE amount > ?", parameters=bound)))
+    assert f'data_type="{type_}"' in call
+    text = (SqlParameter(name="0", variable="User::Day", data_type=129),)
+    assert "data_type" not in operator(converted(sql_task("SELECT COUNT(*) FROM t WHERE a > ?", parameters=text)))
+
+
+@pytest.mark.parametrize("number", [131, 14, 139])
+def test_an_output_parameter_with_decimals_has_the_digits_of_the_database(number: int) -> None:
+    """A variable of the batch has ten after the point."""
+    bound = (SqlParameter(name="0", variable="User::Rows", direction="Output", data_type=number),)
+    call = operator(converted(sql_task("EXEC dbo.Sum ? OUTPUT", parameters=bound)))
+    assert "DECLARE @out_1 decimal(38, 10);" in call
+    assert 'padded=[\n                "User::Rows",' in call
+
+
 # --- The statement alone: markers, names, output parameters, procedures and GO
 
 OLE_DB, ADO_NET, ODBC = DatabaseKind.OLE_DB, DatabaseKind.ADO_NET, DatabaseKind.ODBC
