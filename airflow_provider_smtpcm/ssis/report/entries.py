@@ -99,6 +99,7 @@ FINDING_MEANINGS = {
     "loop-became-merge": "A loop that only sends a mail is a mail merge: one mail for each row, file or value.",
     "loop-runs-once": "What a loop repeats is not known before a run; its tasks run once in the DAG.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
+    "set-by-child-package": "A child package sets a variable of its parent package; the DAGs share no variables.",
     "set-by-several-tasks": "Tasks that may run at the same time set a variable; the DAG reads it from one of them.",
     "script-became-expression": "A script does nothing but set variables; the DAG computes the same values.",
     "set-in-event-handler": "A task in an event handler sets a variable of the mail; the DAG does not run that task.",

@@ -114,6 +114,23 @@ class VariableSetters:
         found = (resolve_name(name, place.scope) for name in _find_outputs(executable))
         return tuple(dict.fromkeys(variable for variable in found if variable is not None))
 
+    def find_undeclared(self) -> list[tuple[Executable, str]]:
+        """Return what sets a variable that the package does not declare, with its name: one of a parent package."""
+        return [
+            (place.executable, name if "::" in name else f"User::{name}")
+            for place in self._places.values()
+            if not place.executable.disabled
+            for name in _find_outputs(place.executable)
+            if resolve_name(name, place.scope) is None and not name.startswith(("System::", "$"))
+        ]
+
+    def find_read(self, executable: Executable) -> frozenset[str]:
+        """Return the names of the variables that are visible to an executable and that something reads."""
+        place = self._places.get(executable.id)
+        return frozenset(
+            name for name, variable in (place.scope.items() if place is not None else ()) if self.reads(variable)
+        )
+
     def resolve(self, name: str, executable: Executable) -> Variable | None:
         """Return the variable that a name means in an executable."""
         place = self._places.get(executable.id)
