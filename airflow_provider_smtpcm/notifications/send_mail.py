@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseNotifier
+from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_not_negative
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
@@ -250,7 +251,7 @@ class SendMailNotifier(BaseNotifier):
 
         alert_context: Any = {**context, "alert": event}
         try:
-            environment = self.get_template_env(dag=context.get("dag"))
+            environment = self.get_template_env(dag=_find_authored_dag(context.get("dag")))
         except Exception:
             log.exception(
                 "The DAG's Jinja environment cannot be created: the alert is rendered without the DAG's macros and "
@@ -335,6 +336,23 @@ class SendMailNotifier(BaseNotifier):
         request = SendRequest(0, mail.with_identity(message_id=message_id))
         request.render()
         return request
+
+
+def _find_authored_dag(dag: Any) -> Any:
+    """Return the DAG with its macros and filters; None if there is none.
+
+    The callbacks of a DAG that `dag.test()` runs get the scheduler's serialized DAG, which has neither: the DAG itself
+    is the one whose `test` called them. The DAG processor passes the DAG of the file.
+    """
+    if dag is None or hasattr(dag, "get_template_env"):
+        return dag
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, DAG) and caller.dag_id == dag.dag_id:
+            return caller
+        frame = frame.f_back
+    return None
 
 
 def _get_permanent_refusal(delivery: Delivery) -> MailError | None:

@@ -21,11 +21,13 @@ from airflow_provider_smtpcm.ssis.model import (
     Container,
     ContainerKind,
     Finding,
+    OtherTask,
     Package,
     Project,
     Severity,
     SmtpConnection,
     describe_internal_error,
+    describe_kind,
 )
 from airflow_provider_smtpcm.ssis.output_folder import NEW_SUFFIX, OutputFolder, WriteResult
 from airflow_provider_smtpcm.ssis.questions import (
@@ -59,6 +61,7 @@ from airflow_provider_smtpcm.ssis.writing.connections import (
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, MailRecord
 from airflow_provider_smtpcm.ssis.writing.dag_module import DagIds, write_package
 from airflow_provider_smtpcm.ssis.writing.database_connections import DatabaseSettings
+from airflow_provider_smtpcm.ssis.writing.live_variables import VariableSetters
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 
 CONNECTIONS = "connections.json"
@@ -66,6 +69,11 @@ CONNECTIONS = "connections.json"
 _CODES_WITHOUT_MAIL = {"other-mail-task"}
 # Findings with these codes are not reported for a connection: the reports list its sources instead.
 _UNREPORTED_CODES = {"connection-manager-became", "database-connection-became"}
+
+
+def _child_key(name: str) -> str:
+    """Return the name by which an Execute Package task is matched with a package: without folder and suffix."""
+    return name.replace("\\", "/").rpartition("/")[2].lower().removesuffix(".dtsx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +110,10 @@ class PackageConverter:
         self._has_packages = False
         # The settings of the SMTP connection managers, by GUID, for tasks that refer to one in another package.
         self._managers: dict[str, tuple[str, str]] = {}
+        # The packages that set variables of their parents: by name, the path and the tasks with the variables.
+        self._children: defaultdict[str, list[tuple[str, tuple[tuple[str, str], ...]]]] = defaultdict(list)
+        # The Execute Package tasks: the path of the package, the name, the child, and the variables that are read.
+        self._parents: list[tuple[str, str, str, frozenset[str]]] = []
 
     @property
     def placeholders_pass(self) -> bool:
@@ -128,6 +140,7 @@ class PackageConverter:
             package, self._registry, self._options, dag_ids=self._dag_ids, project=project, paths=self._paths
         )
         self._remember(package.connection_managers)
+        self._remember_variables(package)
         has_mail = bool(module.mails)
         findings = module.findings
         if not has_mail and not package.connection_managers:
@@ -158,6 +171,37 @@ class PackageConverter:
         for manager in managers:
             place = f"{manager.name!r} in {manager.source}" if manager.source else repr(manager.name)
             self._managers.setdefault(manager.id.upper(), (place, known_properties(manager.connection_string)))
+
+    def _remember_variables(self, package: Package) -> None:
+        """Remember what a package sets of its parents, and which variables its mails may read from its children."""
+        setters = VariableSetters(package)
+        if undeclared := setters.find_undeclared():
+            named = [
+                (f"{executable.name!r} ({describe_kind(executable.kind)})", name) for executable, name in undeclared
+            ]
+            self._children[_child_key(package.file_stem)].append((package.path, tuple(dict.fromkeys(named))))
+        if not any(not task.disabled for task in package.send_mail_tasks):
+            return
+        for executable, _ in package.walk_executables():
+            if isinstance(executable, OtherTask) and executable.child_package and not executable.disabled:
+                read = setters.find_read(executable)
+                self._parents.append((package.path, executable.name, _child_key(executable.child_package), read))
+
+    def child_setters(self) -> Iterator[Finding]:
+        """Yield a note for each variable of a package that tasks of a child package set, and that the parent reads."""
+        for path, task, key, read in self._parents:
+            for child, named in self._children.get(key, ()):
+                for setter, name in named:
+                    if name in read:
+                        yield Finding(
+                            code="set-by-child-package",
+                            severity=Severity.NOTE,
+                            where=path,
+                            text=f"{task!r} executes {child}, whose {setter} sets {name} of this package, which reads "
+                            "it. The DAGs share no variables, so the reader has the design-time value.",
+                            remedy=f"Let the task that replaces {task!r} push the value as an XCom with the key "
+                            f"{name}, and read it with ssis.variable.",
+                        )
 
     def suggest(self, questions: QuestionList) -> None:
         """Suggest an answer where another package or project has the connection manager that a task refers to."""
@@ -322,7 +366,7 @@ def import_packages(
                     result.totals.interrupted = True
                     break
             if not result.totals.interrupted:
-                result.findings += converter.unused_options()
+                result.findings += [*converter.unused_options(), *converter.child_setters()]
             _write_connections(converter, output, result)
             converter.suggest(result.questions)
             _write_questions(answers or Answers(), output, result)

@@ -19,7 +19,7 @@ from pathlib import Path
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.csv_dialects import read_header, read_rows, read_text
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, parse
-from airflow_provider_smtpcm.ssis.findings import KEEP, Question
+from airflow_provider_smtpcm.ssis.findings import KEEP, Question, ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.writing.handler_values import is_expression
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 
@@ -29,6 +29,9 @@ QUESTIONS = "questions.csv"
 MAX_NAMED = 3
 _MAX_DETAILS = 10
 _MAX_KNOWN_DETAILS = 1_000
+# What precedes the subjects and details of a question in its line.
+_CONCERNS = " It concerns "
+_CONNECTION_MANAGER = "connection manager "
 COLUMNS = ("question", "packages", "mails", "guess", "answer", "key")
 _REQUIRED = {"key", "answer"}
 # The code of a finding as a key, as opposed to `variable User::X`.
@@ -243,7 +246,8 @@ class _Entry:
     def line(self) -> tuple[str, ...]:
         """The key by which questions are merged into one line of the file."""
         if self.shared_text:
-            return self.shared_text, self.guess, self.answer
+            # What no package asks is a line of its own, as it concerns none of what the packages have.
+            return self.shared_text, self.guess, self.answer, "asked" if self.packages or self.more_mails else ""
         return (self.key,)
 
 
@@ -319,8 +323,8 @@ class QuestionList:
     def carry_over(self, answers: Mapping[str, Answer]) -> None:
         """Add answers to questions that this import did not ask, so that the next `questions.csv` still has them."""
         for key, answer in answers.items():
-            entry = _Entry(key=key, text=answer.question, shared_text=answer.question, answer=answer.text)
-            self._by_key.setdefault(key, entry)
+            if key not in self._by_key:
+                self._by_key[key] = _restore(key, answer)
 
     def unanswered_keys(self) -> list[str]:
         """Return the keys of the questions without an answer."""
@@ -356,6 +360,17 @@ class QuestionList:
         return file.getvalue()
 
 
+def _restore(key: str, answer: Answer) -> _Entry:
+    """Return a question that this import did not ask, without what its line named in an earlier import."""
+    if key.startswith(_CONNECTION_MANAGER):
+        asked = ask_for_connection_manager(key.removeprefix(_CONNECTION_MANAGER))
+        text, subject, shared_text = asked.text, asked.subject, asked.shared_text
+    else:
+        text, subject = answer.question.partition(_CONCERNS)[0], key
+        shared_text = text
+    return _Entry(key=key, text=text, subject=subject, shared_text=shared_text, answer=answer.text)
+
+
 def _merge(entries: Sequence[_Entry]) -> AskedQuestion:
     """Return the line for questions whose `_Entry.line` is the same."""
     entries = sorted(entries, key=lambda entry: entry.key)
@@ -366,7 +381,7 @@ def _merge(entries: Sequence[_Entry]) -> AskedQuestion:
         text = first.shared_text
         subjects = [_with_details(entry) for entry in entries if entry.subject]
     if subjects:
-        text += f" It concerns {_enumerate(subjects)}."
+        text += f"{_CONCERNS}{_enumerate(subjects)}."
     return AskedQuestion(
         keys=tuple(entry.key for entry in entries),
         text=text,

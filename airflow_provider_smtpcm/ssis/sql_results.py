@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MailError
@@ -83,13 +84,18 @@ def _advance(cursor: Any) -> bool:
 
 
 def single_row(
-    columns: Mapping[str, int | str], *, outputs: Sequence[str] = (), nullable: Collection[str] = ()
+    columns: Mapping[str, int | str],
+    *,
+    outputs: Sequence[str] = (),
+    padded: Collection[str] = (),
+    nullable: Collection[str] = (),
 ) -> Processor:
     """Return the `output_processor` for a single-row result set: the variables from the first row.
 
     Args:
         columns: the column of each variable, by the variable's name: a number from 0, or a name regardless of case.
         outputs: the variables that output parameters set, in the order of the columns of the last result set.
+        padded: the variables among `outputs` whose numbers have zeros at the end that mean nothing.
         nullable: the variables that may be null, which in SSIS are those of type Object.
 
     Raises:
@@ -105,15 +111,17 @@ def single_row(
             )
         return {name: result.rows[0][_find_column(result.columns, column)] for name, column in columns.items()}
 
-    return _make_processor(process, outputs, nullable)
+    return _make_processor(process, outputs, padded, nullable)
 
 
-def full_result_set(variable: str, *, outputs: Sequence[str] = (), nullable: Collection[str] = ()) -> Processor:
+def full_result_set(
+    variable: str, *, outputs: Sequence[str] = (), padded: Collection[str] = (), nullable: Collection[str] = ()
+) -> Processor:
     """Return the `output_processor` for a full result set: the variable becomes a list of rows, each a list of values.
 
     Args:
         variable: the name of the Object variable.
-        outputs, nullable: as in `single_row`.
+        outputs, padded, nullable: as in `single_row`.
 
     Raises:
         SqlResultError: when the task runs: there is no result set, or the value of an output is null.
@@ -122,7 +130,7 @@ def full_result_set(variable: str, *, outputs: Sequence[str] = (), nullable: Col
     def process(result_sets: list[ResultSet]) -> dict[str, Any]:
         return {variable: _first(result_sets[:-1] if outputs else result_sets).rows}
 
-    return _make_processor(process, outputs, nullable)
+    return _make_processor(process, outputs, padded, nullable)
 
 
 def result_rows(columns: Mapping[str, int | str]) -> Processor:
@@ -146,24 +154,30 @@ def result_rows(columns: Mapping[str, int | str]) -> Processor:
     return process
 
 
-def no_result_set(*, outputs: Sequence[str] = (), nullable: Collection[str] = ()) -> Processor:
+def no_result_set(
+    *, outputs: Sequence[str] = (), padded: Collection[str] = (), nullable: Collection[str] = ()
+) -> Processor:
     """Return the `output_processor` for a statement whose rows are not used.
 
     Args:
-        outputs, nullable: as in `single_row`. Without `outputs`, the task pushes no XCom.
+        outputs, padded, nullable: as in `single_row`. Without `outputs`, the task pushes no XCom.
     """
-    return _make_processor(lambda _: {}, outputs, nullable)
+    return _make_processor(lambda _: {}, outputs, padded, nullable)
 
 
 def _make_processor(
-    process: Callable[[list[ResultSet]], dict[str, Any]], outputs: Sequence[str], nullable: Collection[str]
+    process: Callable[[list[ResultSet]], dict[str, Any]],
+    outputs: Sequence[str],
+    padded: Collection[str],
+    nullable: Collection[str],
 ) -> Processor:
     def process_output(results: list[Any], descriptions: list[Any]) -> Any:  # noqa: ARG001
         result_sets: list[ResultSet] = [result_set for result in results for result_set in result[0][0]]
         values = process(result_sets)
         if outputs:
             last = _first(result_sets[-1:])
-            values |= dict(zip(outputs, last.rows[0], strict=True))
+            row = zip(outputs, last.rows[0], strict=True)
+            values |= {name: _without_zeros(value) if name in padded else value for name, value in row}
         for name, value in values.items():
             if value is None and name not in nullable:
                 raise SqlResultError(
@@ -174,6 +188,11 @@ def _make_processor(
         return [values or None] if len(results) == 1 else values or None
 
     return process_output
+
+
+def _without_zeros(number: Any) -> Any:
+    """Return a decimal number, which is text, without the zeros at its end."""
+    return to_json(Decimal(number.rstrip("0").rstrip("."))) if isinstance(number, str) and "." in number else number
 
 
 def _first(result_sets: Sequence[ResultSet]) -> ResultSet:

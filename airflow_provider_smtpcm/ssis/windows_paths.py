@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError
+
 _WINDOWS_PATH = re.compile(r"\\\\[^\\]|//[^/]|[A-Za-z]:(?:[\\/]|\Z)")
 
 
@@ -44,15 +46,32 @@ def is_windows_path(path: str) -> bool:
     return _WINDOWS_PATH.match(path) is not None
 
 
-def map_paths(paths: object, pairs: Mapping[str, str]) -> str:
-    """Return Windows paths as paths of a worker, where a prefix matches.
+def map_paths(paths: object, pairs: Mapping[str, str], variables: str = "") -> str:
+    """Return Windows paths as paths of a worker.
 
     Args:
-        paths: one path, or several with `|` between.
+        paths: one path, or several with `|` between. One that is no Windows path is not changed.
         pairs: the path on a worker for each prefix, as in `PathMap`.
+        variables: the names of the variables that the paths come from, for the error.
+
+    Raises:
+        ExpressionError: no prefix matches a Windows path, which no worker has.
     """
     known = PathMap(pairs.items())
-    return "|".join(known.map(path.strip()) or path for path in str(paths).split("|"))
+    return "|".join(_map_or_fail(known, path, variables) for path in str(paths).split("|"))
+
+
+def _map_or_fail(known: PathMap, path: str, variables: str) -> str:
+    mapped = known.map(path.strip())
+    if mapped is None and (is_windows_path(path.strip()) or path.strip().startswith("\\")):
+        root = path_root(path)
+        raise ExpressionError(
+            f"{path.strip()!r} is a Windows path{f' from {variables}' if variables else ''}, and the DAG does not know "
+            "where it is on a worker.",
+            remedy=f"Import again with --map-path '{root}=/mnt/folder', or add {root!r} to ssis.worker_paths in the "
+            "DAG.",
+        )
+    return mapped or path
 
 
 def path_root(path: str) -> str:

@@ -569,6 +569,31 @@ def test_callbacks_mail_a_retry_a_failure_and_a_success(relay: Relay, run_dag: R
     assert "/tasks/load?try_number=2" in html
 
 
+def test_the_callback_of_a_dag_has_the_dag_s_macros_in_a_test_run(relay: Relay, run_dag: RunDag) -> None:
+    """`dag.test()` passes it the serialized DAG, which has none; the DAG processor passes the DAG itself."""
+    from airflow_provider_smtpcm.ssis import macros
+
+    alert = notifier(subject="{{ ssis.text(7, 9) }} rows, {{ 'x' | twice }}")
+    with DAG(
+        "alert_of_dag",
+        schedule=None,
+        on_success_callback=alert,
+        on_failure_callback=[alert],
+        user_defined_macros={"ssis": macros},
+        user_defined_filters={"twice": lambda text: text * 2},
+    ) as dag:
+
+        @task
+        def count() -> None:
+            pass
+
+        count()
+
+    run_dag(dag)
+    (received,) = relay.messages
+    assert received.message["Subject"] == "7 rows, xx"
+
+
 def test_a_server_that_is_down_changes_nothing_for_the_task(closed_port: None, run_dag: RunDag) -> None:
     """Neither its state, nor that of its run."""
     with DAG("server_down", schedule=None) as dag:

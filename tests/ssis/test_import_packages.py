@@ -12,11 +12,13 @@ import pytest
 
 from airflow_provider_smtpcm.errors import PackageError
 from airflow_provider_smtpcm.ssis.import_packages import ConvertedPackage, PackageConverter, import_packages
-from airflow_provider_smtpcm.ssis.model import Container, Finding, Package, Project, Severity
+from airflow_provider_smtpcm.ssis.model import Container, Finding, OtherTask, Package, Project, Severity
 from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
 from airflow_provider_smtpcm.ssis.reading import ReadResult
 from airflow_provider_smtpcm.ssis.report.entries import ConnectionEntry, ImportResult, PackageEntry, PackageStatus
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
+from tests.ssis.writing.building import constraint, mail, other_task, variable
+from tests.ssis.writing.building import package as package_of
 
 
 def package(name: str, *findings: Finding) -> Package:
@@ -192,3 +194,30 @@ def test_one_package_at_a_time_is_in_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_child_package_that_sets_a_variable_of_its_parent_is_told(*, reverse: bool) -> None:
+    """If the parent reads it and the child has none of that name; in whichever order they are read."""
+    path = ("Package",)
+    run = OtherTask(
+        name="Run", id="{run}", path=(*path, "Run"), kind="Microsoft.ExecutePackageTask", child_package="Count.dtsx"
+    )
+    mailing = mail(expressions={"Subject": "@[User::Rows]"})
+    variables = [variable("Rows", "0"), variable("Unread", "0")]
+    parent = package_of(run, mailing, name="Load", variables=variables, constraints=[constraint(run, mailing)])
+    setting = other_task("Set", sets=("User::Rows", "User::Unread", "User::Own"))
+    child = package_of(setting, name="Count", variables=[variable("Own")])
+    own = package_of(setting, name="Count", variables=variables)
+    for other, count in ((child, 1), (own, 0)):
+        converter = PackageConverter(ConversionOptions())
+        for each in (other, parent) if reverse else (parent, other):
+            converter.convert(each, None)
+        found = list(converter.child_setters())
+        assert len(found) == count
+    converter = PackageConverter(ConversionOptions())
+    converter.convert(parent, None)
+    converter.convert(child, None)
+    (found_,) = converter.child_setters()
+    assert (found_.code, found_.where) == ("set-by-child-package", parent.path)
+    assert f"'Run' executes {child.path}, whose 'Set' (Execute SQL task) sets User::Rows" in found_.text

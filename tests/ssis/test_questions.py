@@ -367,6 +367,35 @@ def test_questions_of_one_kind_are_one_line_and_can_be_answered_apart(tmp_path: 
     assert [row["key"] for row in rows_of(line)] == keys
 
 
+@pytest.mark.parametrize("is_suggested", [False, True])
+def test_an_answer_that_is_kept_names_nothing_that_the_import_no_longer_has(
+    tmp_path: Path, *, is_suggested: bool
+) -> None:
+    """Neither the other subjects of its line, nor a package from which an answer was suggested."""
+    folder, out, line = tmp_path / "p", tmp_path / "out", tmp_path / "out/questions.csv"
+    folder.mkdir()
+    assert MANAGER is not None
+    other = GUID.replace(GUID[1:5], "FFFF")
+    dangling = LOAD.replace(MANAGER[0], "")
+    (folder / "1.dtsx").write_text(dangling, encoding="utf-8")
+    gone = LOAD if is_suggested else dangling.replace(GUID, other)
+    (folder / "2.dtsx").write_text(gone.replace('"load"', '"other"'), encoding="utf-8")
+    run(folder, "--out", out, *DECIDED)
+    fill_in(line, "mail.corp.example")
+    (folder / "1.dtsx").write_text(dangling.replace(GUID, other) if is_suggested else dangling, encoding="utf-8")
+    (folder / "2.dtsx").unlink()
+    answers = tmp_path / "answers.csv"
+    line.rename(answers)
+    for _ in range(2):
+        run(folder, "--out", out, "--answers", answers, *DECIDED)
+        [row] = [row for row in rows_of(line) if row["mails"] == "0"]
+        assert row["key"] == f"connection manager {GUID if is_suggested else other}"
+        assert row["answer"] == "mail.corp.example"
+        assert (GUID if not is_suggested else other) not in row["question"]
+        assert "2.dtsx" not in row["question"]
+        answers = line
+
+
 def test_a_name_from_another_package_is_reported_as_a_server(tmp_path: Path) -> None:
     """One line may ask for several packages, and the manager of one is none of the others."""
     text = LOAD.replace(f'SMTPServer="{GUID}"', f'SMTPServer="{GUID.replace("1}", "9}")}"')

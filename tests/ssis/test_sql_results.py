@@ -118,6 +118,9 @@ def test_without_a_result_the_task_returns_nothing() -> None:
 
 def test_output_parameters_are_the_last_result_set() -> None:
     """With and without a result set of the procedure."""
+    decimals = (("Sum", "Whole"), [[Decimal("12.5000000000"), Decimal("100.0000000000")]])
+    processor = no_result_set(outputs=["User::Sum", "User::Whole"], padded=["User::Sum", "User::Whole"])
+    assert process(processor, None, decimals) == {"User::Sum": "12.5", "User::Whole": 100}
     outputs = (("Rows", "Code"), [[12, 0]])
     processor = no_result_set(outputs=["User::Rows", "User::Code"])
     assert process(processor, None, outputs) == {"User::Rows": 12, "User::Code": 0}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_smtpcm.ssis.windows_paths import PathMap, is_windows_path
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError
+from airflow_provider_smtpcm.ssis.windows_paths import PathMap, is_windows_path, map_paths
 
 MAP = PathMap(
     [
@@ -45,3 +46,16 @@ def test_the_longest_prefix_wins_in_any_case_with_either_slash(path: str, expect
 def test_an_absolute_windows_path_is_recognized(path: str, *, expected: bool) -> None:
     """By its drive or its server."""
     assert is_windows_path(path) is expected
+
+
+@pytest.mark.parametrize("paths", ["D:\\out\\a.csv", "/srv/b.csv| d:/out/a.csv", r"\\srv\out\a.csv", r"\out\a.csv"])
+def test_a_windows_path_that_a_run_yields_and_nothing_maps_fails(paths: str) -> None:
+    """The error names the variable, the path and the option."""
+    with pytest.raises(ExpressionError, match=r"a\.csv' is a Windows path from User::File.* --map-path '") as caught:
+        map_paths(paths, {r"E:\in": "/srv/in"}, "User::File")
+    assert repr(paths.rsplit("|", maxsplit=1)[-1].strip()) in str(caught.value)
+
+
+def test_other_paths_of_a_run_are_not_changed() -> None:
+    """Those of workers, and none."""
+    assert map_paths("/srv/a.csv|", {}) == "/srv/a.csv|"

@@ -31,9 +31,11 @@ _TIME = r"(\d{1,2}):(\d{2})(?::(\d{2})(?:[.:](\d{1,9}))?)?(?:\s*([aApP][mM]))?"
 _OFFSET = r"(?:\s*([+-])\s*(\d{1,2}):(\d{2}))?"
 _ISO = re.compile(rf"(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}})(?:[T\s]\s*{_TIME}{_OFFSET})?")
 # Month before day, as in US English; SSIS uses the locale of the package.
-_US = re.compile(rf"(\d{{1,2}})[-/](\d{{1,2}})[-/](\d{{4}})(?:\s+{_TIME}{_OFFSET})?")
-# Day before month, as is usual where dots separate them.
-_DOTTED = re.compile(rf"(\d{{1,2}})\.(\d{{1,2}})\.(\d{{4}})(?:\s+{_TIME}{_OFFSET})?")
+_US = re.compile(rf"(\d{{1,2}})[-/](\d{{1,2}})[-/](\d{{4}}|\d{{2}})(?:\s+{_TIME}{_OFFSET})?")
+# Day before month, as is usual where dots separate them; Czech and others have a space after the dot.
+_DOTTED = re.compile(rf"(\d{{1,2}})\.\s*(\d{{1,2}})\.\s*(\d{{4}}|\d{{2}})(?:\s+{_TIME}{_OFFSET})?")
+# OLE Automation takes a year of two digits up to this one for 20xx, others for 19xx.
+_LAST_SHORT_YEAR = 29
 _TIME_ONLY = re.compile(_TIME)
 _SECONDS_IN = {"hour": 3600, "minute": 60, "second": 1}
 
@@ -54,7 +56,7 @@ def parse_date(text: str, type_: TypeSpec) -> dt.datetime | dt.date | dt.time:
 
     Args:
         text: a date in ISO or US English order, or with dots and the day first, with or without a time; for a time
-            type also a time alone.
+            type also a time alone. Except in ISO order, the year may have two digits.
         type_: type of the result; fractional seconds are truncated to its scale.
 
     Raises:
@@ -94,6 +96,8 @@ def _parse_moment(text: str) -> dt.datetime:
         day, month, year, *rest = match.groups()
     else:
         raise ValueError
+    if len(year) == 2:
+        year = f"{'20' if int(year) <= _LAST_SHORT_YEAR else '19'}{year}"
     moment = dt.datetime.combine(dt.date(int(year), int(month), int(day)), _build_time(tuple(rest[:5])))
     sign, hours, minutes = rest[5:]
     if sign is None:

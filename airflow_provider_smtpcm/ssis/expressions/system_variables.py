@@ -205,6 +205,27 @@ _VARIABLES = (
 SYSTEM_VARIABLES: Mapping[str, SystemVariable] = {variable.name: variable for variable in _VARIABLES}
 # Microsoft's page lists LocaleId, but its examples use LocaleID.
 _ALIASES = {"LocaleId": "LocaleID"}
+# These exist only in event handlers, each in those of some events.
+_EVENT_HANDLER_VARIABLES = {
+    "Cancel",
+    "ErrorCode",
+    "ErrorDescription",
+    "EventHandlerStartTime",
+    "ExecutionStatus",
+    "ExecutionValue",
+    "PercentComplete",
+    "ProgressCountHigh",
+    "ProgressCountLow",
+    "ProgressDescription",
+    "Propagate",
+    "SourceDescription",
+    "SourceID",
+    "SourceName",
+    "VariableDescription",
+    "VariableID",
+    "VariableName",
+    "VariableValue",
+}
 
 
 def resolve_system_variable(
@@ -250,8 +271,12 @@ def find_system_type(name: str) -> DataType | None:
     return None if variable is None else variable.type
 
 
-def is_system_variable(name: str) -> bool:
-    """Whether a name in an expression refers to a System variable, with or without `System::`."""
+def is_system_variable(name: str, *, in_event_handler: bool = True) -> bool:
+    """Whether a name in an expression refers to a System variable, with or without `System::`.
+
+    Args:
+        in_event_handler: whether the variables count that exist only in event handlers.
+    """
     if "::" in name:
         return name.startswith("System::")
-    return _ALIASES.get(name, name) in SYSTEM_VARIABLES
+    return _ALIASES.get(name, name) in SYSTEM_VARIABLES and (in_event_handler or name not in _EVENT_HANDLER_VARIABLES)

@@ -49,7 +49,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     slug,
     variable_name,
 )
-from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, name_for_id, sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
 from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary, translate_condition
@@ -150,7 +150,7 @@ class AlertWriter:
         task, owner, event_name = self._mail.task, self._owner, self._handler.event_name
         event = slug(event_name, "event").replace("on", "on_", 1)
         return NotifierDefinition(
-            name=self._variable_names.allocate(variable_name(slug(f"{event}_{task.name}", event))),
+            name=self._variable_names.allocate(variable_name(slug(f"{event}_{name_for_id(task.name)}", event))),
             call=FunctionCall("SendMailNotifier", converter.arguments),
             comment=f"{event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}",
             executables=executables,
@@ -300,12 +300,20 @@ class AlertWriter:
         mails = [task for task in run.assumed.values() if isinstance(task, SendMailTask)]
         others = [task for task in run.assumed.values() if not isinstance(task, SendMailTask)]
         if others:
-            self._findings.note(
-                "handler-task-not-run",
-                self._where,
+            text = (
                 f"In SSIS, the mail follows {describe_tasks(others)} of the event handler, which the DAG does not run. "
-                "After a failure there, SSIS would not send the mail; the DAG does.",
             )
+            task = self._mail.task
+            if task.file_attachments or "FileAttachments" in task.expressions or task.message_file is not None:
+                self._findings.decision(
+                    "handler-task-not-run",
+                    self._where,
+                    f"{text}If that writes a file of the mail, the file is missing.",
+                    "If it does, let a task of the DAG write the file, or remove it from the alert.",
+                )
+            else:
+                text += "After a failure there, SSIS would not send the mail; the DAG does."
+                self._findings.note("handler-task-not-run", self._where, text)
         if mails:
             self._findings.note(
                 "handler-task-not-run",
@@ -321,6 +329,8 @@ class AlertWriter:
         texts += [(text, self._mail.scope) for name, text in task.expressions.items() if name != "Disable"]
         if task.message_source_type is MessageSourceType.VARIABLE and "MessageSource" not in task.expressions:
             texts.append((f"@[{task.message_source.strip()}]", self._mail.scope))
+        if task.message_file is not None:
+            texts += [(text, self._mail.scope) for text in task.message_file.expressions.values()]
         symbols = self._context.symbols
         computed: set[str] = set()
         for text, scope in texts:

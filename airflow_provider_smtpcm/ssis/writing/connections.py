@@ -26,7 +26,7 @@ from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP, Fin
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, quoted_list, slug
-from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize, sanitize_line
+from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, name_for_id, sanitize, sanitize_line
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable
 
 UNKNOWN_HOST = "to-be-completed.invalid"
@@ -301,7 +301,7 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
 
     def make_conn_id(self, settings: SmtpConnectionManager) -> str:
         if settings.host == UNKNOWN_HOST:
-            words = slug(self.name, "mail")
+            words = slug(name_for_id(self.name), "mail")
             return words if words.startswith("smtp") else f"smtp_{words}"
         parts = [f"smtp_{slug(settings.host, 'server')}"]
         parts += [f"port_{settings.port}"] if settings.port != _SMTP_PORT else []

@@ -25,6 +25,7 @@ from airflow_provider_smtpcm.ssis.model import (
     walk_executables,
 )
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
+from airflow_provider_smtpcm.ssis.writing.secrets import name_for_id
 
 
 def find_incoming(
@@ -192,7 +193,7 @@ class Flow:
     def _assign(self, container: Container, prefix: str, chain: tuple[str, ...]) -> None:
         names = self.free_ids[container.id] = UniqueNames()
         for key, child in select_included(container).items():
-            self.local_ids[key] = names.allocate(slug(child.name, "task"))
+            self.local_ids[key] = names.allocate(slug(name_for_id(child.name), "task"))
             self._enter(child, f"{prefix}{self.local_ids[key]}", (*chain, key))
         for constraint in container.constraints:
             self._incoming.setdefault(constraint.after, []).append(constraint)

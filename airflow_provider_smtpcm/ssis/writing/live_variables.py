@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from airflow_provider_smtpcm.ssis.expressions import DataType, JinjaName, quote_string
+from airflow_provider_smtpcm.ssis.expressions import (
+    DataType,
+    Expression,
+    ExpressionError,
+    JinjaName,
+    parse,
+    parse_assignment,
+    quote_string,
+)
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import (
     ConnectionManager,
@@ -105,6 +113,23 @@ class VariableSetters:
             return ()
         found = (resolve_name(name, place.scope) for name in _find_outputs(executable))
         return tuple(dict.fromkeys(variable for variable in found if variable is not None))
+
+    def find_undeclared(self) -> list[tuple[Executable, str]]:
+        """Return what sets a variable that the package does not declare, with its name: one of a parent package."""
+        return [
+            (place.executable, name if "::" in name else f"User::{name}")
+            for place in self._places.values()
+            if not place.executable.disabled
+            for name in _find_outputs(place.executable)
+            if resolve_name(name, place.scope) is None and not name.startswith(("System::", "$"))
+        ]
+
+    def find_read(self, executable: Executable) -> frozenset[str]:
+        """Return the names of the variables that are visible to an executable and that something reads."""
+        place = self._places.get(executable.id)
+        return frozenset(
+            name for name, variable in (place.scope.items() if place is not None else ()) if self.reads(variable)
+        )
 
     def resolve(self, name: str, executable: Executable) -> Variable | None:
         """Return the variable that a name means in an executable."""
@@ -360,12 +385,39 @@ class LiveVariables:
         return JinjaName(code=f"ssis.variable({', '.join(arguments)})", type=data_type, is_typed=True)
 
     def is_translated(self, variable: Variable, reader: ReadPoint) -> bool:
-        """Whether a task other than a placeholder may have set the variable when it is read.
+        """Whether a task other than a placeholder, or a loop over a query, may have set the variable when it is read.
 
         A script that only sets it to an empty text does not count.
         """
         names = {variable.qualified_name, variable.name}
+        if any(mapped.query is not None for mapped in self._find_loops(variable, reader)):
+            return True
         return any(_computes(setter.executable, names) for setter in self._before(variable, reader))
+
+    def find_items(self, variable: Variable, reader: ReadPoint) -> list[object]:
+        """Return the values that loops over known rows give a variable."""
+        loops = self._find_loops(variable, reader)
+        return [row[name] for mapped in loops if (name := mapped.find_field(variable)) for row in mapped.rows]
+
+    def find_assigned(self, variable: Variable, reader: ReadPoint) -> list[Expression]:
+        """Return the expressions that tasks of the DAG assign to a variable before it is read."""
+        names = {variable.qualified_name, variable.name}
+        return [
+            value
+            for setter in self._before(variable, reader)
+            for name, value in _parse_assignments(setter.executable)
+            if name in names
+        ]
+
+    def _find_loops(self, variable: Variable, reader: ReadPoint) -> list[MappedLoop]:
+        """Return the loops with known iterations that set a variable before it is read, or for each mail of a merge."""
+        before = {setter.executable.id for setter in self._before(variable, reader)}
+        found = [
+            mapped
+            for key, mapped in self.loops.items()
+            if key in before or (mapped.mail is not None and mapped.mail.id == reader.id)
+        ]
+        return [mapped for mapped in found if mapped.find_field(variable) is not None]
 
     def describe_setters(self, variable: Variable) -> str:
         """Return what sets a variable, such as `'Count' (Execute SQL task) sets User::Rows`; empty if nothing does."""
@@ -485,6 +537,19 @@ def _computes(executable: Executable, names: set[str]) -> bool:
         assignments = executable.assignments
         return assignments is not None and not any(name in names and value == '""' for name, value in assignments)
     return isinstance(executable, SqlTask | ExpressionTask)
+
+
+def _parse_assignments(executable: Executable) -> list[tuple[str, Expression]]:
+    """Return the variables that an Expression task or a translated script sets, each with the expression."""
+    try:
+        if isinstance(executable, OtherTask):
+            return [(name, parse(value)) for name, value in executable.assignments or ()]
+        if isinstance(executable, ExpressionTask):
+            names, value = parse_assignment(executable.expression)
+            return [(name, value) for name in names]
+    except (ExpressionError, RecursionError):
+        pass  # the conversion of the task reports it
+    return []
 
 
 def _describe(variable: Variable, setters: Iterable[VariableUse]) -> str:

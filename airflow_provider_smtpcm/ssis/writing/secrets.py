@@ -164,6 +164,15 @@ def find_password_line(text: str) -> int | None:
     return None
 
 
+def name_for_id(name: str) -> str:
+    """Return the part of a name that ids are made from: without credentials, and only up to a password in it."""
+    name = sanitize(name)
+    for match in _PASSWORD_LABEL.finditer(name):
+        if _starts_with_password(match["value"].split(), after_colon=match["sign"] is not None):
+            return name[: match.start("value")]
+    return name
+
+
 def _starts_with_password(words: list[str], *, after_colon: bool) -> bool:
     """Whether the first word looks like a password, or is the only word after a colon."""
     first = words[0].strip(_PUNCTUATION) if words else ""

@@ -297,10 +297,7 @@ class MailConverter:
             except (ExpressionError, NotTranslatable) as error:
                 self._add_placeholder("MessageSource", "text", path_expression, error)
                 return
-            if path.startswith("{{ ") and path.endswith(" }}") and path.count("{{") == 1:
-                template = f"{{{{ read_message_file({path[3:-3]}) }}}}"
-            else:
-                template = f"{{% set path %}}{path}{{% endset %}}{{{{ read_message_file(path) }}}}"
+            template = self._translator.read_file(path)
         self._context.macros.add("read_message_file")
         self._add_argument(
             "MessageSource",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
+    DataType,
     NotTranslatable,
     escape_template,
     quote_string,
@@ -52,7 +53,7 @@ _TYPE_NUMBERS = {
     "datetime2": ((7, 64, 135), (6, 26), (11, 93)),
     "datetimeoffset": ((146,), (27,), ()),
     "decimal(20, 0)": ((21,), (20,), ()),
-    "decimal(38, 10)": ((14, 131), (7, 21), (2, 3)),
+    "decimal(38, 10)": ((14, 131, 139), (7, 21), (2, 3)),
     "float": ((5,), (8,), (6, 8)),
     "int": ((3, 18), (11, 18), (4,)),
     "money": ((6,), (4,), ()),
@@ -69,6 +70,21 @@ _TYPES = {
     kind: {number: type_ for type_, numbers in _TYPE_NUMBERS.items() for number in numbers[column]}
     for column, kind in enumerate((DatabaseKind.OLE_DB, DatabaseKind.ADO_NET, DatabaseKind.ODBC))
 }
+
+# The SSIS type of a parameter that is a number.
+_NUMBERS = {
+    "bigint": DataType.I8,
+    "decimal(20, 0)": DataType.UI8,
+    "decimal(38, 10)": DataType.NUMERIC,
+    "float": DataType.R8,
+    "int": DataType.I4,
+    "money": DataType.CY,
+    "real": DataType.R4,
+    "smallint": DataType.I2,
+    "tinyint": DataType.UI1,
+}
+# A variable of the batch has all these digits after the point; the zeros among them are not the database's.
+_PADDED = {"decimal(38, 10)", "money"}
 
 
 class SqlTaskConverter:
@@ -155,20 +171,26 @@ class SqlTaskConverter:
         file = self._task.statement_file
         if file is None:
             raise NotTranslatable("The file with its statement is not known.")
-        if (expression := file.expressions.get("ConnectionString")) is None:
-            path = quote_string(self._translator.map_path(file.connection_string))
-        else:
-            text = self._translator.translate(expression, is_path=True).text
-            if not text.startswith("{{ ") or text.count("{{") != 1:
-                raise NotTranslatable("The path of the file with its statement comes from an expression.")
-            path = text[3:-3]
+        expression = file.expressions.get("ConnectionString")
+        if expression is not None:
+            return self._translator.read_file(self._translator.translate(expression, is_path=True).text)
         self._context.macros.add("read_message_file")
-        return f"{{{{ read_message_file({path}) }}}}"
+        return f"{{{{ read_message_file({quote_string(self._translator.map_path(file.connection_string))}) }}}}"
 
     def _convert_parameter(self, name: str) -> FunctionCall:
-        """Return the value of a parameter with the type of its variable."""
+        """Return the value of a parameter with the type of its variable, or that of its binding if SSIS converts it.
+
+        SSIS binds a text as a number if the parameter is one: a database other than SQL Server may not compare a text
+        with a number.
+        """
         symbol = self._context.symbols.lookup(name, self._scope)
-        return self._translator.typed(f"@[{name}]", None if symbol is None else TYPES.get(symbol.data_type))
+        type_ = None if symbol is None else TYPES.get(symbol.data_type)
+        bound = {_get_type(each, self._kind) for each in self._task.parameters if each.variable == name}
+        number = _NUMBERS.get(bound.pop()) if len(bound) == 1 else None
+        is_text, is_exact = type_ is DataType.WSTR, number in {DataType.NUMERIC, DataType.CY}
+        if number is not None and (is_text or (is_exact and type_ in _NUMBERS.values())):
+            type_ = number
+        return self._translator.typed(f"@[{name}]", type_)
 
     def _make_processor(self, statement: SqlStatement) -> FunctionCall:
         """Return the call that makes the variables from the result."""
@@ -191,6 +213,13 @@ class SqlTaskConverter:
             name, bound = "no_result_set", []
         if outputs:
             arguments += keywords(outputs=[variable.qualified_name for variable in outputs])
+        padded = [
+            self._find_variable(each.variable).qualified_name
+            for each in task.parameters
+            if each.direction != "Input" and _get_type(each, self._kind) in _PADDED
+        ]
+        if padded:
+            arguments += keywords(padded=padded)
         nullable = [each.qualified_name for each in self._find_nullable(name, bound, outputs)]
         if nullable:
             arguments += keywords(nullable=nullable)

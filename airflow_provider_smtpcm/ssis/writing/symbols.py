@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     NotTranslatable,
     TemplateContext,
     TypeSpec,
+    cast,
     evaluate,
     find_variables,
     is_system_variable,
@@ -29,6 +30,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     quote_string,
     replace_names,
     resolve_system_variable,
+    to_value,
 )
 from airflow_provider_smtpcm.ssis.findings import KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import Package, Parameter, Project, Variable
@@ -36,7 +38,7 @@ from airflow_provider_smtpcm.ssis.writing.flow import Flow
 from airflow_provider_smtpcm.ssis.writing.live_variables import LiveVariables, ReadPoint, VariableSetters, resolve_name
 from airflow_provider_smtpcm.ssis.writing.loops import find_mapped_loops
 from airflow_provider_smtpcm.ssis.writing.python_source import ascii_words, quoted_list
-from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials
+from airflow_provider_smtpcm.ssis.writing.secrets import find_password_line, has_credentials, sanitize
 
 #: The types by their number in the package file, which is a VARENUM of OLE Automation.
 TYPES = {
@@ -57,6 +59,15 @@ TYPES = {
     21: DataType.UI8,
 }
 _BOOL, _FLOATS, _INTEGERS = 11, {4, 5}, {2, 3, 16, 17, 18, 19, 20, 21}
+_DATE, _EXACT = 7, {6, 14}
+# What SSIS has for a variable without a value, as a param has it; the date is day 0 of OLE Automation.
+_EMPTY: dict[int, object] = {
+    _BOOL: False,
+    _DATE: "1899-12-30",
+    **dict.fromkeys(_INTEGERS, 0),
+    **dict.fromkeys(_FLOATS, 0.0),
+    **dict.fromkeys(_EXACT, "0"),
+}
 # Matches `SmtpPass` and `MAIL_PW`, but neither `Passed` nor `Bypass`.
 _SECRET_NAME = re.compile(
     r"(?i:passw|pwd|secret|token|credential|apikey|kennwort)|(?:^(?i:pass|pw)|Pass|Pw|PW|_(?i:pass|pw))$"
@@ -77,9 +88,10 @@ def open_scope(symbols: Iterable[Symbol], outer: Scope | None = None) -> dict[st
 
 def design_value(symbol: Symbol) -> str | bool | int | float | None:
     """Return the design-time value as a Python value; None if the package has none or if it may be secret."""
-    if symbol.value is None or is_secret(symbol):
+    text = (symbol.value or "").strip()
+    has_value = text if symbol.data_type in {_DATE, *_EXACT} else symbol.value is not None
+    if symbol.value is None or not has_value or is_secret(symbol):
         return None
-    text = symbol.value.strip()
     try:
         if symbol.data_type == _BOOL:
             return text.lower() in {"true", "-1", "1"}
@@ -90,6 +102,20 @@ def design_value(symbol: Symbol) -> str | bool | int | float | None:
     except ValueError:
         return None
     return symbol.value
+
+
+def _is_unreadable(symbol: Symbol) -> bool:
+    """Whether the design-time value is in no known form of its type, such as the date `Jan 5 2023`."""
+    if not (symbol.value or "").strip() or is_secret(symbol):
+        return False
+    value = design_value(symbol)
+    if symbol.data_type not in {_DATE, *_EXACT}:
+        return value is None
+    try:
+        cast(to_value(value), TypeSpec(TYPES[symbol.data_type]))
+    except ExpressionError:
+        return True
+    return False
 
 
 def _parse_value(text: str, data_type: int) -> str | bool | int | float:
@@ -138,14 +164,23 @@ class DagParams:
     def default_of(self, symbol: Symbol) -> object:
         """Return the design-time value, or the empty value of the type if the package has none or it may be secret."""
         value = None if self._is_secret(symbol) else design_value(symbol)
-        empty: dict[int, object] = {_BOOL: False, **dict.fromkeys(_INTEGERS, 0), **dict.fromkeys(_FLOATS, 0.0)}
-        return empty.get(symbol.data_type, "") if value is None else value
+        return _EMPTY.get(symbol.data_type, "") if value is None else value
 
     def set_default(self, symbol: Symbol, value: str) -> None:
         """Replace the default of a symbol's param, if it has one."""
         key = self._keys.get(symbol.identity)
         if key is not None:
             self.defaults[key] = value
+
+    def report_unreadable(self, variable: Variable) -> None:
+        """Report a design-time value in no known form, for a variable that tasks set: it may never be needed."""
+        if _is_unreadable(variable):
+            self.findings.note(
+                "variable-set-at-run-time",
+                variable.qualified_name,
+                f"The design-time value of {variable.qualified_name}, {sanitize(variable.value or '')!r}, is in no "
+                "known form of its type: what reads it before a task has set it fails.",
+            )
 
     @contextmanager
     def rollback_on_failure(self) -> Iterator[None]:
@@ -166,7 +201,8 @@ class DagParams:
         key = "_".join(word for word in words if word)
         type_ = TYPES.get(parameter.data_type, DataType.WSTR)
         question = self._ask_for(parameter)
-        value = None if self._is_secret(parameter) else self.findings.value(question.key) or design_value(parameter)
+        known = None if _is_unreadable(parameter) else design_value(parameter)
+        value = None if self._is_secret(parameter) else self.findings.value(question.key) or known
         where = parameter.qualified_name
         if value is None:
             code = f"var.value.get({quote_string(key)})"
@@ -253,6 +289,16 @@ class DagParams:
         )
         if (answer := self.findings.answer(question.key)) is not None and answer.strip().lower() != KEEP:
             value = _parse_value(answer, symbol.data_type)
+        elif _is_unreadable(symbol):
+            self.findings.decision(
+                "param-without-value",
+                where,
+                f"The value of {where}, {sanitize(symbol.value or '')!r}, is in no known form of its type "
+                f"{TYPES[symbol.data_type]}; it became params[{key!r}] of the DAG.",
+                "Set the default in the DAG; write a date as yyyy-mm-dd hh:mm:ss, and a number with a decimal point.",
+                replace(question, guess=""),
+            )
+            return symbol.value
         elif value == "" and is_required:
             self.findings.decision(
                 "param-without-value",
@@ -339,7 +385,7 @@ class SymbolTable:
         return open_scope((*project_parameters, *self.package.parameters, *self.package.root.variables))
 
     def lookup(self, name: str, scope: Scope) -> Symbol | None:
-        """Return the symbol for a name in an expression; without a namespace a user variable comes first."""
+        """Return the symbol for a name; `inline` and templates reject one that is ambiguous without its namespace."""
         return self._shadowed.get(name) or resolve_name(name, scope)
 
     def mark_secret(self, names: Iterable[str], scope: Scope) -> None:
@@ -395,6 +441,7 @@ class SymbolTable:
             if node.name in {"System::TaskName", "TaskName"} and task_name is not None:
                 return node if self.lookup(node.name, scope) else _text_literal(task_name)
             symbol = self.lookup(node.name, scope)
+            _reject_ambiguous(node.name, symbol, scope)
             if not isinstance(symbol, Variable) or symbol.expression is None or is_secret(symbol):
                 return node
             self._inlined_count += 1
@@ -448,10 +495,12 @@ class SymbolTable:
 
         def resolve(name: str) -> JinjaName:
             symbol = self.lookup(name, scope)
+            _reject_ambiguous(name, symbol, scope, in_event_handler=template_context is TemplateContext.CALLBACK)
             if isinstance(symbol, Variable):
                 default = self.params.default_of(symbol)
                 live = self.live.jinja_name(symbol, reader, TYPES.get(symbol.data_type), default)
                 if live is not None:
+                    self.params.report_unreadable(symbol)
                     return live
             if symbol is not None:
                 return self.params.jinja_name(symbol)
@@ -469,6 +518,20 @@ class SymbolTable:
             )
 
         return resolve
+
+
+def _reject_ambiguous(name: str, symbol: Symbol | None, scope: Scope, *, in_event_handler: bool = False) -> None:
+    """Raise ExpressionError for a name without a namespace that variables of several namespaces have."""
+    if "::" in name or symbol is None:
+        return
+    known = [each.qualified_name for each in scope.values() if isinstance(each, Variable) and each.name == name]
+    if is_system_variable(name, in_event_handler=in_event_handler):
+        known.append(f"System::{name}")
+    if len(known) > 1:
+        raise ExpressionError(
+            f"{name} is ambiguous, since there are {' and '.join(known)}; SSIS fails here, too.",
+            remedy="Write the name with its namespace.",
+        )
 
 
 def _is_visible(declared_at: tuple[str, ...], path: tuple[str, ...]) -> bool:

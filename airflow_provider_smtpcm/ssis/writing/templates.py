@@ -188,38 +188,68 @@ class TemplateTranslator:
             )
 
     def _map_in_each_run(self, template: str, tree: Expression) -> str:
-        """Return the template with a macro that maps its paths, if an option or an answer maps any."""
+        """Return the template with a macro that maps its paths, and fails for a Windows path that it does not know."""
         findings, table = self.context.findings, self.context.symbols
-        pairs = {**findings.find_values("path "), **dict(self.context.paths.pairs)}
         symbols = [table.lookup(name, self.scope) for name in find_variables(tree)]
+        live = [each for each in symbols if isinstance(each, Variable) and table.is_live(each, self.reader)]
         # A task that replaces a placeholder is written for the workers, so it sets paths that exist there.
-        setters = "; ".join(
-            table.live.describe_setters(each)
-            for each in symbols
-            if isinstance(each, Variable) and table.live.is_translated(each, self.reader)
-        )
-        if setters and not pairs:
+        translated = [each for each in live if table.live.is_translated(each, self.reader)]
+        known = [path for each in live for path in self._find_known_paths(each, is_guess=each in translated)]
+        for path in known:
+            self._map_paths(path)  # asks for the roots that no option maps
+        pairs = {**findings.find_values("path "), **dict(self.context.paths.pairs)}
+        setters = "; ".join(table.live.describe_setters(each) for each in translated)
+        if setters and not pairs and not known:
             findings.decision(
                 "unmapped-path",
                 self.reader.where,
-                f"{setters} in each run. The DAG uses the value as a path, unchanged, since no --map-path option is "
-                "given, and a worker does not find a Windows path.",
+                f"{setters} in each run. The DAG uses the value as a path. No --map-path option is given, so the task "
+                "fails if it is a Windows path.",
                 r"Import again with --map-path '\\server\share=/mnt/share', or let that task set a path on a worker.",
             )
-        if setters and pairs:
+        elif setters:
             self.context.paths.unused.clear()  # any of them may be meant
+            mapped = f" A path that begins with {' or '.join(map(sanitize, pairs))} is then mapped." if pairs else ""
             findings.note(
                 "path-mapped-in-each-run",
                 self.reader.where,
-                f"{setters} in each run. A path that begins with {' or '.join(map(sanitize, pairs))} is then mapped; "
-                "any other is used as it is, and a worker does not find a Windows path.",
+                f"{setters} in each run.{mapped} The task fails if it is {'another' if pairs else 'a'} Windows path, "
+                "which no worker has.",
             )
-        is_live = any(each is not None and table.is_live(each, self.reader) for each in symbols)
-        if not pairs or not (is_live or any(self._map_paths(text) != text for text in self._find_texts(tree))):
+        is_mapped = pairs and (live or any(self._map_paths(text) != text for text in self._find_texts(tree)))
+        if not (is_mapped or translated or known):
             return template
         self.context.macros.add("ssis")
         mapped = ", ".join(f"{quote_string(windows)}: {quote_string(worker)}" for windows, worker in pairs.items())
-        return f"{{% set paths %}}{template}{{% endset %}}{{{{ ssis.worker_paths(paths, {{{mapped}}}) | safe }}}}"
+        names = ", ".join(dict.fromkeys(each.qualified_name for each in live))
+        arguments = f"paths, {{{mapped}}}" + (f", {quote_string(names)}" if names else "")
+        return f"{{% set paths %}}{template}{{% endset %}}{{{{ ssis.worker_paths({arguments}) | safe }}}}"
+
+    def _find_known_paths(self, variable: Variable, *, is_guess: bool) -> list[str]:
+        """Return the Windows paths that a variable has in a run, as far as the package tells.
+
+        Args:
+            is_guess: whether its design-time value counts if the package tells nothing else.
+        """
+        live = self.context.symbols.live
+        texts = [text for tree in live.find_assigned(variable, self.reader) for text in self._find_texts(tree)]
+        texts += [text for text in live.find_items(variable, self.reader) if isinstance(text, str)]
+        known = [text for text in texts if is_windows_path(text.strip())]
+        value = design_value(variable)
+        if not known and is_guess and isinstance(value, str) and is_windows_path(value.strip()):
+            known = [value]
+        return list(dict.fromkeys(known))
+
+    def read_file(self, path: str) -> str:
+        """Return the template that reads the text of a file.
+
+        Args:
+            path: the template for its path.
+        """
+        self.context.macros.add("read_message_file")
+        if path.startswith("{{ ") and path.endswith(" }}") and path.count("{{") == 1:
+            return f"{{{{ read_message_file({path[3:-3]}) }}}}"
+        return f"{{% set path %}}{path}{{% endset %}}{{{{ read_message_file(path) }}}}"
 
     def _text_variables(self, tree: Expression) -> list[tuple[Symbol, str]]:
         """Return the variables in an expression that keep their text in each run, with the text."""

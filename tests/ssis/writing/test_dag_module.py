@@ -349,6 +349,41 @@ def test_only_params_that_a_template_uses_are_written_each_with_its_type() -> No
     assert {each.severity for each in module.findings} == {Severity.NOTE}
 
 
+@pytest.mark.parametrize(
+    ("value", "type_", "text"),
+    [
+        ("1. 2. 2023", 7, "2/1/2023"),
+        ("1/2/23", 7, "1/2/2023"),
+        ("", 7, "12/30/1899"),
+        (None, 7, "12/30/1899"),
+        ("", 14, "0"),
+        ("", 6, "0.0000"),
+    ],
+)
+def test_a_design_time_value_is_read_as_ssis_reads_it(value: str | None, type_: int, text: str) -> None:
+    """Dates in the forms of OLE Automation; what is empty is its day 0, or 0."""
+    one = mail(expressions={"Subject": "(DT_WSTR, 30)@[User::Value]"})
+    module = written(one, variables=[variable("Value", value, type_)])
+    params, (given,) = arguments(module, "DAG")[0]["params"], arguments(module)
+    rendered = Environment(autoescape=False).from_string(given["subject"])  # noqa: S701
+    assert rendered.render(params=params, ssis=macros) == text
+    assert {each.severity for each in module.findings} == {Severity.NOTE}
+
+
+@pytest.mark.parametrize(("value", "type_"), [("leden 2023", 7), ("44927", 7), ("1,5", 14), ("1,5", 5), ("x", 3)])
+def test_a_design_time_value_in_no_known_form_is_asked_for(value: str, type_: int) -> None:
+    """The mail would fail in a run; if a task sets the variable, it may never need it."""
+    one = mail(expressions={"Subject": "(DT_WSTR, 30)@[User::Value]"})
+    module = written(one, variables=[variable("Value", value, type_)])
+    (found,) = [each for each in module.findings if each.severity is Severity.DECISION]
+    assert (found.code, found.question and found.question.key) == ("param-without-value", "variable User::Value")
+    assert repr(value) in found.text
+    load = other_task("Load", sets=("User::Value",))
+    module = written(load, one, variables=[variable("Value", value, type_)], constraints=[constraint(load, one)])
+    assert {each.severity for each in module.findings} == {Severity.NOTE}
+    assert any(repr(value) in each.text for each in module.findings)
+
+
 def test_a_template_that_fails_leaves_no_params_and_no_findings_about_them() -> None:
     """Neither of a property nor of a condition."""
     one = mail(expressions={"Subject": "@[User::Used] + @[User::Gone]", "Disable": "@[User::Used] == @[User::Gone]"})

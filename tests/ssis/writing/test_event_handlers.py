@@ -15,11 +15,15 @@ from airflow_provider_smtpcm.ssis.model import (
     EvalOp,
     EventHandler,
     Executable,
+    FileConnection,
     Finding,
     MessageSourceType,
     OtherTask,
+    ResultSetType,
     SendMailTask,
     Severity,
+    SqlResult,
+    SqlTask,
 )
 from airflow_provider_smtpcm.ssis.writing.conversion import DagModule
 from tests.ssis.writing.building import codes, constraint, handler, mail, other_task, variable, written
@@ -513,3 +517,37 @@ def test_cc_stands_in_for_a_missing_to_with_a_note() -> None:
     module = with_handler(alert(to_line="", bcc_line="audit@corp.example"))
     assert decisions(module) == {"alert-without-to"}
     assert decisions(with_handler(alert(to_line=""))) == {"no-recipient"}
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_what_a_query_in_the_handler_sets_is_asked_for(is_file: bool) -> None:
+    """The alert would have the value of the developer, also for the path of its text."""
+    query = SqlTask(
+        name="Find",
+        id="{find}",
+        path=(*PLACE, "Find"),
+        statement="SELECT MAX(name) FROM files",
+        result_set=ResultSetType.SINGLE_ROW,
+        results=(SqlResult(name="0", variable="User::Text"),),
+    )
+    file = FileConnection(name="F", id="{f}", connection_string="", expressions={"ConnectionString": "@[User::Text]"})
+    from_file: dict[str, Any] = {"message_source_type": MessageSourceType.FILE_CONNECTION, "message_file": file}
+    mail_ = alert(**(from_file if is_file else {"expressions": {"Subject": "@[User::Text]"}}))
+    module = written(
+        mail(),
+        variables=[variable("Text", "old")],
+        handlers=[handler("OnError", query, mail_, constraints=(constraint(query, mail_),))],
+    )
+    (found,) = find(module, "set-in-event-handler")
+    assert found.severity is Severity.DECISION
+    assert "'Find'" in found.text
+    assert "User::Text" in found.text
+
+
+@pytest.mark.parametrize("files", ["", "/srv/log.txt"])
+def test_a_task_before_an_alert_with_files_may_write_them(files: str) -> None:
+    """Without that task, the file is missing or old; without files, nothing in the alert depends on it."""
+    export, mail_ = log("Export"), alert(file_attachments=files)
+    module = written(mail(), handlers=[handler("OnError", export, mail_, constraints=(constraint(export, mail_),))])
+    (found,) = find(module, "handler-task-not-run")
+    assert found.severity is (Severity.DECISION if files else Severity.NOTE)

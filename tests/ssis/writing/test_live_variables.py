@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,9 @@ from airflow_provider_smtpcm.ssis.model import (
     Executable,
     ExpressionTask,
     MessageSourceType,
+    ResultSetType,
+    SqlResult,
+    SqlTask,
 )
 from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions
@@ -34,6 +38,11 @@ from tests.ssis.writing.building import (
 )
 
 ROWS = variable("Rows", "7", 3)
+SELECT: dict[str, Any] = {
+    "statement": "SELECT MAX(file) FROM files",
+    "result_set": ResultSetType.SINGLE_ROW,
+    "results": (SqlResult(name="0", variable="User::File"),),
+}
 
 
 def script(name: str, *sets: str, path: tuple[str, ...] = ("Package",), **more: Any) -> Executable:
@@ -59,6 +68,36 @@ def test_a_name_without_a_namespace_is_found_in_any_namespace() -> None:
     module = written(task, mailing, variables=[custom], constraints=[constraint(task, mailing)])
     assert "ssis.variable(ti, 'Custom::Text', ['set']" in module.source
     assert {each.severity for each in module.findings} == {Severity.NOTE}
+
+
+@pytest.mark.parametrize(
+    ("name", "namespaces", "is_ambiguous"),
+    [
+        ("PackageName", ("User",), True),
+        ("TaskName", ("User",), True),
+        ("Text", ("User", "Custom"), True),
+        ("Text", ("User",), False),
+        ("ErrorCode", ("User",), False),
+    ],
+)
+@pytest.mark.parametrize("expression", [None, '"x"'])
+def test_a_name_in_several_namespaces_is_ambiguous(
+    name: str, namespaces: tuple[str, ...], expression: str | None, *, is_ambiguous: bool
+) -> None:
+    """SSIS does not choose between them, and fails."""
+    variables = [replace(variable(name, "x", expression=expression), namespace=each) for each in namespaces]
+    module = written(mail(expressions={"Subject": f"@[{name}]"}), variables=variables)
+    assert ("expression-to-complete" in codes(module.findings)) is is_ambiguous
+    module = written(mail(expressions={"Subject": f"@[User::{name}]"}), variables=variables)
+    assert "expression-to-complete" not in codes(module.findings)
+
+
+def test_a_variable_of_an_event_makes_a_name_ambiguous_in_its_handlers() -> None:
+    """There the System variable exists."""
+    alert = mail(expressions={"Subject": "@[ErrorDescription]"})
+    module = written(mail(), handlers=[handler("OnError", alert)], variables=[variable("ErrorDescription", "x")])
+    (found,) = [one for one in module.findings if one.code == "expression-to-complete"]
+    assert "User::ErrorDescription and System::ErrorDescription" in found.text
 
 
 def test_a_mail_reads_a_variable_from_the_task_that_sets_it() -> None:
@@ -251,6 +290,32 @@ def test_a_path_that_an_expression_sets_in_each_run_is_asked_about(attachments: 
     load = script("Load", "File")
     module = written(load, mailing, variables=[variable("File", "")], constraints=[constraint(load, mailing)])
     assert "unmapped-path" not in codes(module.findings)
+
+
+@pytest.mark.parametrize(
+    ("setter", "value"),
+    [
+        (SqlTask(name="Set", id="{set}", path=("Package", "Set"), **SELECT), "D:\\\\out\\\\old.csv"),
+        (ExpressionTask(name="Set", id="{set}", path=("Package", "Set"), expression='@[File] = "D:\\\\a.csv"'), ""),
+        (ExpressionTask(name="Set", id="{set}", path=("Package", "Set"), expression='@[File] = @[Folder] + "a"'), ""),
+    ],
+)
+def test_the_root_of_a_path_that_a_task_sets_is_asked_for(setter: Executable, value: str) -> None:
+    """If the package tells it: by the value of the developer, by a literal; also if another root is mapped."""
+    mailing = mail(expressions={"FileAttachments": "@[User::File]"})
+    variables = [variable("File", value.replace("\\\\", "\\")), variable("Folder", "D:\\out\\")]
+    for path_map in ((), ((r"E:\in", "/srv/in"),)):
+        module = written(
+            setter,
+            mailing,
+            variables=variables,
+            constraints=[constraint(setter, mailing)],
+            options=ConversionOptions(path_map=path_map),
+        )
+        (found,) = [one for one in module.findings if one.code == "unmapped-path"]
+        assert found.question is not None
+        assert found.question.key == "path D:\\"
+        assert "'User::File') | safe }}" in re.sub(r'"\s+"', "", module.source)
 
 
 @pytest.mark.parametrize("sets", [("Word",), ()])

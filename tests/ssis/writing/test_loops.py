@@ -195,6 +195,37 @@ def test_items_with_a_mail_are_a_merge_over_rows_of_values() -> None:
     assert '"Address": "{{ a }}@corp.example",\n                "Owed": 3,' in module.source
 
 
+ATTACHING = {"FileAttachments": "@[User::Address]"}
+
+
+@pytest.mark.parametrize("is_group", [False, True])
+def test_a_path_from_a_row_of_a_query_is_asked_about(is_group: bool) -> None:
+    """It exists only in a run, which fails for a Windows path that nothing maps."""
+    more = (other_task("Script", PATH),) if is_group else ()
+    each = loop(reminder(expressions=ATTACHING), *more, over=ROWS)
+    module = write_over_rows(each)
+    (found,) = find(module, "unmapped-path")
+    assert found.severity is Severity.DECISION
+    assert "'Each' (foreach loop) sets User::Address in each run" in found.text
+    options = ConversionOptions(placeholders_pass=True, path_map=((r"E:\in", "/srv/in"),))
+    module = written(QUERY, each, variables=VARIABLES, options=options, constraints=[constraint(QUERY, each)])
+    (note,) = find(module, "path-mapped-in-each-run")
+    assert "The task fails if it is another Windows path" in note.text
+    assert "'User::Address') | safe }}" in module.source.replace('"\n            "', "")
+
+
+@pytest.mark.parametrize("is_group", [False, True])
+def test_the_root_of_a_path_in_an_item_is_asked_for(is_group: bool) -> None:
+    """As if it stood in the mail."""
+    more = (other_task("Script", PATH),) if is_group else ()
+    items = (("D:\\out\\a.csv", "3"), ("/srv/b.csv", "4"))
+    module = write(loop(reminder(expressions=ATTACHING), *more, over=replace(OVER_ITEMS, items=items)))
+    (found,) = find(module, "unmapped-path")
+    assert found.question is not None
+    assert found.question.key == "path D:\\"
+    assert "ssis.worker_paths(" in module.source
+
+
 def test_a_value_of_another_type_or_a_secret_is_not_written() -> None:
     """Such items keep the decision."""
     assert_runs_once(write(loop(reminder(), over=replace(OVER_ITEMS, items=(("a@corp.example", "x"),)))))

@@ -11,6 +11,7 @@ from airflow_provider_smtpcm.ssis.writing.secrets import (
     sanitize,
     sanitize_line,
 )
+from tests.ssis.writing.building import constraint, handler, mail, other_task, smtp, variable, written
 
 
 @pytest.mark.parametrize(
@@ -162,3 +163,23 @@ def test_a_statement_with_a_password_is_recognized(statement: str) -> None:
 def test_an_ordinary_statement_is_not_taken_for_one_with_a_password(statement: str) -> None:
     """It would become a placeholder."""
     assert not has_credentials_in_statement(statement)
+
+
+@pytest.mark.parametrize(
+    "name", ["Run sqlcmd Password=Hunter2", "Server=x;User ID=sa;Pwd=Hunter2;", "Send Password: Hunter2 to dba"]
+)
+def test_a_password_in_a_name_is_in_no_id(name: str) -> None:
+    """Neither of a task, nor of an alert, nor of a connection; the id would not look like a password."""
+    task, connection = other_task(name, sets=("User::Rows",)), smtp("SmtpServer=;", name)
+    mailing = mail(f"{name} mail", connection=connection, expressions={"Subject": "@[User::Rows]"})
+    alert = mail(f"{name} alert")
+    module = written(
+        task,
+        mailing,
+        variables=[variable("Rows", "1")],
+        constraints=[constraint(task, mailing)],
+        handlers=[handler("OnError", alert)],
+        connection_managers=(connection,),
+    )
+    assert "hunter2" not in module.source
+    assert "task_id=" in module.source

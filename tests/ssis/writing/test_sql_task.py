@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,6 +127,21 @@ def test_a_statement_in_a_file_is_read_on_the_worker() -> None:
     assert '"read_message_file": read_message_file,' in module.source
 
 
+def test_a_statement_is_read_from_a_file_that_a_task_names() -> None:
+    """The path is mapped in each run."""
+    file = FileConnection(
+        name="Script", id="{script}", connection_string="", expressions={"ConnectionString": "@[User::Sql]"}
+    )
+    find = replace(sql_task(), name="Find", id="{find}", path=("Package", "Find"), result_set=ResultSetType.SINGLE_ROW)
+    find = replace(find, results=(SqlResult(name="0", variable="User::Sql"),))
+    task = sql_task("Script", source_type=SqlSourceType.FILE_CONNECTION, statement_file=file)
+    sending = mail()
+    constraints = [constraint(find, task), constraint(task, sending)]
+    module = written(find, task, sending, variables=VARIABLES, constraints=constraints)
+    assert "PlaceholderOperator" not in module.source
+    assert "{% endset %}{{ read_message_file(path) }}" in re.sub(r'"\s+"', "", module.source)
+
+
 def test_a_time_limit_stays_one() -> None:
     """In seconds; 0 is none."""
     module = converted(sql_task(timeout=30))
@@ -172,6 +189,27 @@ def test_an_output_parameter_of_sql_server_comes_back_as_a_row() -> None:
     assert "SELECT @out_1;" in call
     assert DatabaseKind.OLE_DB is SALES.kind
     assert "outputs=[" in call
+
+
+@pytest.mark.parametrize(
+    ("number", "type_"), [(131, "DT_NUMERIC"), (14, "DT_NUMERIC"), (139, "DT_NUMERIC"), (6, "DT_CY"), (3, "DT_I4")]
+)
+def test_a_text_is_bound_as_the_number_that_the_parameter_is(number: int, type_: str) -> None:
+    """SSIS converts it; a database other than SQL Server may not compare a text with a number."""
+    bound = (SqlParameter(name="0", variable="User::Day", data_type=number),)
+    call = operator(converted(sql_task("SELECT COUNT(*) FROM t WHERE amount > ?", parameters=bound)))
+    assert f'data_type="{type_}"' in call
+    text = (SqlParameter(name="0", variable="User::Day", data_type=129),)
+    assert "data_type" not in operator(converted(sql_task("SELECT COUNT(*) FROM t WHERE a > ?", parameters=text)))
+
+
+@pytest.mark.parametrize("number", [131, 14, 139])
+def test_an_output_parameter_with_decimals_has_the_digits_of_the_database(number: int) -> None:
+    """A variable of the batch has ten after the point."""
+    bound = (SqlParameter(name="0", variable="User::Rows", direction="Output", data_type=number),)
+    call = operator(converted(sql_task("EXEC dbo.Sum ? OUTPUT", parameters=bound)))
+    assert "DECLARE @out_1 decimal(38, 10);" in call
+    assert 'padded=[\n                "User::Rows",' in call
 
 
 # --- The statement alone: markers, names, output parameters, procedures and GO
