@@ -163,7 +163,7 @@ class _AccountName(str):
     def upper(self) -> str:
         return convert_to_upper_case(self)
 
-    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:  # type: ignore[override]
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
         return [_AccountName(part) for part in super().split(sep, maxsplit)]
 
 
