@@ -128,6 +128,12 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication) -> str:
             r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither "
             "locked nor barred from this server; no weaker protocol was tried, to avoid locking the account."
         )
+        if authentication.offers_kerberos:
+            remedy += (
+                " If the password is right: this server may take Kerberos only for this account (where the domain "
+                "restricts NTLM, or for a member of Protected Users); 'kerberos' as 'Windows protocol' passes then, or "
+                "says what Kerberos lacks."
+            )
     if authentication.has_channel_binding:
         remedy += (
             " If all that is right and a proxy ends TLS in front of a server with Extended Protection, set 'Channel "

@@ -31,8 +31,8 @@ class BindingServerError(Exception):
 class BindingServer:
     r"""The server as a context manager. Its names in the realm are all of the realm's `services`.
 
-    The realm's `users` can log in: `alice@CORP.EXAMPLE` by Kerberos, `CORP\alice` by NTLM. In a `SambaDomain` the domain
-    controller checks NTLM.
+    The realm's `users` can log in: `alice@CORP.EXAMPLE` by Kerberos, `CORP\alice` by NTLM. In a `SambaDomain` NTLM is
+    checked by the domain controller.
     """
 
     host = "localhost"

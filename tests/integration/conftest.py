@@ -139,7 +139,9 @@ def samba(running_domain: SambaDomain, monkeypatch: pytest.MonkeyPatch) -> Samba
 @pytest.fixture(scope="module")
 def running_samba_server(running_domain: SambaDomain) -> Iterator[BindingServer]:
     """A server of the domain for the tests of a file."""
-    with BindingServer(running_domain, BindingSettings(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))) as server:
+    with BindingServer(
+        running_domain, BindingSettings(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
+    ) as server:
         yield server
 
 

@@ -1,7 +1,7 @@
 """An Active Directory domain: Samba's domain controller with its KDC, its LDAP server and winbindd. No mail server.
 
-`KerberosRealm` is MIT's; this one knows what only a directory of Windows' kind has: UPN suffixes, names in any case, and
-NTLM that is checked by the domain controller. gss-ntlmssp, which finds no file with users, asks winbindd.
+`KerberosRealm` is MIT's; this one has what only a directory of Windows' kind has: UPN suffixes, names in any case, and
+NTLM that the domain controller checks. gss-ntlmssp, which finds no file with users, asks winbindd.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ KRB5_CONF = Template("""\
   $domain = $realm
   localhost = $realm
 """)
+
 
 class SambaDomain:
     """The domain as a context manager. Every user's password is `password_of(user)`."""

@@ -138,6 +138,12 @@ class WindowsAuthenticator:
         except AuthenticationError as error:
             if authentication.protocol == "NTLM" and self._kerberos_failure:
                 error.message += f" (Kerberos was tried first. {self._kerberos_failure})"
+            elif (
+                authentication.protocol == "NTLM"
+                and authentication.offers_kerberos
+                and (self._manager.windows_protocol is WindowsProtocol.NEGOTIATE)
+            ):
+                error.message += f" (Kerberos was not possible: {reason}.)"
             raise
         return authentication
 
@@ -189,21 +195,22 @@ class WindowsAuthenticator:
             return AuthenticationError("the server offers only NTLM.", remedy=remedy)
         if not all(map(importlib.util.find_spec, ("gssapi", "krb5"))):
             return explain_kerberos_error(ImportError(), "", "")
-        from airflow_provider_smtpcm.smtp.auth.kerberos import (
-            get_principal_name,
+        from airflow_provider_smtpcm.smtp.auth.kerberos_names import (
             is_realm_configured,
+            list_client_names,
             list_service_names,
         )
 
         try:
             list_service_names(manager)
-            realm = get_principal_name(manager).rpartition("@")[2] if manager.password else None
+            names = list_client_names(manager) if manager.password else []
         except AuthenticationError as error:
             return error
-        if realm is None or is_realm_configured(realm):
+        if not names or any(is_realm_configured(name.realm) for name in names):
             return None
-        unknown = f"this worker's krb5.conf does not know the realm {realm}."
-        return AuthenticationError("the user name has no realm." if realm == manager.login else unknown)
+        realm = names[0].realm
+        unknown = f"krb5.conf does not know the realm {realm}" if realm else "the user name has no realm"
+        return AuthenticationError(f"{unknown}, and krb5.conf names no default realm.")
 
     def _has_ntlm_identity(self) -> bool:
         manager = self._manager
@@ -248,6 +255,7 @@ class WindowsAuthenticator:
             identity=f"{identity.account}{note}",
             reason=reason,
             has_channel_binding=bindings is not None,
+            offers_kerberos=bool(_KERBEROS_MECHANISMS.keys() & set(offered)),
         )
         return authentication, _NTLM_MECHANISMS[name](context, token)
 

@@ -50,6 +50,7 @@ class Authentication:
         identity: the account, as far as the client knows it.
         reason: why this protocol was chosen.
         has_channel_binding: whether the tokens carry a channel binding.
+        offers_kerberos: whether the server offers mechanisms that carry Kerberos.
     """
 
     mechanism: str
@@ -57,6 +58,7 @@ class Authentication:
     identity: str
     reason: str = ""
     has_channel_binding: bool = False
+    offers_kerberos: bool = False
 
     def __str__(self) -> str:
         protocol = "" if self.mechanism == self.protocol else f" ({self.protocol})"

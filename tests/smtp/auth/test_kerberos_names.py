@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.auth.kerberos import list_service_names
+from airflow_provider_smtpcm.smtp.auth.kerberos_names import list_service_names
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "fe80::1%eth0"])
