@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, WindowsProtocol
+from airflow_provider_smtpcm.connection_manager import ChannelBinding, SmtpConnectionManager, WindowsProtocol
 from airflow_provider_smtpcm.errors import AuthenticationError, clear_frames
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError, explain_kerberos_error
 from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE_VARIABLE, create_ntlm_context, find_ntlm_identity
@@ -29,7 +29,7 @@ from airflow_provider_smtpcm.smtp.auth.sasl import (
     gssapi_mechanism,
     ntlm_mechanism,
 )
-from airflow_provider_smtpcm.smtp.tls import compute_channel_bindings
+from airflow_provider_smtpcm.smtp.tls import UNDEFINED_END_POINT, compute_channel_bindings
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
 
@@ -124,9 +124,14 @@ class WindowsAuthenticator:
             raise _no_mechanism_error(transport, offered, extensions)
         trace.info(Step.MECHANISMS, ", ".join(offered))
         trace.begin(Step.BINDING)
-        bindings = compute_channel_bindings(self._manager.channel_binding, transport)
-        no_binding = "none, since there is no TLS to bind to"
-        trace.info(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else no_binding)
+        kind = self._manager.channel_binding
+        bindings = compute_channel_bindings(kind, transport, is_required=self._manager.is_binding_required)
+        if transport.tls_version is None:
+            trace.info(Step.BINDING, "none, since there is no TLS to bind to")
+        elif bindings is None and kind is not ChannelBinding.NONE:
+            trace.info(Step.BINDING, f"none: {UNDEFINED_END_POINT}, so no server can check a binding")
+        else:
+            trace.info(Step.BINDING, str(kind))
         trace.begin(Step.CHOICE)
         authentication, mechanism = self._choose_protocol(offered, bindings, transport, trace)
         trace.info(Step.CHOICE, f"{authentication}: {authentication.reason}")
