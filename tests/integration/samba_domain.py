@@ -91,7 +91,7 @@ KRB5_CONF = Template("""\
 
 
 class SambaDomain:
-    """The domain as a context manager. Every user's password is `password_of(user)`."""
+    """The domain as a context manager; `users` can log in, and those with a UPN of their own by that, too."""
 
     realm = "CORP.EXAMPLE"
     domain = "corp.example"
@@ -159,7 +159,9 @@ class SambaDomain:
 
     def password_of(self, user: str) -> str:
         """Return the password of an account. That of `hash` has the form of two hashes."""
-        return ":".join([self._password.encode().hex()[:32].ljust(32, "0")] * 2) if user == "hash" else self._password
+        if user == "hash":
+            return ":".join([self._password.encode().hex()[:32].ljust(32, "0")] * 2)
+        return self._password + ("-№2-🔑" if user == "jürgen" else "")
 
     def ccache(self, user: str, *options: str) -> str:
         """Return a credential cache with a fresh ticket, as `FILE:...`; the options are kinit's."""
