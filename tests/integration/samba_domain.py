@@ -161,7 +161,7 @@ class SambaDomain:
         """Return the password of an account. That of `hash` has the form of two hashes."""
         if user == "hash":
             return ":".join([self._password.encode().hex()[:32].ljust(32, "0")] * 2)
-        return self._password + ("-№2-🔑" if user == "jürgen" else "")
+        return self._password + ("-№2-🔑" if user.lower() == "jürgen" else "")
 
     def ccache(self, user: str, *options: str) -> str:
         """Return a credential cache with a fresh ticket, as `FILE:...`; the options are kinit's."""
