@@ -523,3 +523,18 @@ def _getparams() -> None:
     from aiosmtpd.smtp import SMTP
 
     assert SMTP._getparams(SimpleNamespace(), ["SIZE=1", "SMTPUTF8"]) == {"SIZE": "1", "SMTPUTF8": True}  # type: ignore[arg-type]
+
+
+@checks("upper and split of an _AccountName")
+def _account_name() -> None:
+    import hmac
+
+    from spnego._context import split_username
+    from spnego._ntlm_raw.crypto import ntowfv2
+
+    from airflow_provider_smtpcm.smtp.auth.ntlm import _AccountName
+
+    expected = hmac.new(b"hash", "GROßCORP".encode("utf-16-le"), "md5").digest()
+    for account in ("CORP\\groß", "groß"):
+        _, user = split_username(_AccountName(account))
+        assert ntowfv2(user or "", b"hash", "CORP") == expected

@@ -72,6 +72,14 @@ def test_what_an_ssis_string_can_set_has_no_default_in_the_form() -> None:
     assert not any("default" in fields[name]["schema"] for name in fillable)
 
 
+def test_what_is_stricter_when_spelled_out_has_no_default_in_the_form() -> None:
+    """The form would spell it out in every connection."""
+    fields = connection_type()["conn-fields"]
+    strict = [field.name for field in FIELDS if field.is_strict_if_set]
+    assert strict == ["channel_binding"]
+    assert not any("default" in fields[name]["schema"] for name in strict)
+
+
 def test_every_drop_down_has_a_label_for_each_choice() -> None:
     """And only choices that the parser accepts."""
     for name, field in connection_type()["conn-fields"].items():

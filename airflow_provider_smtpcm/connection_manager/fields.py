@@ -1,7 +1,8 @@
 """The settings of a connection, as one table for the form, the parser and the documents.
 
-Only settings that take effect are listed. The settings that an SSIS connection string can fill have no default
-in the form (`in_ssis_properties`): Airflow's form saves every default that it shows, which would contradict the string.
+Only settings that take effect are listed. Airflow's form saves every default that it shows. So a setting has none there
+if an SSIS connection string can fill it, which the default would contradict, or if its default is less strict while it
+is not spelled out.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Field(Record):
         maximum: the largest number.
         ssis: the SSIS property to which it corresponds.
         in_ssis_properties: whether an SSIS connection string can fill it.
+        is_strict_if_set: whether its default, if it is spelled out, is an error where it cannot be had.
         advanced: whether the form shows it in the *Advanced* section.
         placeholder: what a standard field shows while it is empty.
     """
@@ -85,8 +87,14 @@ class Field(Record):
     maximum: float | None = None
     ssis: str = ""
     in_ssis_properties: bool = False
+    is_strict_if_set: bool = False
     advanced: bool = False
     placeholder: str = ""
+
+    @property
+    def form_default(self) -> str | float | bool | None:
+        """The default that the form shows, and so saves; None: the form shows an empty setting."""
+        return None if self.in_ssis_properties or self.is_strict_if_set else self.default
 
     @property
     def title(self) -> str:
@@ -233,8 +241,10 @@ FIELDS: tuple[Field, ...] = (
         label="Channel binding",
         type=FieldType.CHOICE,
         help="Binds the sign-in to the TLS connection, for servers with Extended Protection. Choose None if a proxy "
-        "terminates TLS in front of the server.",
+        "terminates TLS in front of the server. Empty: the server's certificate, if a binding to it is defined (for "
+        "Ed25519 it is not).",
         default=ChannelBinding.TLS_SERVER_END_POINT,
+        is_strict_if_set=True,
         choices={
             ChannelBinding.TLS_SERVER_END_POINT: "The server's certificate (tls-server-end-point)",
             ChannelBinding.NONE: "None",
@@ -326,9 +336,8 @@ def build_form_schema(setting: Field) -> dict[str, object]:
     """Return the values that the form accepts, in Airflow's dialect of JSON schema."""
     json_types = {FieldType.BOOLEAN: "boolean", FieldType.NUMBER: "number"}
     schema: dict[str, object] = {"type": [json_types.get(setting.type, "string"), "null"]}
-    # `in_ssis_properties`: see the module's docstring.
-    if setting.default is not None and not setting.in_ssis_properties:
-        schema["default"] = setting.default if setting.type in json_types else str(setting.default)
+    if setting.form_default is not None:
+        schema["default"] = setting.form_default if setting.type in json_types else str(setting.form_default)
     match setting.type:
         case FieldType.CHOICE:
             schema["enum"] = [str(value) for value in setting.choices]

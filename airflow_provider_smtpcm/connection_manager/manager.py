@@ -17,6 +17,8 @@ from airflow_provider_smtpcm.connection_manager.parse import Settings, parse_ext
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.frozen_dataclasses import Record
 
+# What was not given has its default after parsing.
+_NOT_GIVEN: Any = None
 _DEFAULTS = {setting.name: setting.default for setting in FIELDS}
 
 
@@ -35,6 +37,8 @@ class SmtpConnectionManager(Record):
         final_reply_timeout: seconds, from 1 to 3600.
         unknown_properties: pairs of an SSIS connection string that SSIS does not define.
         notes: warnings from parsing; ignored in comparisons.
+        is_binding_required: whether a sign-in fails if `channel_binding` is not defined for the server's certificate.
+            By default it does if `channel_binding` is given. Ignored in comparisons.
 
     Raises:
         ConnectionSettingsError: lists all faults at once, by their form labels.
@@ -56,7 +60,7 @@ class SmtpConnectionManager(Record):
     keytab: str | None = field(default=None, repr=False)
     ccache: str | None = field(default=None, repr=False)
     spn: str | None = field(default=None, repr=False)
-    channel_binding: ChannelBinding = ChannelBinding.TLS_SERVER_END_POINT
+    channel_binding: ChannelBinding = _NOT_GIVEN
     verify_certificate: bool = True
     timeout: float = 30.0
     final_reply_timeout: float = 600.0
@@ -64,6 +68,7 @@ class SmtpConnectionManager(Record):
     local_hostname: str | None = field(default=None, repr=False)
     unknown_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    is_binding_required: bool = field(default=_NOT_GIVEN, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         faults = Faults()
@@ -131,7 +136,8 @@ class SmtpConnectionManager(Record):
         extra: dict[str, object] = {"auth_mode": str(self.auth_mode), "ssl_mode": str(self.ssl_mode)}
         for name, default in _DEFAULTS.items():
             value = getattr(self, name, None)
-            if name not in extra and value != default:
+            is_required_binding = name == "channel_binding" and self.is_binding_required
+            if name not in extra and (value != default or is_required_binding):
                 extra[name] = str(value) if isinstance(value, str) else value
         if self.unknown_properties:
             extra["ssis_properties"] = "".join(f"{key}={value};" for key, value in self.unknown_properties)

@@ -147,7 +147,8 @@ def parse_settings(values: Mapping[str, object], faults: Faults) -> Settings:
         faults: collects the faults.
 
     Returns:
-        Every setting by its key, plus `unknown_properties` and `notes`, but without `ssis_properties`.
+        Every setting by its key, plus `unknown_properties`, `notes` and `is_binding_required`, but without
+        `ssis_properties`.
     """
     settings: Settings = dict.fromkeys(ALL_FIELDS)
     for name, field in ALL_FIELDS.items():  # faults are reported in the order of the form
@@ -155,6 +156,8 @@ def parse_settings(values: Mapping[str, object], faults: Faults) -> Settings:
             settings[name] = coerce(field, value, faults)
     settings["unknown_properties"] = values.get("unknown_properties") or ()
     settings["notes"] = values.get("notes") or ()
+    is_required = values.get("is_binding_required")
+    settings["is_binding_required"] = settings["channel_binding"] is not None if is_required is None else is_required
     _merge_ssis_properties(settings, faults)
     for name, field in ALL_FIELDS.items():
         if name in settings and settings[name] is None:

@@ -359,7 +359,7 @@ def _create_widget(field: Field) -> Any:
     from wtforms.validators import any_of
 
     widgets = {FieldType.BOOLEAN: BooleanField, FieldType.NUMBER: IntegerField, FieldType.SECRET: PasswordField}
-    default = None if field.in_ssis_properties else field.default
+    default = field.form_default
     if field.type is FieldType.NUMBER and default is not None:
         default = int(default)
     elif isinstance(default, str):

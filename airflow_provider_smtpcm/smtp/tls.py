@@ -140,11 +140,27 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
 
 # --- Channel bindings (RFC 5929), which tie a Windows sign-in to the TLS connection that carries it. A server with
 # --- Extended Protection rejects a sign-in whose binding is absent or wrong: that is what a relayed sign-in looks like.
-# --- So a binding that cannot be computed is an error, and is never left out silently.
+# --- So a binding that cannot be computed is an error. Only one that is not defined, so that no server could check it
+# --- (RFC 5929 4.1), is left out, unless the connection spells it out.
 
 
-def compute_channel_bindings(channel_binding: ChannelBinding, transport: Transport) -> GssChannelBindings | None:
+#: Why a sign-in has no binding although the connection has the default one.
+UNDEFINED_END_POINT = (
+    "tls-server-end-point is not defined for the server's certificate: its signature (such as Ed25519) has no hash "
+    "function"
+)
+
+
+def compute_channel_bindings(
+    channel_binding: ChannelBinding, transport: Transport, *, is_required: bool = True
+) -> GssChannelBindings | None:
     """Return the binding for a sign-in over this connection; None for `ChannelBinding.NONE`, and without TLS.
+
+    Args:
+        channel_binding: the kind.
+        transport: a transport after the TLS handshake, or without TLS.
+        is_required: whether a binding that is not defined for the server's certificate is an error; if not, the result
+            is None.
 
     Raises:
         AuthenticationError: this channel binding is not defined for this TLS version or certificate.
@@ -155,7 +171,18 @@ def compute_channel_bindings(channel_binding: ChannelBinding, transport: Transpo
 
     if channel_binding is ChannelBinding.TLS_UNIQUE:
         return GssChannelBindings(application_data=b"tls-unique:" + _get_tls_unique(transport))
-    return GssChannelBindings(application_data=b"tls-server-end-point:" + _compute_tls_server_end_point(transport))
+    certificate = transport.server_certificate or b""
+    hash_name = _find_signature_hash(certificate)
+    if hash_name is not None:
+        digest = hashlib.new(hash_name, certificate).digest()
+        return GssChannelBindings(application_data=b"tls-server-end-point:" + digest)
+    if is_required:
+        raise AuthenticationError(
+            f"The channel binding {UNDEFINED_END_POINT}.",
+            remedy="Leave 'Channel binding' empty or set it to 'none', or have the server use a certificate that is "
+            "signed with RSA or ECDSA.",
+        )
+    return None
 
 
 def _get_tls_unique(transport: Transport) -> bytes:
@@ -168,24 +195,20 @@ def _get_tls_unique(transport: Transport) -> bytes:
     return transport.tls_unique
 
 
-def _compute_tls_server_end_point(transport: Transport) -> bytes:
-    """Hash the certificate with its signature's hash function, or SHA-256 for MD5 and SHA-1 (RFC 5929 4.1)."""
+def _find_signature_hash(certificate: bytes) -> str | None:
+    """Return the hash function of a certificate's signature, SHA-256 for MD5 and SHA-1; None without (RFC 5929 4.1)."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
-    certificate = transport.server_certificate or b""
     try:
         algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+    except UnsupportedAlgorithm:  # newer than this worker's libraries, as those of post-quantum cryptography
+        return None
+    except (ValueError, x509.InvalidVersion) as error:
         raise AuthenticationError(
             f"The channel binding cannot be computed from the server's certificate ({error}).",
             remedy="Set 'Channel binding' to 'none' or, up to TLS 1.2, to 'tls-unique'.",
         ) from None
     if algorithm is None:
-        raise AuthenticationError(
-            "The channel binding tls-server-end-point is not defined for the server's certificate: its signature "
-            "(Ed25519 or Ed448) defines no hash function.",
-            remedy="Set 'Channel binding' to 'none', or have the server use a certificate signed with RSA or ECDSA.",
-        )
-    hash_name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name
-    return hashlib.new(hash_name, certificate).digest()
+        return None
+    return "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name

@@ -18,6 +18,7 @@ from typing import Any, Self
 from tests.integration.binding_settings import Attempt, BindingSettings, StoredMail
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.programs import FAKETIME, GSS_NTLMSSP, absent, faked_clock
+from tests.integration.samba_domain import SambaDomain
 
 ROOT = Path(__file__).parents[2]
 STOP_SECONDS = 10
@@ -30,12 +31,13 @@ class BindingServerError(Exception):
 class BindingServer:
     r"""The server as a context manager. Its names in the realm are all of the realm's `services`.
 
-    The realm's `users` can sign in: `alice@CORP.EXAMPLE` with Kerberos, `CORP\alice` with NTLM.
+    The realm's `users` can sign in: `alice@CORP.EXAMPLE` with Kerberos, `CORP\alice` with NTLM. In a `SambaDomain` NTLM is
+    checked by the domain controller.
     """
 
     host = "localhost"
 
-    def __init__(self, realm: KerberosRealm, settings: BindingSettings | None = None) -> None:
+    def __init__(self, realm: KerberosRealm | SambaDomain, settings: BindingSettings | None = None) -> None:
         self.settings = settings or BindingSettings()
         self._realm = realm
         self._process: subprocess.Popen[str] | None = None
@@ -43,14 +45,11 @@ class BindingServer:
         self.ca_certificate = ""
 
     def __enter__(self) -> Self:
-        realm = self._realm
         env = {
             **os.environ,
-            **realm.environment(),
+            **self._realm.acceptor_environment(),
             **faked_clock(self.settings.clock_offset),
-            "KRB5_KTNAME": str(realm.service_keytab),
             "KRB5RCACHENAME": "none:",  # the machine's would outlive the realm
-            "NTLM_USER_FILE": str(realm.ntlm_user_file),
             "LC_ALL": "C.UTF-8",  # in other locales gss-ntlmssp accepts only ASCII names and passwords
             "LM_COMPAT_LEVEL": "5",  # NTLMv2 only
         }

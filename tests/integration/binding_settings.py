@@ -14,6 +14,7 @@ class BindingSettings:
         channel_binding: `require` right bindings; `allow` none or right ones; `none` ignores them.
         binding_type: which bindings are the right ones. `tls-unique` needs `max_tls="TLSv1_2"`.
         ssl_mode: as in a connection.
+        signature: of the certificate; for Ed25519 no binding to it is defined.
         min_tls: a name of `ssl.TLSVersion`, as is `max_tls`.
         mechanisms: what is offered. `X-BIG` accepts a single token, whatever it is.
         spnego_layer: GSS-SPNEGO ends with the layer round of RFC 4752, as Dovecot's does and Cyrus' does not.
@@ -24,6 +25,7 @@ class BindingSettings:
     channel_binding: Literal["require", "allow", "none"] = "require"
     binding_type: Literal["tls-server-end-point", "tls-unique"] = "tls-server-end-point"
     ssl_mode: Literal["starttls", "implicit", "none"] = "starttls"
+    signature: Literal["ECDSA", "Ed25519"] = "ECDSA"
     min_tls: str = "TLSv1_2"
     max_tls: str = "TLSv1_3"
     mechanisms: tuple[str, ...] = ("GSSAPI", "GSS-SPNEGO", "NTLM", "X-BIG")

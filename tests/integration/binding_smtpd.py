@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import datetime as dt
 import hashlib
 import json
 import logging
 import ssl
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import asdict
@@ -21,8 +23,11 @@ from typing import Any
 
 import trustme
 from aiosmtpd.smtp import MISSING, SMTP, AuthResult, Envelope, Session
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509.oid import NameOID
 
 from demo.processes import LOOPBACK
 from tests.integration.binding_settings import Attempt, BindingSettings, StoredMail
@@ -37,6 +42,12 @@ READ_LIMIT = 1 << 20
 #: What Exchange says, whatever was wrong.
 REFUSAL = "535 5.7.3 Authentication unsuccessful"
 CERTIFICATE_NAMES = ("localhost", LOOPBACK, "mail.corp.example", "exchange.corp.example")
+
+#: The uses of a key that a certificate may name (RFC 5280 4.2.1.3).
+USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 
 Acceptor = Generator[bytes, bytes, Identity]
 
@@ -182,6 +193,45 @@ class BindingSmtp(SMTP):
         return MISSING
 
 
+def issue_certificate(signature: str) -> tuple[bytes, bytes, bytes]:
+    """Return an authority, a certificate that it has signed, and the certificate's key, as PEM."""
+    if signature == "ECDSA":
+        authority = trustme.CA()
+        issued = authority.issue_cert(*CERTIFICATE_NAMES)
+        return authority.cert_pem.bytes(), issued.cert_chain_pems[0].bytes(), issued.private_key_pem.bytes()
+    # trustme has no keys of that kind.
+    authority_key, key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    names = [x509.DNSName(name) for name in CERTIFICATE_NAMES if name != LOOPBACK]
+    root = _certify("Authority", authority_key, authority_key, [
+        (x509.BasicConstraints(ca=True, path_length=None), True),
+        (x509.KeyUsage(**dict.fromkeys(USES, False) | {"key_cert_sign": True}), True),
+    ])  # fmt: skip
+    leaf = _certify("localhost", key, authority_key, [(x509.SubjectAlternativeName(names), False)])
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return root, leaf, secret
+
+
+def _certify(
+    name: str, key: Ed25519PrivateKey, signer: Ed25519PrivateKey, extensions: list[tuple[x509.ExtensionType, bool]]
+) -> bytes:
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(
+        issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority")]),
+        subject_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=now - dt.timedelta(days=1),
+        not_valid_after=now + dt.timedelta(days=365),
+    )
+    key_identifiers = [
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False),
+    ]
+    for extension, critical in (*extensions, *key_identifiers):
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(signer, None).public_bytes(Encoding.PEM)
+
+
 async def serve() -> None:
     """Read the settings, listen, and answer queries."""
     loop = asyncio.get_running_loop()
@@ -189,20 +239,22 @@ async def serve() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(questions), sys.stdin)
     settings = BindingSettings(**json.loads(await questions.readline()))
     recorder = Recorder(settings)
-    authority = trustme.CA()
-    issued = authority.issue_cert(*CERTIFICATE_NAMES)
+    authority, issued, key = issue_certificate(settings.signature)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion[settings.min_tls]
     context.maximum_version = ssl.TLSVersion[settings.max_tls]
-    issued.configure_cert(context)
-    certificate = load_pem_x509_certificate(issued.cert_chain_pems[0].bytes()).public_bytes(Encoding.DER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(key + issued)
+        file.flush()
+        context.load_cert_chain(file.name)
+    certificate = load_pem_x509_certificate(issued).public_bytes(Encoding.DER)
     server = await loop.create_server(
         lambda: BindingSmtp(recorder, context, certificate),
         LOOPBACK,
         0,
         ssl=context if settings.ssl_mode == "implicit" else None,
     )
-    print_line({"port": server.sockets[0].getsockname()[1], "ca_certificate": authority.cert_pem.bytes().decode()})
+    print_line({"port": server.sockets[0].getsockname()[1], "ca_certificate": authority.decode()})
     while question := (await questions.readline()).decode().strip():
         match question:
             case "attempts":

@@ -24,6 +24,7 @@ from tests.integration.loopback_postfix import LoopbackPostfix
 from tests.integration.odbc_databases import Database
 from tests.integration.postfix import Postfix
 from tests.integration.programs import KERBEROS_COMMAND
+from tests.integration.samba_domain import SambaDomain
 from tests.integration.system_packages import skip_for_want_of
 
 # What holds for a task that is killed and retried depends on Airflow's version (docs/guarantees.md). From 3.3 on
@@ -110,6 +111,45 @@ def kerberos(running_realm: KerberosRealm, monkeypatch: pytest.MonkeyPatch) -> K
     for name, value in running_realm.environment().items():
         monkeypatch.setenv(name, value)
     return running_realm
+
+
+@pytest.fixture(scope="module")
+def running_domain() -> Iterator[SambaDomain]:
+    """An Active Directory domain for the tests of a file; a machine can have one at a time."""
+    if missing := SambaDomain.missing():
+        skip_for_want_of(missing)
+    if os.geteuid() != 0:
+        pytest.skip("Samba's domain controller starts as root only: sudo make test")
+    if missing := ", ".join(name for name in ("gssapi", "krb5") if find_spec(name) is None):
+        pytest.skip(f"Python's {missing} missing: {KERBEROS_COMMAND}")
+    with SambaDomain() as domain:
+        yield domain
+
+
+@pytest.fixture
+def samba(running_domain: SambaDomain, monkeypatch: pytest.MonkeyPatch) -> SambaDomain:
+    """The domain, entered by this process, which has no identity but what the test gives it."""
+    for name in IDENTITY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in running_domain.environment().items():
+        monkeypatch.setenv(name, value)
+    return running_domain
+
+
+@pytest.fixture(scope="module")
+def running_samba_server(running_domain: SambaDomain) -> Iterator[BindingServer]:
+    """A server of the domain for the tests of a file."""
+    with BindingServer(
+        running_domain, BindingSettings(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def samba_server(running_samba_server: BindingServer, samba: SambaDomain) -> BindingServer:
+    """The server, without an attempt, in the domain of this process."""
+    running_samba_server.clear()
+    return running_samba_server
 
 
 @pytest.fixture

@@ -132,6 +132,13 @@ class KerberosRealm:
         """Return the variables for a client of this realm."""
         return {"KRB5_CONFIG": str(self.krb5_conf)}
 
+    def acceptor_environment(self) -> dict[str, str]:
+        """Return the variables for a server of this realm that lets its `users` in."""
+        return self.environment() | {
+            "KRB5_KTNAME": str(self.service_keytab),
+            "NTLM_USER_FILE": str(self.ntlm_user_file),
+        }
+
     def password_of(self, user: str) -> str:
         """Return the password of an account."""
         return self.users.get(user, f"P@ssw0rd-{user}")

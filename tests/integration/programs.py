@@ -38,11 +38,12 @@ def absent(programs: Sequence[str] = (), libraries: Mapping[str, str] | None = N
     return ", ".join(names) or None
 
 
-def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str = "") -> None:
+def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60) -> None:
     """Run a program to its end.
 
     Args:
         env: added to this process's environment.
+        timeout: seconds.
 
     Raises:
         ProgramError: it failed.
@@ -55,7 +56,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: 
             input=stdin.encode(),
             stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=60,
+            timeout=timeout,
             check=False,
         )
         output.seek(0)

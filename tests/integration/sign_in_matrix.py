@@ -25,7 +25,22 @@ KERBEROS = {
     "own keytab": "own: `KRB5_CLIENT_KTNAME`",
 }
 NTLM = {"password": KERBEROS["netbios"], "own file": "own: `NTLM_USER_FILE`"}
-IDENTITY = {"keytab": "svc-etl@CORP.EXAMPLE", "own keytab": "svc-etl@CORP.EXAMPLE", "non-ASCII": "jürgen@CORP.EXAMPLE"}
+# What only a directory has. A UPN's suffix need not be a realm.
+DIRECTORY = {
+    "sharp s": r"`CORP\groß` and password",
+    "UPN": "UPN `carol.brand@brand.example` and password",
+    "UPN ccache": "the same, cache of `kinit -E`",
+    "hashes": "`hash`, password `32 hex:32 hex`",
+}
+IDENTITY = {
+    "keytab": "svc-etl@CORP.EXAMPLE",
+    "own keytab": "svc-etl@CORP.EXAMPLE",
+    "non-ASCII": "jürgen@CORP.EXAMPLE",
+    "sharp s": "groß@CORP.EXAMPLE",
+    "UPN": "carol@CORP.EXAMPLE",
+    "UPN ccache": "carol@CORP.EXAMPLE",
+    "hashes": "hash@CORP.EXAMPLE",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +53,7 @@ class Cell:
         ssl_mode: of the connection.
         mechanism: that is expected to be used.
         protocol: the connection's `windows_protocol`.
-        credential: a key of `KERBEROS` or `NTLM`.
+        credential: a key of `KERBEROS`, `NTLM` or `DIRECTORY`.
     """
 
     server: str
@@ -69,8 +84,28 @@ _SERVERS = {
 }
 
 
+def directory_cells() -> list[Cell]:
+    """Return the ways into a server in an Active Directory, which is Samba's."""
+    credentials = {
+        "kerberos": ("password", "netbios", "non-ASCII", "keytab", "ccache", *DIRECTORY),
+        "ntlm": ("password", "non-ASCII", "sharp s", "UPN", "hashes"),
+    }
+    return [
+        Cell(
+            server="Active Directory (Samba)",
+            port="port",
+            ssl_mode="starttls",
+            mechanism={"kerberos": "GSSAPI", "ntlm": "NTLM"}[protocol],
+            protocol=protocol,
+            credential=credential,
+        )
+        for protocol, names in credentials.items()
+        for credential in names
+    ]
+
+
 def cells() -> list[Cell]:
-    """Return all of them."""
+    """Return those into all other servers."""
     return [
         Cell(server=server, port=port, ssl_mode=ssl_mode, mechanism=mechanism, protocol=protocol, credential=credential)
         for server, (ports, mechanisms) in _SERVERS.items()
@@ -82,7 +117,7 @@ def cells() -> list[Cell]:
 
 def table(passed: dict[Cell, str]) -> str:
     """Return the table of the cells that ran: a row for server, mechanism and TLS, a column for each credential."""
-    names = {**NTLM, **KERBEROS}
+    names = {**NTLM, **KERBEROS, **DIRECTORY}
     rows: dict[tuple[str, str], dict[str, set[str]]] = {}
     modes: dict[tuple[str, str], list[str]] = {}
     for cell, identity in passed.items():
@@ -92,9 +127,10 @@ def table(passed: dict[Cell, str]) -> str:
             modes[place].append(TLS[cell.ssl_mode])
         # Password and NetBIOS name are one column; NTLM has no realms.
         column = "netbios" if cell.protocol == "ntlm" and cell.credential == "password" else cell.credential
-        account = re.sub(r"^CORP[\\?]", "", identity.partition("@")[0])  # Postfix replaces a backslash
+        # Postfix replaces a backslash; a UPN has no domain before it.
+        account = re.sub(r"^(CORP)?[\\?]", "", identity.partition("@")[0])
         rows.setdefault(place, {}).setdefault(column, set()).add(account)
-    columns = [*KERBEROS, "own file"]
+    columns = [*KERBEROS, "own file", *DIRECTORY]
     lines = [
         f"| server | mechanism | TLS | {' | '.join(names[column] for column in columns)} |",
         f"|---|---|---|{'---|' * len(columns)}",

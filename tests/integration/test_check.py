@@ -187,6 +187,22 @@ def test_each_binding_is_tried_where_the_connections_own_passes(
     assert len(server.attempts()) == 3
 
 
+def test_a_certificate_to_which_nothing_can_be_bound_is_noted(
+    binding_server: Callable[..., BindingServer], kerberos: KerberosRealm, check_it: CheckIt
+) -> None:
+    """No server could check a binding, so the default is none; one that was spelled out is an error."""
+    server = binding_server(channel_binding="allow", signature="Ed25519")
+    ccache = kerberos.ccache("alice")
+    found = check_it(manager_of(server, ccache=ccache))
+    assert (str(found.report.verdict), found.report.exit_status) == ("ok", 0), found.page
+    assert found.details["channel binding"].startswith("none: tls-server-end-point is not defined for the server's")
+    (attempt,) = server.attempts()
+    assert (attempt.user, attempt.bindings) == ("alice@CORP.EXAMPLE", "absent")
+    spelled_out = check_it(manager_of(server, ccache=ccache, channel_binding="tls-server-end-point"))
+    spelled_out.assert_failed_at("channel binding", "Leave 'Channel binding' empty")
+    assert len(server.attempts()) == 1
+
+
 def bindings_of(found: Checked) -> dict[str, str]:
     """Each binding, and whether it passed."""
     lines = [line.split(": ") for line in found.details["every binding"].split("\n") if ": " in line]

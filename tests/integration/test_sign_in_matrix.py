@@ -17,7 +17,8 @@ from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.loopback_postfix import LoopbackPostfix
 from tests.integration.postfix import Postfix
-from tests.integration.sign_in_matrix import IDENTITY, Cell, cells, write
+from tests.integration.samba_domain import SambaDomain
+from tests.integration.sign_in_matrix import IDENTITY, Cell, cells, directory_cells, write
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ def passed() -> Iterator[dict[Cell, str]]:
     """The cells that ran; written into the documents where that is asked for."""
     found: dict[Cell, str] = {}
     yield found
-    if os.environ.get("WRITE_MATRIX") and len(found) == len(cells()):
+    if os.environ.get("WRITE_MATRIX") and len(found) == len(cells()) + len(directory_cells()):
         write(found)
 
 
@@ -129,4 +130,63 @@ def test_this_way_in_works(
         assert identity in (expected, expected.encode().decode("ascii", "replace").replace("\ufffd", "?"))
     else:
         assert "alice" in identity.lower()
+    passed[cell] = identity
+
+
+@pytest.fixture
+def directory_settings(samba: SambaDomain) -> Callable[[Cell], dict[str, str]]:
+    """The connection's settings for a credential in the Active Directory."""
+    upn = samba.upns["carol"]
+    logins = {
+        "password": "alice@corp.example",
+        "netbios": r"CORP\alice",
+        "non-ASCII": "jürgen@corp.example",
+        "sharp s": r"CORP\groß",
+        "hashes": r"CORP\hash",
+        "UPN": upn,
+    }
+    without_password = {
+        "keytab": lambda: {"keytab": str(samba.client_keytab), "login": "svc-etl@corp.example"},
+        "ccache": lambda: {"ccache": samba.ccache("alice")},
+        "UPN ccache": lambda: {"ccache": samba.ccache(upn, "-E", "-C"), "login": upn},
+    }
+
+    def settings(cell: Cell) -> dict[str, str]:
+        if cell.credential in without_password:
+            return without_password[cell.credential]()
+        # As in the other servers' column, the account of NTLM is that of NetBIOS.
+        is_netbios = (cell.protocol, cell.credential) == ("ntlm", "password")
+        login = logins["netbios" if is_netbios else cell.credential]
+        user = IDENTITY.get(cell.credential, "alice@").partition("@")[0]
+        return {"login": login, "password": samba.password_of(user)}
+
+    return settings
+
+
+@pytest.mark.parametrize("cell", directory_cells(), ids=str)
+def test_this_way_into_a_directory_works(
+    cell: Cell,
+    directory_settings: Callable[[Cell], dict[str, str]],
+    samba_server: BindingServer,
+    passed: dict[Cell, str],
+) -> None:
+    """With the identity that the domain controller confirmed."""
+    manager = SmtpConnectionManager(
+        host="localhost",
+        port=samba_server.port,
+        auth_mode="windows",  # type: ignore[arg-type]
+        windows_protocol=cell.protocol,  # type: ignore[arg-type]
+        ca_certificate=samba_server.ca_certificate,
+        **directory_settings(cell),  # type: ignore[arg-type]
+    )
+    with Session(manager) as session:
+        assert session.authentication is not None
+        assert session.authentication.mechanism == cell.mechanism
+        assert session.send(MAIL).outcome is Outcome.ACCEPTED
+    identity = recorded(samba_server)
+    expected = IDENTITY.get(cell.credential, "alice@CORP.EXAMPLE")
+    if cell.protocol == "kerberos":
+        assert identity == expected
+    else:
+        assert expected.partition("@")[0] in identity
     passed[cell] = identity

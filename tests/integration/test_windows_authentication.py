@@ -239,15 +239,24 @@ def test_smtpsvc_is_tried_where_the_kdc_does_not_know_smtp(
 @pytest.mark.parametrize(
     ("login", "why"),
     [
-        ("alice", "the user name has no realm"),
+        ("alice", "the user name has no realm, and krb5.conf names no default realm"),
         (r"OTHER\alice", "not a realm that this worker knows"),
         ("alice@other.example", "krb5.conf does not know the realm OTHER.EXAMPLE"),
     ],
 )
 def test_without_a_realm_of_ours_ntlm_is_taken_at_once(
-    login: str, why: str, binding_server: Serve, kerberos: KerberosRealm, caplog: pytest.LogCaptureFixture
+    login: str,
+    why: str,
+    binding_server: Serve,
+    kerberos: KerberosRealm,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And the log says why."""
+    without_default = kerberos.krb5_conf.read_text(encoding="utf-8").replace("default_realm =", "no_default_realm =")
+    (tmp_path / "krb5.conf").write_text(without_default, encoding="utf-8")
+    monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     connection = manager(server, login=login, password=kerberos.password_of("alice"))
     try:
@@ -258,6 +267,14 @@ def test_without_a_realm_of_ours_ntlm_is_taken_at_once(
         assert login != "alice"  # the server knows no other domain
     assert [attempt.mechanism for attempt in server.attempts()] == ["NTLM"]
     assert why in caplog.text
+
+
+def test_a_name_that_the_kdc_does_not_know_signs_in_by_ntlm(binding_server: Serve, kerberos: KerberosRealm) -> None:
+    """As a UPN it could have been one of the default realm's."""
+    server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
+    error = failure(manager(server, login="alice@other.example", password=kerberos.password_of("alice")))
+    assert [attempt.mechanism for attempt in server.attempts()] == ["NTLM"]
+    assert "Kerberos was tried first. Kerberos (password of alice@other.example): the KDC does not know" in str(error)
 
 
 def test_a_kdc_that_is_silent_is_waited_for_once_for_each_hook(

@@ -1,11 +1,13 @@
-"""Channel bindings are computed with the hash of the certificate's signature, or are an error; never left out."""
+"""Channel bindings are computed with the hash of the certificate's signature; only an undefined one is left out."""
 
 from __future__ import annotations
 
 import base64
 import datetime as dt
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_smtpcm.connection_manager import ChannelBinding
+from airflow_provider_smtpcm.connection_manager import ChannelBinding, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.tls import compute_channel_bindings
 
@@ -70,11 +72,40 @@ def test_tls_unique_is_undefined_beyond_tls_1_2(version: str) -> None:
 
 
 def test_a_certificate_whose_signature_has_no_hash_is_an_error() -> None:
-    """RFC 5929 4.1 leaves Ed25519 undefined."""
+    """If the connection spells the binding out: RFC 5929 4.1 leaves Ed25519 undefined."""
     line = FakeTransport(server_certificate=certificate(ed25519.Ed25519PrivateKey.generate(), None))
     with pytest.raises(AuthenticationError, match=r"not defined.*Ed25519") as caught:
         bound_to(ChannelBinding.TLS_SERVER_END_POINT, line)
     assert "'none'" in caught.value.remedy
+
+
+def test_without_being_required_it_is_left_out_for_such_a_certificate() -> None:
+    """No server could check it."""
+    line = FakeTransport(server_certificate=certificate(ed25519.Ed25519PrivateKey.generate(), None))
+    assert compute_channel_bindings(ChannelBinding.TLS_SERVER_END_POINT, line, is_required=False) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("octets", [b"", b"no certificate"])
+def test_octets_that_are_no_certificate_are_an_error_even_if_it_is_not_required(octets: bytes) -> None:
+    """That is not what an undefined binding looks like."""
+    line = FakeTransport(server_certificate=octets)
+    with pytest.raises(AuthenticationError, match="channel binding cannot be computed"):
+        compute_channel_bindings(ChannelBinding.TLS_SERVER_END_POINT, line, is_required=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("extra", "is_required"),
+    [({}, False), ({"channel_binding": None}, False), ({"channel_binding": ""}, False),
+     ({"channel_binding": "tls-server-end-point"}, True), ({"channel_binding": "tls-unique"}, True)],
+)  # fmt: skip
+def test_a_binding_is_required_if_the_connection_spells_it_out(extra: dict[str, Any], is_required: bool) -> None:
+    """Also after another setting was replaced, and after the way to Airflow and back."""
+    parsed = SmtpConnectionManager.from_airflow(SimpleNamespace(host="h", extra={"auth_mode": "windows", **extra}))
+    back = SmtpConnectionManager.from_airflow(SimpleNamespace(**parsed.to_airflow()))
+    made = SmtpConnectionManager(host="h", auth_mode="windows", **extra)  # type: ignore[arg-type]
+    for manager in (parsed, back, made, replace(parsed, timeout=5), replace(made, timeout=5)):
+        assert manager.is_binding_required is is_required
+        assert manager.channel_binding is ChannelBinding(extra.get("channel_binding") or "tls-server-end-point")
 
 
 # The first octets of a certificate include its version; there is no version 6.

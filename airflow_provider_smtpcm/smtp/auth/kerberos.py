@@ -1,4 +1,4 @@
-"""Kerberos: names, tickets (from a password, a keytab, a cache or the worker's identity), and security contexts.
+"""Kerberos: tickets (from a password, a keytab, a cache or the worker's identity), and security contexts.
 
 Tickets requested here go into an in-memory cache (type MEMORY), which needs no KRB5CCNAME: changing the environment
 would affect every thread of the process.
@@ -7,7 +7,6 @@ would affect every thread of the process.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import operator
 import os
@@ -21,12 +20,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
-from airflow_provider_smtpcm.errors import AuthenticationError, is_callers_timeout
+from airflow_provider_smtpcm.connection_manager.fields import WindowsProtocol
+from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import (
+    CLIENT_UNKNOWN,
+    NO_KDC_KNOWN,
+    NO_KEY_IN_KEYTAB,
     NO_SUCH_TICKET,
     SERVICE_UNKNOWN,
     explain_kerberos_error,
     get_error_code,
+)
+from airflow_provider_smtpcm.smtp.auth.kerberos_names import (
+    get_default_realm,
+    is_realm_configured,
+    list_client_names,
+    list_service_names,
 )
 from airflow_provider_smtpcm.smtp.auth.sasl import create_context
 
@@ -36,6 +45,8 @@ if TYPE_CHECKING:
     from spnego import ContextProxy
     from spnego.channel_bindings import GssChannelBindings
 
+    from airflow_provider_smtpcm.smtp.auth.kerberos_names import ClientName
+
 log = logging.getLogger(__name__)
 
 # A ticket is renewed this many seconds before it ends.
@@ -44,8 +55,8 @@ _RENEW_BEFORE_END = 120
 #: have given up on a silent KDC, so the call hangs for another reason.
 STUCK_SECONDS = 90.0
 
-_NETBIOS = re.compile(r"([^\\]+)\\(.+)")
-_MAX_CONFIGURATION_FILES = 100
+# With these codes a KDC, or the keytab, does not know one name of an account; another name may be known.
+_NAME_UNKNOWN = (CLIENT_UNKNOWN, NO_KDC_KNOWN, NO_KEY_IN_KEYTAB)
 
 T = TypeVar("T")
 
@@ -204,8 +215,9 @@ class KerberosClient:
             name = self._get_ccache_name()
             if name.startswith("FILE:"):
                 _require_readable("Credential cache (ccache)", name.removeprefix("FILE:"))
-            principal = get_principal_name(manager) if manager.login else None
-            return spnego.KerberosCCache(name, principal)
+            if manager.login:
+                self._require_own_cache()
+            return spnego.KerberosCCache(name)
         if not (manager.keytab or manager.password):
             return None
         ticket = self._ticket
@@ -217,6 +229,32 @@ class KerberosClient:
                     raise
                 log.warning("%s Using the current ticket, which is still valid.", error)
         return spnego.KerberosCCache(ticket.cache_name)
+
+    def _require_own_cache(self) -> None:
+        """Reject a credential cache whose tickets are not those of the login."""
+        import krb5
+
+        krb5_context = krb5.init_context()
+        names = list_client_names(self._manager)
+        try:
+            principal = self._open_cache(krb5_context).principal
+            if principal is None:
+                return  # without tickets; the first step says so
+            owner = krb5.unparse_name_flags(krb5_context, principal).decode()
+            own_names = [krb5.unparse_name_flags(krb5_context, name.parse(krb5_context)).decode() for name in names]
+        except krb5.Krb5Error as error:
+            raise self._explain_error(error, "") from None
+        if owner.lower() in map(str.lower, own_names):  # Active Directory does not distinguish them
+            return
+        is_upn = names[0].is_enterprise or not is_realm_configured(names[0].realm)
+        if is_upn and owner.rpartition("@")[2] == get_default_realm():
+            # kinit has replaced the UPN by the account's principal, as the KDC returned it (RFC 6806 6).
+            log.info("The credential cache is that of %s; taking it for %s.", owner, self._manager.login)
+            return
+        raise AuthenticationError(
+            f"Kerberos ({self.credential_source}): its tickets are those of {owner}, not of {self._manager.login}.",
+            remedy="Leave 'User name' empty to sign in as the cache's account, or run kinit for the other one.",
+        )
 
     def _renew_ticket(self, stale: _Ticket | None) -> _Ticket:
         """Request a ticket, or wait for the one that another thread is requesting.
@@ -252,37 +290,66 @@ class KerberosClient:
 
         manager = self._manager
         secret = b""
+        source, as_service = self.credential_source, False
         try:
             krb5_context = krb5.init_context()
             options = krb5.get_init_creds_opt_alloc(krb5_context)
             krb5.get_init_creds_opt_set_canonicalize(options, canonicalize=True)
-            if manager.keytab:
-                _require_readable("Keytab (keytab)", manager.keytab.removeprefix("FILE:"))
-                keytab = krb5.kt_resolve(krb5_context, manager.keytab.encode())
-                # As text, since an entry's principal is freed together with the entry.
-                first = [krb5.unparse_name_flags(krb5_context, entry.principal) for entry in keytab][:1]
-                if not first:
-                    raise AuthenticationError(
-                        f"Keytab (keytab): {describe_path(manager.keytab)} contains no key.",
-                        remedy="Inspect it with klist -k, and export it again if necessary.",
-                    )
-                name = get_principal_name(manager).encode() if manager.login else first[0]
-                principal = krb5.parse_name_flags(krb5_context, name)
-                credentials = krb5.get_init_creds_keytab(krb5_context, principal, options, keytab=keytab)
+            keytab = self._open_keytab(krb5_context) if manager.keytab else None
+            if keytab is not None and not manager.login:
+                principals = [_get_first_principal(krb5_context, keytab, manager.keytab or "")]
+                first = krb5.unparse_name_flags(krb5_context, principals[0]).decode()
+                source, as_service = f"{source}, whose first entry is {first}", "/" in first
             else:
-                principal = krb5.parse_name_flags(krb5_context, get_principal_name(manager).encode())
-                secret = (manager.password or "").encode("utf-8", "replace")
-                credentials = krb5.get_init_creds_password(krb5_context, principal, options, password=secret)
+                principals = [name.parse(krb5_context) for name in self._list_client_names()]
+            for principal in principals:
+                try:
+                    if keytab is not None:
+                        credentials = krb5.get_init_creds_keytab(krb5_context, principal, options, keytab=keytab)
+                    else:
+                        secret = (manager.password or "").encode("utf-8", "replace")
+                        credentials = krb5.get_init_creds_password(krb5_context, principal, options, password=secret)
+                    break
+                except krb5.Krb5Error as error:
+                    if get_error_code(error) not in _NAME_UNKNOWN or principal is principals[-1]:
+                        raise
             cache = krb5.cc_new_unique(krb5_context, b"MEMORY")
             krb5.cc_initialize(krb5_context, cache, credentials.client)
             krb5.cc_store_cred(krb5_context, cache, credentials)
         except krb5.Krb5Error as error:
-            raise self._explain_error(error, "") from None
+            by_password = bool(manager.password)
+            raise explain_kerberos_error(error, source, "", by_password=by_password, as_service=as_service) from None
         finally:
             secret = b""  # error trackers record the variables of each frame
         # Closing a cache, as python-krb5 does, leaves its tickets in the memory of the process.
         weakref.finalize(self, _destroy_cache, krb5_context, cache)
         return _Ticket(krb5_context, cache, f"MEMORY:{(cache.name or b'').decode()}", float(credentials.times.endtime))
+
+    def _list_client_names(self) -> list[ClientName]:
+        """Return the names to try. Where NTLM is possible too, none whose KDC would have to be looked up in DNS."""
+        names = list_client_names(self._manager)
+        if self._manager.windows_protocol is WindowsProtocol.NEGOTIATE and self._manager.password:
+            return [name for name in names if is_realm_configured(name.realm)] or names
+        return names
+
+    def _open_keytab(self, krb5_context: Any) -> Any:
+        import krb5
+
+        name = self._manager.keytab or ""
+        _require_readable("Keytab (keytab)", name.removeprefix("FILE:"))
+        return krb5.kt_resolve(krb5_context, name.encode())
+
+
+def _get_first_principal(krb5_context: Any, keytab: Any, path: str) -> Any:
+    import krb5
+
+    for entry in keytab:
+        # By its text, since an entry's principal is freed together with the entry.
+        return krb5.parse_name_flags(krb5_context, krb5.unparse_name_flags(krb5_context, entry.principal))
+    raise AuthenticationError(
+        f"Keytab (keytab): {describe_path(path)} contains no key.",
+        remedy="Inspect it with klist -k, and export it again if necessary.",
+    )
 
 
 def _destroy_cache(krb5_context: Any, cache: Any) -> None:
@@ -381,103 +448,3 @@ class TimedCalls:
             remedy="Check krb5.conf, the network and the firewall between this worker and the KDC (port 88).",
             retryable=True,
         )
-
-
-# --- Names: the server's SPNs, the account's principal, and the realms that this worker's krb5.conf defines.
-
-
-def list_service_names(manager: SmtpConnectionManager) -> list[str]:
-    """Return the SPNs that the server may have, the most likely first.
-
-    Raises:
-        AuthenticationError: the server is given by its IP address, and Kerberos needs a name.
-    """
-    if manager.spn:
-        return [manager.spn]
-    try:
-        ipaddress.ip_address(manager.host)
-    except ValueError:
-        return [f"smtp/{manager.server_name}", f"SMTPSVC/{manager.server_name}"]
-    raise AuthenticationError(
-        f"Kerberos needs the server's name, and 'SMTP server' is the address {manager.host}: a ticket is issued for a "
-        "name, such as smtp/mail.corp.example.",
-        remedy="Enter the server's name, or set 'SPN'.",
-    )
-
-
-def get_principal_name(manager: SmtpConnectionManager) -> str:
-    r"""Return the account as a Kerberos principal: `alice@CORP.EXAMPLE`, however the login is written.
-
-    Raises:
-        AuthenticationError: the login is `CORP\alice`, and this worker's krb5.conf has no realm for `CORP`.
-    """
-    login = manager.login or ""
-    netbios = _NETBIOS.fullmatch(login)
-    user, domain = (netbios[2], netbios[1]) if netbios else (login, manager.domain or "")
-    if not netbios and "@" in login:
-        user, _, domain = login.rpartition("@")
-    if not domain:
-        return user
-    realm = find_realm(domain)
-    if realm is None:
-        raise AuthenticationError(
-            "Kerberos: the domain of the user name is not a realm that this worker knows (its default realm: "
-            f"{get_default_realm() or 'none'}).",
-            remedy="Write the user name with its realm, as user@corp.example, or set 'Windows protocol' to 'ntlm'.",
-        )
-    return f"{user}@{realm}"
-
-
-def find_realm(domain: str) -> str | None:
-    """Return the realm of a Windows domain.
-
-    Args:
-        domain: a DNS name, whose realm is the same name in capitals; or a NetBIOS name, which stands for the default
-            realm if it is that realm's first label.
-
-    Returns:
-        The realm; None for a NetBIOS name that is not the default realm's.
-    """
-    if "." in domain:
-        return domain.upper()
-    default = get_default_realm()
-    if default and domain.upper() in (default.upper(), default.upper().split(".")[0]):
-        return default
-    return None
-
-
-def get_default_realm() -> str | None:
-    """Return the default realm of krb5.conf; None if there is none."""
-    try:
-        import krb5
-
-        realm = krb5.get_default_realm(krb5.init_context())
-    except Exception:  # noqa: BLE001 - krb5 is not installed, or has no default realm
-        return None
-    return realm.decode()
-
-
-def is_realm_configured(realm: str) -> bool:
-    """Return whether krb5.conf defines a realm. Its KDC is not looked up in DNS, which could take a long time."""
-    if realm == get_default_realm():
-        return True
-    entry = re.compile(rf"^\s*{re.escape(realm)}\s*=\s*\{{", re.MULTILINE)
-    return any(entry.search(text) for text in _read_configuration())
-
-
-def _read_configuration() -> list[str]:
-    """Return the text of krb5.conf and of the files that it includes."""
-    paths = [Path(path) for path in os.environ.get("KRB5_CONFIG", "/etc/krb5.conf").split(":") if path]
-    texts: list[str] = []
-    while paths and len(texts) < _MAX_CONFIGURATION_FILES:
-        path = paths.pop()
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            if is_callers_timeout(error):
-                raise
-            continue
-        texts.append(text)
-        for directive, included in re.findall(r"^\s*(include|includedir)\s+(\S+)", text, re.MULTILINE):
-            paths += sorted(Path(included).glob("*")) if directive == "includedir" else [Path(included)]
-    return texts

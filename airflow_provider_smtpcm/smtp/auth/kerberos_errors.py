@@ -10,8 +10,11 @@ from airflow_provider_smtpcm.smtp.auth.sasl import describe_library_error
 # The base of MIT's com_err codes. The numbers added to it are those of RFC 4120 7.5.9; from 128 on, MIT's own.
 _BASE = -1765328384
 
+CLIENT_UNKNOWN = _BASE + 6
 SERVICE_UNKNOWN = _BASE + 7
 NO_SUCH_TICKET = _BASE + 141
+NO_KDC_KNOWN = _BASE + 154
+NO_KEY_IN_KEYTAB = _BASE + 181
 
 
 class AccountRefusedError(AuthenticationError):
@@ -46,6 +49,12 @@ _STALE_KEYTAB = _Explanation(
     remedy="The account's password has been changed since: export the keytab again. No weaker protocol was tried.",
     account_refused=True,
 )
+# What code 6 means for a keytab that begins with a service, and no user name.
+_SERVICE_IN_KEYTAB = _Explanation(
+    problem="the KDC knows no account by that name, which is a service's",
+    remedy="Enter the account as 'User name', or have the keytab begin with it: without a user name, the first entry "
+    "is taken. To see the entries: klist -k.",
+)
 _NO_TICKET_REMEDY = (
     "Run kinit for the worker's user, set KRB5_CLIENT_KTNAME for the worker, or enter a keytab, a credential cache, or "
     "a user name and password in the connection."
@@ -59,7 +68,10 @@ _EXPLANATIONS = {
         problem="the account has expired", remedy="Have it renewed in the directory.", account_refused=True
     ),
     6: _Explanation(
-        problem="the KDC does not know the account", remedy="Check 'User name' and its realm (user@corp.example)."
+        problem="the KDC does not know the account",
+        remedy="Check 'User name': it is the account's UPN, or its name in the directory (sAMAccountName) with the "
+        "realm (user@corp.example). For a UPN whose suffix is no realm, krb5.conf on the worker must have the "
+        "account's realm as default_realm.",
     ),
     7: _Explanation(
         problem="the KDC does not know the server as {spn}",
@@ -92,7 +104,8 @@ _EXPLANATIONS = {
     141: _Explanation(problem="the cache has no ticket for that account", remedy=_NO_TICKET_REMEDY),
     154: _Explanation(
         problem="no KDC is known for the realm",
-        remedy="Add the realm to krb5.conf on the worker ([realms]), or check its spelling.",
+        remedy="Check its spelling, or add the realm to krb5.conf on the worker ([realms]). If it is no realm but the "
+        "suffix of a UPN, name the account's realm there as default_realm.",
     ),
     156: _Explanation(
         problem="no KDC of the realm answers",
@@ -101,7 +114,8 @@ _EXPLANATIONS = {
     ),
     181: _Explanation(
         problem="the keytab has no key for that account",
-        remedy="Inspect it with klist -k, and export it again if necessary.",
+        remedy="Inspect it with klist -k: 'User name' must be one of its principals, and no other UPN of the account. "
+        "Export it again if necessary.",
     ),
     195: _Explanation(problem="there is no ticket", remedy=_NO_TICKET_REMEDY),
     210: _WRONG_PASSWORD,
@@ -122,7 +136,7 @@ def get_error_code(error: BaseException) -> int | None:
 
 
 def explain_kerberos_error(
-    error: Exception, credential_source: str, spn: str, *, by_password: bool = False
+    error: Exception, credential_source: str, spn: str, *, by_password: bool = False, as_service: bool = False
 ) -> AuthenticationError:
     """Convert an error of the Kerberos libraries into an `AuthenticationError` with a remedy.
 
@@ -131,6 +145,7 @@ def explain_kerberos_error(
         credential_source: the source of the ticket, for the message.
         spn: the server's SPN; or several, joined by " or ".
         by_password: whether the ticket was requested with a password.
+        as_service: whether it was requested as a service principal.
     """
     if isinstance(error, AuthenticationError):
         return error
@@ -150,6 +165,8 @@ def explain_kerberos_error(
         explanation = _Explanation(problem=problem.replace("{", "(").replace("}", ")"), remedy=remedy)
     if explanation is _WRONG_PASSWORD and not by_password:
         explanation = _STALE_KEYTAB
+    if code == CLIENT_UNKNOWN and as_service:
+        explanation = _SERVICE_IN_KEYTAB
     error_type = AccountRefusedError if explanation.account_refused else AuthenticationError
     return error_type(
         f"Kerberos ({credential_source}): {explanation.problem.format(spn=spn)}.",

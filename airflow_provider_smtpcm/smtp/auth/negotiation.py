@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager, WindowsProtocol
+from airflow_provider_smtpcm.connection_manager import ChannelBinding, SmtpConnectionManager, WindowsProtocol
 from airflow_provider_smtpcm.errors import AuthenticationError, clear_frames
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError, explain_kerberos_error
 from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE_VARIABLE, create_ntlm_context, find_ntlm_identity
@@ -29,7 +29,7 @@ from airflow_provider_smtpcm.smtp.auth.sasl import (
     gssapi_mechanism,
     ntlm_mechanism,
 )
-from airflow_provider_smtpcm.smtp.tls import compute_channel_bindings
+from airflow_provider_smtpcm.smtp.tls import UNDEFINED_END_POINT, compute_channel_bindings
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport
 
@@ -124,9 +124,14 @@ class WindowsAuthenticator:
             raise _no_mechanism_error(transport, offered, extensions)
         trace.info(Step.MECHANISMS, ", ".join(offered))
         trace.begin(Step.BINDING)
-        bindings = compute_channel_bindings(self._manager.channel_binding, transport)
-        no_binding = "none, since there is no TLS to bind to"
-        trace.info(Step.BINDING, str(self._manager.channel_binding) if transport.tls_version else no_binding)
+        kind = self._manager.channel_binding
+        bindings = compute_channel_bindings(kind, transport, is_required=self._manager.is_binding_required)
+        if transport.tls_version is None:
+            trace.info(Step.BINDING, "none, since there is no TLS to bind to")
+        elif bindings is None and kind is not ChannelBinding.NONE:
+            trace.info(Step.BINDING, f"none: {UNDEFINED_END_POINT}, so no server can check a binding")
+        else:
+            trace.info(Step.BINDING, str(kind))
         trace.begin(Step.CHOICE)
         authentication, mechanism = self._choose_protocol(offered, bindings, transport, trace)
         trace.info(Step.CHOICE, f"{authentication}: {authentication.reason}")
@@ -138,6 +143,12 @@ class WindowsAuthenticator:
         except AuthenticationError as error:
             if authentication.protocol == "NTLM" and self._kerberos_failure:
                 error.message += f" (Kerberos was tried first. {self._kerberos_failure})"
+            elif (
+                authentication.protocol == "NTLM"
+                and authentication.offers_kerberos
+                and (self._manager.windows_protocol is WindowsProtocol.NEGOTIATE)
+            ):
+                error.message += f" (Kerberos was not possible: {reason}.)"
             raise
         return authentication
 
@@ -189,21 +200,22 @@ class WindowsAuthenticator:
             return AuthenticationError("the server offers only NTLM.", remedy=remedy)
         if not all(map(importlib.util.find_spec, ("gssapi", "krb5"))):
             return explain_kerberos_error(ImportError(), "", "")
-        from airflow_provider_smtpcm.smtp.auth.kerberos import (
-            get_principal_name,
+        from airflow_provider_smtpcm.smtp.auth.kerberos_names import (
             is_realm_configured,
+            list_client_names,
             list_service_names,
         )
 
         try:
             list_service_names(manager)
-            realm = get_principal_name(manager).rpartition("@")[2] if manager.password else None
+            names = list_client_names(manager) if manager.password else []
         except AuthenticationError as error:
             return error
-        if realm is None or is_realm_configured(realm):
+        if not names or any(is_realm_configured(name.realm) for name in names):
             return None
-        unknown = f"this worker's krb5.conf does not know the realm {realm}."
-        return AuthenticationError("the user name has no realm." if realm == manager.login else unknown)
+        realm = names[0].realm
+        unknown = f"krb5.conf does not know the realm {realm}" if realm else "the user name has no realm"
+        return AuthenticationError(f"{unknown}, and krb5.conf names no default realm.")
 
     def _has_ntlm_identity(self) -> bool:
         manager = self._manager
@@ -248,6 +260,7 @@ class WindowsAuthenticator:
             identity=f"{identity.account}{note}",
             reason=reason,
             has_channel_binding=bindings is not None,
+            offers_kerberos=bool(_KERBEROS_MECHANISMS.keys() & set(offered)),
         )
         return authentication, _NTLM_MECHANISMS[name](context, token)
 

@@ -7,14 +7,14 @@ import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError, is_callers_timeout
 from airflow_provider_smtpcm.smtp.auth.sasl import create_context
 
 if TYPE_CHECKING:
-    from spnego import ContextProxy, NTLMHash, Password
+    from spnego import ContextProxy, NTLMHash
     from spnego.channel_bindings import GssChannelBindings
 
 # gss-ntlmssp and pyspnego read the worker's own account from the file that this environment variable names.
@@ -30,21 +30,16 @@ class NtlmIdentity:
     password: str | None = field(default=None, repr=False)
     password_hash: str | None = field(default=None, repr=False)
 
-    def to_credential(self, *, in_spnego: bool) -> Password | NTLMHash:
+    def to_credential(self) -> NTLMHash:
         """Return pyspnego's credential object.
 
-        In SPNEGO it is always the NT hash: with a password pyspnego would ask a KDC first, and let the server choose
-        Kerberos. Otherwise a password becomes a `Password` object, since pyspnego reads a string such as `hash:hash` as
-        hashes.
-
-        Args:
-            in_spnego: whether the tokens are wrapped in SPNEGO.
+        It is always the NT hash. pyspnego would read a password such as `hash:hash` as hashes, and for a password in
+        SPNEGO it would ask a KDC first and let the server choose Kerberos.
         """
         import spnego
 
-        if self.password is not None and not in_spnego:
-            return spnego.Password(self.account, self.password)
-        return spnego.NTLMHash(self.account, nt_hash=self.password_hash or compute_nt_hash(self.password or ""))
+        password_hash = self.password_hash or compute_nt_hash(self.password or "")
+        return spnego.NTLMHash(_AccountName(self.account), nt_hash=password_hash)
 
 
 def find_ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:
@@ -122,7 +117,7 @@ def create_ntlm_context(
         requirements |= spnego.ContextReq.confidentiality
     try:
         context = create_context(
-            identity.to_credential(in_spnego=in_spnego),
+            identity.to_credential(),
             protocol="negotiate" if in_spnego else "ntlm",
             service="smtp",
             host=manager.server_name,
@@ -146,6 +141,46 @@ def _require_ntlm_v2() -> None:
             f"NTLM: this worker's LM_COMPAT_LEVEL is {level!r:.20}, which would allow NTLMv1.",
             remedy="Remove LM_COMPAT_LEVEL from the worker's environment, or set it to 3 (NTLMv2).",
         )
+
+
+# --- The user name in capitals, which NTLMv2 hashes with the NT hash and the domain (MS-NLMP 3.3.2, NTOWFv2).
+
+# Capitals newer than Unicode 5.1, the version of Windows' table (MS-UCODEREF 3.1.5.3): it has no letter for them.
+_CAPITALS_UNKNOWN_TO_WINDOWS = re.compile(
+    "[\u037f\u0524-\u052e\u10c7\u10cd\u13a0-\u13f5\u1c89-\u1cbf\u2c2f\u2c70\u2c7e\u2c7f\u2ceb-\u2cf2"
+    "\ua660\ua698\ua69a\ua78d-\uabff]"
+)
+
+
+class _AccountName(str):
+    r"""An account whose user name is put into capitals as Windows does it. pyspnego calls `upper` for the hash.
+
+    Python has SS for `ß`, and Windows leaves it as it is, like every letter without a capital of its own.
+    """
+
+    __slots__ = ()
+
+    def upper(self) -> str:
+        return convert_to_upper_case(self)
+
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        return [_AccountName(part) for part in super().split(sep, maxsplit)]
+
+
+def convert_to_upper_case(name: str) -> str:
+    """Return a name in capitals as Windows writes it: each UTF-16 code unit by itself, and only if that is reversible.
+
+    So letters beyond the BMP stay as they are, and so does a letter that shares its capital with another (`ı`, `ſ`).
+    """
+    return "".join(map(_convert_letter, name))
+
+
+def _convert_letter(letter: str) -> str:
+    # In Python, the capital in one letter of Greek letters with an iota subscript is that of `title`.
+    for capital in (letter.upper(), letter.title()):
+        if len(capital) == 1 and capital <= "\uffff" and capital.lower() == letter:
+            return letter if _CAPITALS_UNKNOWN_TO_WINDOWS.match(capital) else capital
+    return letter
 
 
 # --- The NT hash of a password (MS-NLMP 3.3.1, NTOWFv1). It is an MD4 hash, which OpenSSL 3 has disabled by default.

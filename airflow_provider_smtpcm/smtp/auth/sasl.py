@@ -49,6 +49,7 @@ class Authentication:
         identity: the account, as far as the client knows it.
         reason: why this protocol was chosen.
         has_channel_binding: whether the tokens carry a channel binding.
+        offers_kerberos: whether the server offers mechanisms that carry Kerberos.
     """
 
     mechanism: str
@@ -56,6 +57,7 @@ class Authentication:
     identity: str
     reason: str = ""
     has_channel_binding: bool = False
+    offers_kerberos: bool = False
 
     def __str__(self) -> str:
         protocol = "" if self.mechanism == self.protocol else f" ({self.protocol})"
@@ -429,6 +431,12 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication) -> str:
             r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither "
             "locked nor barred from this server; no weaker protocol was tried, to avoid locking the account."
         )
+        if authentication.offers_kerberos:
+            remedy += (
+                " If the password is right: this server may take Kerberos only for this account (where the domain "
+                "restricts NTLM, or for a member of Protected Users); 'kerberos' as 'Windows protocol' passes then, or "
+                "says what Kerberos lacks."
+            )
     if authentication.has_channel_binding:
         remedy += (
             " If all that is right and a proxy ends TLS in front of a server with Extended Protection, set 'Channel "

@@ -72,7 +72,7 @@ def shown_before_anything_is_filled_in(field: Field, *, standard: bool) -> Any:
     """Return what the form should show of this empty field, by the table of settings."""
     from tests.integration.browser import Shown
 
-    default = None if field.in_ssis_properties else field.default
+    default = field.form_default
     words = {True: "on", False: "off", None: ""}
     if field.type is FieldType.CHOICE:
         value = field.choices[str(default)] if default is not None else ""

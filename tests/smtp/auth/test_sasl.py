@@ -142,14 +142,6 @@ def test_three_messages_and_it_is_done(account: str) -> None:
         steps.send(None)
 
 
-def test_a_password_that_looks_like_hashes_is_a_password() -> None:
-    """A bare string would be taken for hashes by pyspnego."""
-    hashes = "0" * 32 + ":" + "0" * 32
-    steps = mechanism(password=hashes)
-    next(steps)
-    assert b"NTLMSSP" in steps.send(CHALLENGE)
-
-
 def test_integrity_is_requested() -> None:
     """Samba and gss-ntlmssp refuse the session key that comes without it (NEGOTIATE_SIGN, MS-NLMP 2.2.2.5)."""
     flags = int.from_bytes(next(mechanism())[12:16], "little")

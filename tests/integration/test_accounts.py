@@ -1,0 +1,182 @@
+"""Accounts of an Active Directory: whatever Windows accepts signs in. The directory is Samba's, with its checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
+from airflow_provider_smtpcm.smtp.session import Session
+from tests.integration.binding_server import BindingServer
+from tests.integration.samba_domain import SambaDomain
+
+pytestmark = pytest.mark.slow
+
+
+def sign_in(server: BindingServer, **settings: Any) -> Authentication:
+    """Sign in, and return how."""
+    manager = SmtpConnectionManager(
+        host="localhost", port=server.port, auth_mode="windows", ca_certificate=server.ca_certificate, **settings
+    )
+    with Session(manager) as session:
+        assert session.authentication is not None
+        return session.authentication
+
+
+def refusal(server: BindingServer, **settings: Any) -> AuthenticationError:
+    """Return the error with which signing in fails."""
+    with pytest.raises(AuthenticationError) as caught:
+        sign_in(server, **settings)
+    return caught.value
+
+
+# --- NTLM: names and passwords.
+
+
+@pytest.mark.parametrize("form", ["CORP\\{}", "{}@corp.example", "{}"])
+@pytest.mark.parametrize("user", ["alice", "ALICE", "jürgen", "JÜRGEN", *SambaDomain.odd_names])
+def test_ntlm_signs_in_an_account_whatever_the_letters_of_its_name(
+    user: str, form: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """The domain controller computes the response with Windows' capitals."""
+    sign_in(samba_server, login=form.format(user), password=samba.password_of(user), windows_protocol="ntlm")
+    (attempt,) = samba_server.attempts()
+    assert attempt.mechanism == "NTLM"
+
+
+@pytest.mark.parametrize("protocol", ["ntlm", "kerberos", "negotiate"])
+def test_a_password_that_looks_like_hashes_is_a_password(
+    protocol: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """In each protocol."""
+    sign_in(samba_server, login="hash@corp.example", password=samba.password_of("hash"), windows_protocol=protocol)
+
+
+# --- UPNs: their suffix need not be a realm, and their name need not be that of the account.
+
+UPNS = list(SambaDomain.upns.items())
+
+
+@pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
+@pytest.mark.parametrize(("user", "upn"), UPNS)
+def test_a_upn_gets_a_ticket_as_an_enterprise_name(
+    user: str, upn: str, protocol: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """The KDC returns the account's own principal."""
+    authentication = sign_in(samba_server, login=upn, password=samba.password_of(user), windows_protocol=protocol)
+    assert str(authentication) == f"GSSAPI (Kerberos) as {user}@CORP.EXAMPLE"
+    (attempt,) = samba_server.attempts()
+    assert attempt.user == f"{user}@CORP.EXAMPLE"
+
+
+@pytest.mark.parametrize(("user", "upn"), UPNS)
+def test_a_upn_signs_in_by_ntlm(user: str, upn: str, samba_server: BindingServer, samba: SambaDomain) -> None:
+    """As the domain controller takes it: the whole of it is the user name, without a domain."""
+    sign_in(samba_server, login=upn, password=samba.password_of(user), windows_protocol="ntlm")
+    (attempt,) = samba_server.attempts()
+    assert attempt.protocol == "ntlm"
+
+
+@pytest.mark.parametrize("options", [("-E",), ("-E", "-C")], ids=" ".join)
+def test_a_cache_that_kinit_made_for_a_upn_is_that_logins(
+    options: tuple[str, ...], samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """With the enterprise name as its principal, or with the one that the KDC returned."""
+    upn = samba.upns["carol"]
+    ccache = samba.ccache(upn, *options)
+    assert sign_in(samba_server, login=upn, ccache=ccache, windows_protocol="kerberos").protocol == "Kerberos"
+    (attempt,) = samba_server.attempts()
+    assert str(attempt.user).partition("@")[0].partition("\\")[0] in ("carol", "carol.brand")
+
+
+@pytest.mark.parametrize("login", ["erin@corp.example", "CORP\\erin", "erin"])
+def test_the_cache_of_another_account_is_not_that_logins(
+    login: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """Only the name of a UPN can differ from that in its ticket; both are named."""
+    error = refusal(samba_server, login=login, ccache=samba.ccache("alice"), windows_protocol="kerberos")
+    assert f"its tickets are those of alice@CORP.EXAMPLE, not of {login}." in str(error)
+    assert samba_server.attempts() == []
+
+
+@pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
+@pytest.mark.parametrize(("user", "upn"), UPNS)
+def test_a_wrong_password_of_a_upn_counts_once(
+    user: str, upn: str, protocol: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """No other name and no other protocol is tried with it."""
+    before = samba.bad_password_count(user)
+    error = refusal(samba_server, login=upn, password="wrong-horse", windows_protocol=protocol)
+    assert "the password is wrong" in str(error)
+    assert samba.bad_password_count(user) == before + 1
+    assert samba_server.attempts() == []
+
+
+def test_a_upn_that_no_account_has_says_what_the_kdc_needs_to_know(samba_server: BindingServer) -> None:
+    """Not that the suffix has to be a realm of krb5.conf, which leads nowhere."""
+    error = refusal(samba_server, login="nobody@brand.example", password="x", windows_protocol="kerberos")
+    assert "the KDC does not know the account" in str(error)
+    assert "default_realm" in error.remedy
+    assert "[realms]" not in error.remedy
+
+
+# --- Names without a suffix, and NetBIOS domains.
+
+
+@pytest.mark.parametrize("login", ["alice", "ALICE", "groß", "CORP\\alice", "corp\\alice"])
+def test_negotiate_takes_kerberos_where_krb5_conf_knows_the_realm(
+    login: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """The default realm, for a bare name."""
+    user = login.rpartition("\\")[2]
+    assert sign_in(samba_server, login=login, password=samba.password_of(user)).protocol == "Kerberos"
+
+
+def test_a_netbios_domain_stands_for_the_realm_that_begins_with_it(
+    samba_server: BindingServer, samba: SambaDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that is not the default realm."""
+    conf = samba.krb5_conf.read_text(encoding="utf-8").replace("default_realm = CORP.EXAMPLE", "default_realm = ELSE")
+    (tmp_path / "krb5.conf").write_text(conf, encoding="utf-8")
+    monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
+    authentication = sign_in(samba_server, login="CORP\\alice", password=samba.password_of("alice"))
+    assert str(authentication) == "GSSAPI (Kerberos) as alice@CORP.EXAMPLE"
+
+
+@pytest.mark.parametrize(
+    ("login", "why"),
+    [
+        ("OTHER\\alice", "Kerberos was not possible: Kerberos: the domain of the user name is not a realm"),
+        (
+            "alice@other.example",
+            "Kerberos was tried first. Kerberos (password of alice@other.example): the KDC does not",
+        ),
+    ],
+)
+def test_where_ntlm_is_refused_the_remedy_is_kerberos_too(login: str, why: str, samba_server: BindingServer) -> None:
+    """Beside the password."""
+    error = refusal(samba_server, login=login, password="wrong-horse")
+    assert why in str(error)
+    assert "Check 'User name'" in error.remedy
+    assert "may take Kerberos only" in error.remedy
+    (attempt,) = samba_server.attempts()
+    assert attempt.mechanism == "NTLM"
+
+
+# --- Keytabs.
+
+
+def test_a_keytab_that_begins_with_a_service_says_which_name_was_tried(
+    samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """And that the account is a user name away."""
+    keytab = str(samba.client_keytab)
+    error = refusal(samba_server, keytab=keytab)
+    assert f"whose first entry is {samba.service_principal}" in str(error)
+    assert "Enter the account as 'User name'" in error.remedy
+    authentication = sign_in(samba_server, keytab=keytab, login="svc-etl@corp.example")
+    assert str(authentication) == "GSSAPI (Kerberos) as svc-etl@CORP.EXAMPLE"
