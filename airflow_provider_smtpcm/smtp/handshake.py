@@ -34,6 +34,7 @@ class Handshake:
         authenticator: signs in, if the connection uses Windows Authentication.
         give_up_at: deadline (`time.monotonic`) for all operations; None: no deadline.
         trace: receives each step.
+        reach_by: deadline for all up to the reply to EHLO; None: `give_up_at`.
     """
 
     def __init__(
@@ -44,12 +45,16 @@ class Handshake:
         authenticator: WindowsAuthenticator | None,
         give_up_at: float | None,
         trace: Trace,
+        reach_by: float | None = None,
     ) -> None:
         self._manager = manager
         self._context = context
         self._authenticator = authenticator
         self._give_up_at = give_up_at
         self._trace = trace
+        self._reach_by = give_up_at if reach_by is None else reach_by
+        #: Whether the server has answered EHLO, with anything but 421: it can be reached.
+        self.is_reached = False
         self._transport = Transport(peer=format_peer(manager.host, manager.port), timeout=manager.timeout)
         #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
@@ -67,7 +72,7 @@ class Handshake:
         """
         manager = self._manager
         deadline = time.monotonic() + manager.timeout
-        deadline = deadline if self._give_up_at is None else min(deadline, self._give_up_at)
+        deadline = deadline if self._reach_by is None else min(deadline, self._reach_by)
         context = self._context
         if context is None and manager.ssl_mode is not SslMode.NONE:
             from airflow_provider_smtpcm.smtp.tls import create_tls_context
@@ -81,9 +86,10 @@ class Handshake:
                 transport.phase = Phase.TLS
                 self._trace.begin(Step.TLS)
                 self._encrypt(transport, context)
-            transport.give_up_at = self._give_up_at
+            transport.give_up_at = self._reach_by
             self._read_greeting(transport)
             self._ehlo(transport, Step.HELLO)
+            transport.give_up_at = self._give_up_at
             if manager.ssl_mode is SslMode.STARTTLS and context is not None:
                 self._start_tls(transport, context)
             transport.phase = Phase.AUTH
@@ -123,6 +129,7 @@ class Handshake:
         name = self._manager.local_hostname or _ehlo_name(transport)
         transport.send_command(f"EHLO {name}")
         reply = transport.read_reply()
+        self.is_reached = self.is_reached or reply.code != 421
         previous, self.extensions = self.extensions, {}
         if reply.positive:
             for line in reply.text.split("\n")[1:]:

@@ -218,6 +218,7 @@ class OutgoingMail:
             outcome=Outcome.ACCEPTED,
             accepted=tuple(self.accepted),
             reply=reply,
+            server=peer,
         )
 
     def refuse(self, peer: str, what: str, reply: Reply, *, phase: Phase, retryable: bool | None = None) -> Delivery:
@@ -243,7 +244,7 @@ class OutgoingMail:
             phase=phase,
             retryable=reply.transient if retryable is None else retryable,
         )
-        return self._delivery(Outcome.REFUSED, error, reply)
+        return self._delivery(peer, Outcome.REFUSED, error, reply)
 
     def not_sent(self, error: MailError) -> Delivery:
         """Return the delivery if the mail cannot have reached the remaining recipients."""
@@ -258,11 +259,12 @@ class OutgoingMail:
         )
 
     def unknown(
-        self, why: str, *, committed: Sequence[str], unattempted: Sequence[str], cause: MailError | None
+        self, peer: str, why: str, *, committed: Sequence[str], unattempted: Sequence[str], cause: MailError | None
     ) -> Delivery:
         """Return the delivery if the whole message was sent and no final reply came.
 
         Args:
+            peer: the server's name in messages (`host:port`).
             why: why there is no reply, as a sentence.
             committed: the recipients of the transaction without a final reply.
             unattempted: the recipients left to further transactions.
@@ -272,13 +274,13 @@ class OutgoingMail:
             self.message_id, why, committed=committed, accepted=self.accepted, unattempted=unattempted
         )
         error.__cause__ = cause
-        return self._delivery(Outcome.UNKNOWN, error, cause.reply if cause else None)
+        return self._delivery(peer, Outcome.UNKNOWN, error, cause.reply if cause else None)
 
     def _partial(self, peer: str, reply: Reply) -> Delivery:
         error = partial_error(peer, self.message_id, self.accepted, self.refused)
-        return self._delivery(Outcome.PARTIAL, error, reply)
+        return self._delivery(peer, Outcome.PARTIAL, error, reply)
 
-    def _delivery(self, outcome: Outcome, error: MailError, reply: Reply | None) -> Delivery:
+    def _delivery(self, peer: str, outcome: Outcome, error: MailError, reply: Reply | None) -> Delivery:
         return Delivery(
             index=self.index,
             message_id=self.message_id,
@@ -287,6 +289,7 @@ class OutgoingMail:
             refused=self.refused,
             reply=reply,
             error=error,
+            server=peer,
         )
 
 

@@ -12,7 +12,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
-from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, Reply
+from airflow_provider_smtpcm.errors import (
+    ConnectError,
+    ConnectionLostError,
+    MailError,
+    MessageError,
+    NoAnswerError,
+    Reply,
+)
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
@@ -28,6 +35,7 @@ from airflow_provider_smtpcm.smtp.transport import Transport
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
+    from airflow_provider_smtpcm.smtp.failover import Failover, Outage, Server
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +55,8 @@ class Session:
         authenticator: signs in and remembers the mechanism that worked; share it between sessions. None: a new one.
         give_up_at: deadline (`time.monotonic`) for all operations, whatever the timeouts; None: no deadline.
         trace: receives each step of `open`; by default they are logged.
+        failover: chooses the server if the connection has several; share it between sessions, instead of an
+            authenticator. None: a new one, if the connection has fallback hosts.
     """
 
     def __init__(
@@ -57,13 +67,23 @@ class Session:
         authenticator: WindowsAuthenticator | None = None,
         give_up_at: float | None = None,
         trace: Trace = LOG,
+        failover: Failover | None = None,
     ) -> None:
         self.manager = manager
+        #: The server that the session was opened to; None if the connection has only one.
+        self.server: Server | None = None
+        #: Why the servers before it are not used, by their rank.
+        self.passed_over: dict[int, Outage] = {}
         #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
         #: How the session signed in; None: anonymous.
         self.authentication: Authentication | None = None
-        if authenticator is None and manager.auth_mode is AuthMode.WINDOWS:
+        if failover is None and manager.fallback_hosts:
+            from airflow_provider_smtpcm.smtp.failover import Failover
+
+            failover = Failover(manager)
+        self._failover = failover
+        if failover is None and authenticator is None and manager.auth_mode is AuthMode.WINDOWS:
             from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 
             authenticator = WindowsAuthenticator(manager)
@@ -88,6 +108,8 @@ class Session:
     def open(self, *, give_up_at: float | None = None) -> Self:
         """Connect, encrypt and sign in as the connection manager says; do nothing if the session is open.
 
+        If the connection has fallback hosts, that is the first server that can be reached.
+
         Args:
             give_up_at: deadline (`time.monotonic`) for this call, besides the session's; None: no further deadline.
 
@@ -96,15 +118,56 @@ class Session:
         """
         if self._transport is not None:
             return self
+        deadline = min((at for at in (self._give_up_at, give_up_at) if at is not None), default=None)
+        if self._failover is None:
+            self._run(self._new_handshake(self.manager, self._authenticator, deadline))
+        else:
+            self.passed_over = self._failover.connect(
+                lambda server, reach_by: self._try_server(server, deadline, reach_by), deadline
+            )
+        return self
+
+    def open_to(self, server: Server) -> bool:
+        """Open the session to a server that was down, as `Failover.probe` does; return whether it was opened."""
+        assert self._failover is not None
+        return self._failover.probe(server, lambda one, reach_by: self._try_server(one, self._give_up_at, reach_by))
+
+    def _try_server(self, server: Server, give_up_at: float | None, reach_by: float | None) -> MailError | None:
+        """Open the session to one of several servers; return the error if the server cannot be reached."""
+        handshake = self._new_handshake(server.manager, server.authenticator, give_up_at, reach_by)
+        try:
+            self._run(handshake)
+        except MailError as error:
+            if self._is_interrupted:
+                raise
+            if not handshake.is_reached and isinstance(error, ConnectError | ConnectionLostError | NoAnswerError):
+                return error.with_traceback(None)  # its frames would refer to the caller's list of errors
+            server.mark_up()
+            raise
+        server.mark_up()
+        self.server = server
+        return None
+
+    def _new_handshake(
+        self,
+        manager: SmtpConnectionManager,
+        authenticator: WindowsAuthenticator | None,
+        give_up_at: float | None,
+        reach_by: float | None = None,
+    ) -> Handshake:
+        return Handshake(
+            manager,
+            context=self._context,
+            authenticator=authenticator,
+            give_up_at=give_up_at,
+            trace=self._trace,
+            reach_by=reach_by,
+        )
+
+    def _run(self, handshake: Handshake) -> None:
         self._is_closing = self.has_quit = False
         self.has_processed_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
-        self._handshake = handshake = Handshake(
-            self.manager,
-            context=self._context,
-            authenticator=self._authenticator,
-            give_up_at=min((at for at in (self._give_up_at, give_up_at) if at is not None), default=None),
-            trace=self._trace,
-        )
+        self._handshake = handshake
         if self._is_interrupted:  # perhaps before there was a handshake to interrupt
             handshake.interrupt()
         try:
@@ -122,7 +185,6 @@ class Session:
             transport.tls_version or "clear text",
             f"signed in by {self.authentication}" if self.authentication else "anonymous",
         )
-        return self
 
     def interrupt(self) -> None:
         """Make a running `open` fail soon, and later ones. May be called in any thread and in a signal handler."""

@@ -249,7 +249,9 @@ class Transaction:
     def _unknown(self, why: str, error: MailError | None) -> Delivery:
         self.outgoing.refused.update(self._refused)
         self.outgoing.refused.update(self._too_many)
-        return self.outgoing.unknown(why, committed=self._accepted, unattempted=self._get_unattempted(), cause=error)
+        return self.outgoing.unknown(
+            self._peer, why, committed=self._accepted, unattempted=self._get_unattempted(), cause=error
+        )
 
     def _on_sender_refused(self, reply: Reply) -> None:
         self._sender_refused = reply
