@@ -232,8 +232,8 @@ class BatchSender:
             self.queue.fill()
         if self._has_former_sessions or len(self._sessions) > self.rate.connections:
             self._retire_sessions()
-        if self._rank and self._failover is not None:
-            self._try_better_server(self._failover)
+        if self._rank:
+            self._try_better_server()
         if self.queue.ready:
             if idle := self._sessions_for_mail():
                 self._begin_mails(idle)
@@ -285,8 +285,7 @@ class BatchSender:
             if poll_at is not None and poll_at < wake_at and self._may_poll_source():
                 wake_at = poll_at
             wake_at = min(wake_at, self._cancellation.at)
-            if self._rank and self._failover is not None and self._probe is None:
-                wake_at = min(wake_at, self._failover.next_probe_at(self._rank))
+            wake_at = min(wake_at, self._probe_at)
             if self.queue.ready:
                 if self._sessions_for_mail():
                     wake_at = min(wake_at, self.rate.next_at)
@@ -461,24 +460,26 @@ class BatchSender:
         self._has_former_sessions = bool(self._sessions)
         return None
 
-    def _try_better_server(self, failover: Failover) -> None:
+    @property
+    def _probe_at(self) -> float:
+        """When (`time.monotonic`) to try a better server again; infinity: there is none, or no mail is left for it."""
+        if not self._rank or self._failover is None or self._probe is not None or self.queue.is_done:
+            return math.inf
+        return self._failover.next_probe_at(self._rank)
+
+    def _try_better_server(self) -> None:
         """Try a better server again in a background thread, if one may be up, while mail is sent through this one."""
-        if self._probe is not None or self._new_session is None or self.queue.is_done:
+        if self._failover is None or self._new_session is None or time.monotonic() < self._probe_at:
             return
-        if time.monotonic() < failover.next_probe_at(self._rank):
-            return
-        server = failover.claim_probe(self._rank)
+        server = self._failover.claim_probe(self._rank)
         if server is not None:
             self._probe = session = self._new_session()
             self._background.run(lambda: self._try_probe(session, server))
 
     def _try_probe(self, session: Session, server: Server) -> Session | OnResult:
         """Open a session to a better server; return it, or a callback for the failure. Runs in a background thread."""
-        try:
-            if session.open_to(server):
-                return session
-        except Exception:
-            log.exception("%s could not be tried again.", server.peer)
+        if session.open_to(server):
+            return session
 
         def on_result() -> None:
             self._probe = None

@@ -186,14 +186,13 @@ class Failover:
         return next((server for server in self.servers[:rank] if server.outage is None or server.claim()), None)
 
     def probe(self, server: Server, try_server: TryServer) -> bool:
-        """Try a server again; return whether a session was opened to it."""
+        """Try a server again; return whether a session was opened to it. Never raises."""
         began_at = time.monotonic()
         try:
             error = try_server(server, None)
-        except MailError as problem:
-            # It can be reached, but not used, while another server does its work.
+        except Exception as problem:  # noqa: BLE001 - it must not end a batch whose other server does its work
             log.warning("Mail is still sent through a fallback host. %s", problem)
-            error = problem
+            error = problem if isinstance(problem, MailError) else MailError(repr(problem))
         if error is not None:
             server.mark_down(_outage(error, time.monotonic() - began_at))
         return error is None

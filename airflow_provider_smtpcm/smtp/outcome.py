@@ -219,6 +219,7 @@ def not_sent_delivery(
     refused: Mapping[str, Reply],
     pending: Sequence[str],
     error: MailError,
+    server: str | None = None,
 ) -> Delivery:
     """Return the delivery of a mail that is not sent to its pending recipients.
 
@@ -229,6 +230,7 @@ def not_sent_delivery(
         refused: the recipients refused before, with the server's replies.
         pending: all other recipients.
         error: why the mail is not sent.
+        server: the server that accepted it before; None: not known, or none did.
     """
     return Delivery(
         index=index,
@@ -238,4 +240,5 @@ def not_sent_delivery(
         refused=refused,
         reply=error.reply,
         error=not_sent_error(message_id, accepted, pending, error),
+        server=server,
     )

@@ -187,6 +187,7 @@ class OutgoingMail:
         "refused",
         "rendering",
         "sender",
+        "server",
     )
 
     def __init__(self, request: SendRequest, rendering: Rendering, manager: SmtpConnectionManager) -> None:
@@ -201,6 +202,8 @@ class OutgoingMail:
         self.binary_rendering: Rendering | None = None
         self.manager = manager
         self.sender = mail.from_address.address
+        #: The server (`host:port`) that has accepted the mail for some recipients; None: none has.
+        self.server: str | None = None
         #: The recipients of this and further transactions.
         self.recipients = deque(request.pending)
         self.accepted: list[str] = [*request.accepted]
@@ -256,6 +259,7 @@ class OutgoingMail:
             refused=self.refused,
             pending=pending,
             error=error,
+            server=self.server,
         )
 
     def unknown(

@@ -322,6 +322,7 @@ class Transaction:
     def _on_accepted(self, reply: Reply) -> None:
         outgoing = self.outgoing
         outgoing.accepted += self._accepted
+        outgoing.server = self._peer
         outgoing.refused.update(self._refused)
         self._profile.on_accepted(self._recipient_count - len(self._too_many))
         self.was_accepted = True

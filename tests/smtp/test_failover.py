@@ -23,9 +23,10 @@ from airflow_provider_smtpcm.smtp import Delivery, failover
 from airflow_provider_smtpcm.smtp.auth.kerberos import list_service_names
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.failover import Failover
+from airflow_provider_smtpcm.smtp.retry import RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.testing import Relay
-from tests.smtp.connection_pool.batches import letter, outcomes
+from tests.smtp.connection_pool.batches import letter, outcomes, requests
 from tests.smtp.server import HANG_UP, MESSAGE, Decide, Server
 from tests.waiting import wait_until
 
@@ -329,6 +330,59 @@ def test_a_batch_returns_to_the_server_that_is_up_again(monkeypatch: pytest.Monk
                 assert other.copies(delivery.message_id) == []
             assert deliveries[-1].server == f"127.0.0.1:{port}"
             wait_until(lambda: second.commands.count("QUIT") == len(second.heard))  # noqa: B023
+
+
+def test_a_batch_goes_on_without_a_server_that_falls_silent() -> None:
+    """Only what was in flight waits for it; mails without a final reply are unknown, and nowhere else."""
+    with contextlib.ExitStack() as stack:
+
+        def decide(about: str) -> str | None:
+            if len(primary.stored) >= 20:
+                primary.over.wait()
+            return None
+
+        primary, second = stack.enter_context(Server(decide)), stack.enter_context(Server())
+        manager = manager_of(primary.port, second.port, timeout=2.0, final_reply_timeout=2.0)
+        servers = Failover(manager)
+        retries = RetryQueue(requests(letter(number) for number in range(100)), 60.0)
+        sender = BatchSender(
+            retries.admit_requests(),
+            manager,
+            lambda: Session(manager, failover=servers),
+            connections=4,
+            retry_connect_for=60.0,
+            failover=servers,
+        )
+        deliveries = list(retries.deliveries(sender))
+        peer = f"127.0.0.1:{primary.port}"
+        assert set(outcomes(deliveries)) <= {"accepted", "unknown"}
+        in_doubt = [delivery for delivery in deliveries if delivery.outcome == "unknown"]
+        assert len(in_doubt) <= 8
+        assert {delivery.server for delivery in in_doubt} <= {peer}
+        for delivery in deliveries:
+            if delivery.server == peer:
+                assert second.copies(delivery.message_id) == []
+            else:
+                assert len(second.copies(delivery.message_id)) == 2
+        assert len(second.stored) >= 60
+
+
+def test_a_batch_that_waits_for_its_last_reply_tries_no_other_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no mail for it, and it sleeps."""
+    monkeypatch.setattr(failover, "DOWN_SECONDS", 0.01)
+
+    def decide(about: str) -> str | None:
+        if about == MESSAGE:
+            time.sleep(0.5)
+        return None
+
+    with SilentListener() as silent, Server(decide) as server:
+        manager = manager_of(silent.port, server.port, timeout=1.0)
+        started_at = time.thread_time()
+        (delivery,) = send_batch(manager, iter([letter(1)]), 1)
+        assert time.thread_time() - started_at < 0.3
+        assert delivery.outcome == "accepted"
+        assert silent.count_connections() == 1
 
 
 def test_a_server_that_limits_connections_is_not_down() -> None:
