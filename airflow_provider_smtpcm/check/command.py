@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.check.report import (
     NOT_REACHED,
@@ -39,6 +39,7 @@ from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettin
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import create_tls_context
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
+from airflow_provider_smtpcm.smtp.transport import format_peer
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.trace import EncryptedConnection
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 # The exit statuses of a shell for SIGINT and SIGPIPE: 128 plus the signal.
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-#: Time limit of the whole check in seconds, whatever the connection's timeouts are.
+#: Time limit for each server in seconds, whatever the connection's timeouts are.
 CHECK_SECONDS = 30.0
 _WINDOWS_MECHANISMS = ("NTLM", "GSSAPI", "GSS-SPNEGO")
 # OpenSSL's codes (X509_V_ERR_...) for a chain that does not end in a trusted authority.
@@ -226,6 +227,8 @@ def check(
 ) -> Report:
     """Check a connection, from its settings to NOOP, and stop at the first step that fails.
 
+    If the connection has fallback hosts, each server is checked. An account that one refused is not tried at another.
+
     Args:
         manager: the connection.
         subject: its name in the report.
@@ -270,7 +273,9 @@ class _Check:
         self._subject = subject
         self._every_binding = every_binding
         self._recorder = StepRecorder(on_step)
-        self._give_up_at = time.monotonic() + CHECK_SECONDS
+        self._give_up_at = 0.0  # set for each server
+        # The server that refused the account; None: none did.
+        self._refused_at: str | None = None
 
     def run(self) -> Report:
         recorder, manager = self._recorder, self._manager
@@ -278,8 +283,38 @@ class _Check:
             context = self._check_settings()
         except MailError as error:
             return report_unusable(error, subject=self._subject, recorder=recorder)
-        remedy, failure = "", None
-        session = Session(manager, context=context, give_up_at=self._give_up_at, trace=recorder)
+        servers = manager.list_servers()
+        failures: list[tuple[str, MailError, str]] = []
+        for number, server in enumerate(servers):
+            peer = format_peer(server.host, server.port)
+            if len(servers) > 1:
+                role = f"fallback host {number} of {len(servers) - 1}" if number else "the SMTP server"
+                recorder.info(CheckStep.SERVER, f"{peer}, {role}")
+            self._manager = server if self._refused_at is None else _without_account(server)
+            self._give_up_at = time.monotonic() + CHECK_SECONDS
+            steps_before = len(recorder.steps)
+            failure, remedy = self._check_server(context)
+            reached = {step.name for step in recorder.steps[steps_before:]}
+            for step in _list_steps(self._manager):
+                if step not in reached and step not in (CheckStep.SETTINGS, CheckStep.WEAK_SETTINGS):
+                    recorder.skip(step, f"{NOT_REACHED} at {peer}" if len(servers) > 1 else NOT_REACHED)
+            if failure is not None:
+                failures.append((peer, failure, remedy))
+                if _is_account_refused(failure):
+                    self._refused_at = peer
+        remedies = [f"{peer}: {remedy}" if len(servers) > 1 else remedy for peer, _, remedy in failures]
+        return Report(
+            subject=self._subject,
+            steps=tuple(recorder.steps),
+            error=failures[0][1] if failures else None,
+            remedy=" ".join(remedies),
+            exit_status=ExitStatus.FAILED if failures else ExitStatus.OK,
+        )
+
+    def _check_server(self, context: ssl.SSLContext | None) -> tuple[MailError | None, str]:
+        """Report the steps up to NOOP; return the failure, if there was one, and its remedy."""
+        recorder, failure, remedy = self._recorder, None, ""
+        session = Session(self._manager, context=context, give_up_at=self._give_up_at, trace=recorder)
         try:
             with session:
                 self._check_session(session)
@@ -288,7 +323,7 @@ class _Check:
             recorder.fail(error)
             if isinstance(error.__context__, ssl.SSLCertVerificationError):
                 self._report_distrusted_chain(error.__context__.verify_code)
-        if self._every_binding:
+        if self._every_binding and self._refused_at is None:
             remedy = self._try_bindings(failure, context)
         elif failure is not None and self._is_binding_suspect(failure):
             remedy += (
@@ -297,17 +332,7 @@ class _Check:
             )
         if failure is not None and time.monotonic() >= self._give_up_at:
             remedy += f" (The check takes {CHECK_SECONDS:g} seconds at most, whatever 'Timeout' says.)"
-        reached = {step.name for step in recorder.steps}
-        for step in _list_steps(manager):
-            if step not in reached:
-                recorder.skip(step, NOT_REACHED)
-        return Report(
-            subject=self._subject,
-            steps=tuple(recorder.steps),
-            error=failure,
-            remedy=remedy,
-            exit_status=ExitStatus.OK if failure is None else ExitStatus.FAILED,
-        )
+        return failure, remedy
 
     def _check_settings(self) -> ssl.SSLContext | None:
         """Report the settings; return the TLS context, or None without TLS. No network."""
@@ -316,7 +341,8 @@ class _Check:
         if self._every_binding and manager.password:
             recorder.info(
                 CheckStep.SETTINGS,
-                "--bindings signs in up to three times: a wrong password counts three times toward a lockout.",
+                "--bindings signs in up to three times: a wrong password counts three times toward a lockout."
+                + (" Each fallback host is signed in to as well." if manager.fallback_hosts else ""),
             )
         context: ssl.SSLContext | None = None
         if manager.ssl_mode is not SslMode.NONE:
@@ -332,9 +358,11 @@ class _Check:
         """Report the identity and the limits of an open session, and send NOOP."""
         recorder, authentication = self._recorder, session.authentication
         identity = authentication.identity if authentication else "none: an anonymous session"
+        if self._refused_at is not None:
+            identity = f"not tried: {self._refused_at} refused the account, and a refusal here would count again"
         recorder.info(CheckStep.IDENTITY, identity)
         offered = [name for name in session.extensions.get("AUTH", "").upper().split() if name in _WINDOWS_MECHANISMS]
-        if authentication is None and offered:
+        if authentication is None and offered and self._refused_at is None:
             recorder.info(
                 CheckStep.IDENTITY,
                 f"Hint: the server offers Windows Authentication ({', '.join(offered)}). It may refuse mail from an "
@@ -461,6 +489,21 @@ def _describe_binding_result(binding: ChannelBinding, error: MailError | None) -
 
 def _is_535(error: MailError) -> bool:
     return error.reply is not None and error.reply.code == 535
+
+
+def _is_account_refused(error: MailError) -> bool:
+    """Return whether the sign-in at another server might count towards a lockout."""
+    if not isinstance(error, AuthenticationError):
+        return False
+    from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError
+
+    return error.reply is not None or isinstance(error, AccountRefusedError)
+
+
+def _without_account(manager: SmtpConnectionManager) -> SmtpConnectionManager:
+    """Return the manager of the same server for a session that does not sign in."""
+    account: dict[str, Any] = dict.fromkeys(("login", "password", "domain", "keytab", "ccache", "spn"))
+    return dataclasses.replace(manager, auth_mode=AuthMode.ANONYMOUS, **account)
 
 
 def _is_account_locked(error: MailError) -> bool:

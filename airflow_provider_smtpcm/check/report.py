@@ -40,6 +40,7 @@ class CheckStep(StrEnum):
 
     SETTINGS = "settings"
     WEAK_SETTINGS = "weak settings"
+    SERVER = "server"
     CERTIFICATE = "certificate"
     IDENTITY = "identity"
     SIZE_LIMIT = "size limit"
@@ -51,7 +52,7 @@ class CheckStep(StrEnum):
 _MIN_DAYS_LEFT = 14
 # A shared certificate may have hundreds of names.
 _MAX_SHOWN_NAMES = 8
-#: The detail of a step that the check did not reach.
+#: How the detail of a step that the check did not reach begins.
 NOT_REACHED = "not reached"
 
 
@@ -252,7 +253,7 @@ class CheckPrinter:
 
     def print_step(self, step: StepReport) -> None:
         """Print one step; steps that were not reached are printed by `print_verdict`."""
-        if step.detail == NOT_REACHED:
+        if step.detail.startswith(NOT_REACHED):
             return
         duration = f"\n({step.seconds:.1f} seconds)" if step.seconds >= _SLOW else ""
         lines = [wrapped for line in (step.detail + duration).split("\n") for wrapped in self._wrap(line)]
@@ -263,9 +264,12 @@ class CheckPrinter:
 
     def print_verdict(self, report: Report) -> None:
         """Print the steps that were not reached, the verdict, and what to do."""
-        unreached = [step.name for step in report.steps if step.detail == NOT_REACHED]
-        if unreached:
-            lines = textwrap.wrap(f"{NOT_REACHED}: {', '.join(unreached)}", self._width - _STATUS_WIDTH - 2)
+        unreached: dict[str, list[str]] = {}
+        for step in report.steps:
+            if step.detail.startswith(NOT_REACHED):
+                unreached.setdefault(step.detail, []).append(step.name)
+        for detail, names in unreached.items():
+            lines = textwrap.wrap(f"{detail}: {', '.join(names)}", self._width - _STATUS_WIDTH - 2)
             for status, line in zip_longest("-", lines, fillvalue=" "):
                 self._print(f"{status:<{_STATUS_WIDTH}}  {line}")
         self._print("")

@@ -43,6 +43,10 @@ class FaultCode:
     HOST_WITH_ACCOUNT = "host_with_account"
     HOST_WITH_SCHEME = "host_with_scheme"
     HOST_WITH_PORT = "host_with_port"
+    NOT_A_FALLBACK_HOST = "not_a_fallback_host"
+    FALLBACK_WITHOUT_BRACKETS = "fallback_without_brackets"
+    FALLBACK_PORT = "fallback_port"
+    DUPLICATE_FALLBACK = "duplicate_fallback"
     NOT_A_HOST = "not_a_host"
     LOGIN_WITH_COLON = "login_with_colon"
     NOT_A_LOGIN = "not_a_login"
@@ -87,6 +91,12 @@ _TEXTS: Mapping[str, str] = {
     "'User name'.",
     FaultCode.HOST_WITH_SCHEME: "{title} is a URL; write only the server's name, without {scheme}.",
     FaultCode.HOST_WITH_PORT: "{title} includes a port; write only the name, and put the number into 'Port'.",
+    FaultCode.NOT_A_FALLBACK_HOST: "{title}: entry {position} is neither a host name nor host:port; write names "
+    "separated by ';', such as relay2.corp.example;relay3.corp.example:2525.",
+    FaultCode.FALLBACK_WITHOUT_BRACKETS: "{title}: entry {position} is an IPv6 address; write it in brackets, as in "
+    "[2001:db8::25] or [2001:db8::25]:2525.",
+    FaultCode.FALLBACK_PORT: "{title}: the port of entry {position} is not a number from 1 to 65535.",
+    FaultCode.DUPLICATE_FALLBACK: "{title}: entry {position} is {same}; remove it.",
     FaultCode.NOT_A_HOST: "{title} holds {value} with a character that is not allowed there, so it is not a host name; "
     "enter the name of the mail server.",
     FaultCode.LOGIN_WITH_COLON: "{title} contains ':', which no Windows account has; write only the account, and put "

@@ -293,6 +293,15 @@ FIELDS: tuple[Field, ...] = (
         advanced=True,
     ),
     Field(
+        name="fallback_hosts",
+        label="Fallback hosts",
+        type=FieldType.TEXT,
+        help="Servers to use while the SMTP server cannot be reached, in this order: `host` or `host:port`, separated "
+        "by `;`, an IPv6 address in brackets. Empty port: that of the SMTP server. The other settings apply to them "
+        "too, except the SPN.",
+        advanced=True,
+    ),
+    Field(
         name="local_hostname",
         label="Local host name",
         type=FieldType.TEXT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 from airflow_provider_smtpcm.connection_manager.faults import Faults
@@ -13,7 +13,7 @@ from airflow_provider_smtpcm.connection_manager.fields import (
     SslMode,
     WindowsProtocol,
 )
-from airflow_provider_smtpcm.connection_manager.parse import Settings, parse_extra, parse_settings
+from airflow_provider_smtpcm.connection_manager.parse import Settings, parse_extra, parse_settings, split_host_and_port
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.frozen_dataclasses import Record
 
@@ -65,6 +65,7 @@ class SmtpConnectionManager(Record):
     timeout: float = 30.0
     final_reply_timeout: float = 600.0
     binary_mime: bool = False
+    fallback_hosts: str | None = field(default=None, repr=False)
     local_hostname: str | None = field(default=None, repr=False)
     unknown_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
@@ -179,6 +180,19 @@ class SmtpConnectionManager(Record):
                 "can impersonate the server; give its certificate authority as ca_certificate instead."
             )
         return (*self.notes, *weak)
+
+    def list_servers(self) -> tuple[Self, ...]:
+        """Return a manager for each server: this one, then one for each of `fallback_hosts`, which they lack.
+
+        They differ in host and port. A spelled-out SPN names the host that it is for, so the others have none.
+        """
+        servers = [replace(self, fallback_hosts=None)]
+        for entry in (self.fallback_hosts or "").split(";"):
+            if entry:
+                host, port = split_host_and_port(entry)
+                changes: dict[str, Any] = {"host": host, "port": int(port) if port else self.port, "spn": None}
+                servers.append(replace(servers[0], **changes, notes=()))
+        return tuple(servers)
 
     @property
     def server_name(self) -> str:

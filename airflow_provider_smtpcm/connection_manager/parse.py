@@ -326,6 +326,7 @@ def _check_combinations(settings: Settings, faults: Faults) -> None:
     """
     unreadable = faults.unreadable_settings()
     _check_host(settings, unreadable, faults)
+    _check_fallback_hosts(settings, faults)
     _check_account(settings, unreadable, faults)
     _check_addresses(settings, faults)
     _check_local_hostname(settings, faults)
@@ -351,6 +352,39 @@ def _check_host(settings: Settings, unreadable: frozenset[str], faults: Faults) 
         faults.add("host", FaultCode.HOST_WITH_PORT)
     elif not re.fullmatch(_HOST, bare):
         faults.add("host", FaultCode.NOT_A_HOST, value=describe_value(host))
+
+
+def _check_fallback_hosts(settings: Settings, faults: Faults) -> None:
+    """Check each entry, and remove what separates nothing."""
+    text = settings["fallback_hosts"]
+    if not isinstance(text, str):
+        return
+    entries = [entry.strip() for entry in text.split(";") if entry.strip()]
+    settings["fallback_hosts"] = ";".join(entries) or None
+    known = {(str(settings["host"]).rstrip(".").lower(), settings["port"]): "the SMTP server itself"}
+    for position, entry in enumerate(entries, start=1):
+        if _is_ipv6_address(entry):
+            faults.add("fallback_hosts", FaultCode.FALLBACK_WITHOUT_BRACKETS, position=position)
+            continue
+        host, port = split_host_and_port(entry)
+        if not (_is_ipv6_address(host) if entry.startswith("[") else re.fullmatch(_HOST, host)):
+            faults.add("fallback_hosts", FaultCode.NOT_A_FALLBACK_HOST, position=position)
+        elif port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
+            faults.add("fallback_hosts", FaultCode.FALLBACK_PORT, position=position)
+        else:
+            server = host.rstrip(".").lower(), settings["port"] if port is None else int(port)
+            if server in known:
+                faults.add("fallback_hosts", FaultCode.DUPLICATE_FALLBACK, position=position, same=known[server])
+            known.setdefault(server, f"the same server as entry {position}")
+
+
+def split_host_and_port(entry: str) -> tuple[str, str | None]:
+    """Split `host`, `host:port`, `[IPv6]` or `[IPv6]:port`; return the host without brackets, and the port's text."""
+    if entry.startswith("["):
+        match = re.fullmatch(r"\[([^\[\]]*)\](?::(.*))?", entry)
+        return (match[1], match[2]) if match else (entry, None)
+    host, colon, port = entry.partition(":")
+    return host, port if colon else None
 
 
 def _is_ipv6_address(host: str) -> bool:

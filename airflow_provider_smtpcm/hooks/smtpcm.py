@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
+    from airflow_provider_smtpcm.smtp.failover import Failover
     from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
     from airflow_provider_smtpcm.smtp.retry import Journal
@@ -114,11 +115,20 @@ class SmtpConnectionManagerHook(BaseHook):
 
     @locked_cached_property
     def _authenticator(self) -> WindowsAuthenticator | None:
-        if self.connection_manager.auth_mode is AuthMode.ANONYMOUS:
+        if self.connection_manager.auth_mode is AuthMode.ANONYMOUS or self.connection_manager.fallback_hosts:
             return None
         from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 
         return WindowsAuthenticator(self.connection_manager)
+
+    @locked_cached_property
+    def _failover(self) -> Failover | None:
+        """The servers, if the connection has several. Each has its own authenticator and profile."""
+        if not self.connection_manager.fallback_hosts:
+            return None
+        from airflow_provider_smtpcm.smtp.failover import Failover
+
+        return Failover(self.connection_manager)
 
     @locked_cached_property
     def _server_profile(self) -> ServerProfile:
@@ -143,7 +153,11 @@ class SmtpConnectionManagerHook(BaseHook):
         from airflow_provider_smtpcm.smtp.session import Session
 
         return Session(
-            self.connection_manager, context=self._tls_context, authenticator=self._authenticator, give_up_at=give_up_at
+            self.connection_manager,
+            context=self._tls_context,
+            authenticator=self._authenticator,
+            give_up_at=give_up_at,
+            failover=self._failover,
         )
 
     def apply_defaults(self, mail: Mail) -> Mail:
@@ -268,7 +282,14 @@ class SmtpConnectionManagerHook(BaseHook):
 
         # Created here: errors in the settings are raised before the sender starts its threads.
         _ = self._tls_context, self._authenticator
-        return BatchSender(source, self.connection_manager, self._new_session, profile=self._server_profile, **options)
+        return BatchSender(
+            source,
+            self.connection_manager,
+            self._new_session,
+            profile=self._server_profile,
+            failover=self._failover,
+            **options,
+        )
 
     def test_connection(self) -> tuple[bool, str]:
         """Test the connection for Airflow's *Test* button: connect, encrypt, sign in and send NOOP, within 30 seconds.
@@ -320,7 +341,8 @@ def describe_success(session: Session) -> str:
         f"messages up to {limit:,} octets" if limit else "no size limit given",
         f"offers {', '.join(key for key in session.extensions if key not in _MENTIONED) or 'no extensions'}",
     ]
-    return " ".join((f"{'; '.join(facts)}.", *(f"Warning: {warning}" for warning in manager.warnings)))
+    warnings = [*manager.warnings, *(outage.error for outage in session.passed_over.values())]
+    return " ".join((f"{'; '.join(facts)}.", *(f"Warning: {warning}" for warning in warnings)))
 
 
 def describe_failure(error: MailError, *, limit: float | None) -> str:

@@ -307,6 +307,7 @@ class MergeResult:
             accepted=list(delivery.accepted if delivery else accepted),
             refused={address: str(reply) for address, reply in (delivery.refused if delivery else rejected).items()},
             error=str(error) if error else None,
+            server=delivery.server if delivery else None,
         )
 
     def _log_progress(self) -> None:

@@ -26,6 +26,7 @@ from airflow_provider_smtpcm.smtp.queue import OnResult, OutgoingMail, PrefetchQ
 from airflow_provider_smtpcm.smtp.throttling import ConnectBackoff, RateController, ServerProfile, is_throttled
 
 if TYPE_CHECKING:
+    from airflow_provider_smtpcm.smtp.failover import Failover, Server
     from airflow_provider_smtpcm.smtp.session import Session
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class BatchSender:
         retry_connect_for: seconds of retrying to connect before the mails fail; 0: three attempts without waits.
         cancellation: cancels the batch; None: it cannot be canceled.
         session: an open session to use, which is left open at the end; None: all sessions are new.
+        failover: the servers of the new sessions, to return to a better one once it is up again; None: there is one.
 
     Raises:
         ValueError: `connections` or `rate_limit` is not positive.
@@ -76,6 +78,7 @@ class BatchSender:
         retry_connect_for: float = 0.0,
         cancellation: CancellationToken | None = None,
         session: Session | None = None,
+        failover: Failover | None = None,
     ) -> None:
         if connections < 1:
             raise ValueError(f"connections is {connections}; give a number of at least 1")
@@ -94,7 +97,17 @@ class BatchSender:
         )
         self._manager = manager
         self._finished: deque[Delivery] = deque()
-        self._rate = RateController(connections, rate_limit)
+        #: The sending rate of the server in use, to which further sessions are opened.
+        self.rate = RateController(connections, rate_limit)
+        # The servers of the connection, and the rank of the one in use. Each has a rate of its own.
+        self._failover = failover
+        self._rank = 0
+        self._rates = {0: self.rate}
+        self._connections, self._rate_limit = connections, rate_limit
+        # Whether sessions to a server that was in use before are open. They begin no mail.
+        self._has_former_sessions = False
+        # A session that tries a better server again.
+        self._probe: Session | None = None
         self._new_session = new_session
         # A single connection is opened in this thread, since the batch has nothing else to do meanwhile. A call into
         # the Kerberos library gets a thread nevertheless, since nothing can interrupt it.
@@ -118,38 +131,42 @@ class BatchSender:
 
     # --- For the sessions
 
-    def claim_turn(self, *, is_pipelined: bool) -> bool:
+    def claim_turn(self, rate: RateController, *, is_pipelined: bool) -> bool:
         """Return whether a session may take the next mail from the queue and begin it.
 
         Args:
+            rate: the rate of the session's server.
             is_pipelined: whether it would be sent before the final reply to the session's previous mail.
         """
-        if not self.queue.ready or not self._rate.is_due() or (is_pipelined and not self._has_surplus_mails()):
+        if not self.queue.ready or not rate.is_due() or (is_pipelined and not self._has_surplus_mails()):
             return False
-        self._rate.on_begin()
+        if rate is not self.rate:
+            return False
+        rate.on_begin()
         return True
 
-    def requeue(self, outgoing: OutgoingMail, *, was_accepted: bool = False) -> None:
+    def requeue(self, outgoing: OutgoingMail, *, accepting: RateController | None = None) -> None:
         """Put a mail back at the front of the queue, for its pending recipients.
 
         Args:
             outgoing: the mail.
-            was_accepted: whether the server has just accepted it for other recipients.
+            accepting: the rate of the server, if it has just accepted the mail for other recipients.
         """
-        if was_accepted:
-            self._rate.on_accepted()
+        if accepting is not None:
+            accepting.on_accepted()
         if self.is_closing:
             self.on_delivery(outgoing.not_sent(self._cancellation.error()))
         else:
             self.queue.ready.appendleft(outgoing)
 
-    def on_delivery(self, delivery: Delivery) -> None:
-        """Queue a delivery for the consumer, and adapt the rate to it."""
+    def on_delivery(self, delivery: Delivery, rate: RateController | None = None) -> None:
+        """Queue a delivery for the consumer, and adapt the rate of its server; None: that of the server in use."""
         self._finished.append(delivery)
+        rate = rate or self.rate
         if delivery.error is None or delivery.was_accepted:
-            self._rate.on_accepted()
+            rate.on_accepted()
         if delivery.error is not None and is_throttled(delivery):
-            self._on_throttled(delivery)
+            self._on_throttled(delivery, rate)
 
     def on_quit(self, session: Session) -> None:
         """Close a session at the end; QUIT was sent with its last mail."""
@@ -172,6 +189,7 @@ class BatchSender:
         try:
             self._poll.register(self._background, select.POLLIN)
             if self.given_session is not None and self.given_session.is_open:
+                self._use_server_of(self.given_session)
                 self._add_session(self.given_session)
             while True:
                 if self._cancellation.is_canceled:
@@ -212,13 +230,22 @@ class BatchSender:
     def _begin_more(self) -> None:
         if self._may_poll_source():
             self.queue.fill()
-        if len(self._sessions) > self._rate.connections:
+        if self._has_former_sessions or len(self._sessions) > self.rate.connections:
             self._retire_sessions()
+        if self._rank:
+            self._try_better_server()
         if self.queue.ready:
             if idle := self._sessions_for_mail():
                 self._begin_mails(idle)
-            if len(self._sessions) + self._opening_count < self._rate.connections:
+            if self._session_count + self._opening_count < self.rate.connections:
                 self._open_sessions()
+
+    @property
+    def _session_count(self) -> int:
+        """The number of sessions to the server in use."""
+        if not self._has_former_sessions:
+            return len(self._sessions)
+        return sum(session.rate is self.rate for session in self._sessions.values())
 
     def _sessions_for_mail(self) -> list[int]:
         """Return the sessions that may begin a mail now."""
@@ -233,7 +260,7 @@ class BatchSender:
         Only the surplus is pipelined: a mail gets its final reply sooner on an idle session. Few mails are ready when
         the ledger admits only one mail per connection, as it does for a slow server.
         """
-        free = 0 if self._new_session is None else max(0, self._rate.connections - len(self._sessions))
+        free = 0 if self._new_session is None else max(0, self.rate.connections - self._session_count)
         for session in self._sessions.values():
             if not session.is_busy:
                 free += 1
@@ -258,11 +285,12 @@ class BatchSender:
             if poll_at is not None and poll_at < wake_at and self._may_poll_source():
                 wake_at = poll_at
             wake_at = min(wake_at, self._cancellation.at)
+            wake_at = min(wake_at, self._probe_at)
             if self.queue.ready:
                 if self._sessions_for_mail():
-                    wake_at = min(wake_at, self._rate.next_at)
-                elif not self._opening_count and len(self._sessions) < self._rate.connections:
-                    wake_at = min(wake_at, max(self._rate.next_at, self._connect_backoff.next_at))
+                    wake_at = min(wake_at, self.rate.next_at)
+                elif not self._opening_count and self._session_count < self.rate.connections:
+                    wake_at = min(wake_at, max(self.rate.next_at, self._connect_backoff.next_at))
         return wake_at if wake_at == math.inf else max(0.0, wake_at - time.monotonic())
 
     def _wait(self, seconds: float) -> None:
@@ -301,16 +329,19 @@ class BatchSender:
         for result in self._background.results():
             if callable(result):
                 result()
+                continue
+            if result is self._probe:
+                self._probe = None
             else:
                 self._opening_count -= 1
-                self._on_opened(result)
+            self._on_opened(result)
         for fd, session in list(self._sessions.items()):
             session.send()  # the next block of its remote file may have been read
             self._update_poll(fd, session)
 
     def _begin_mails(self, fds: list[int]) -> None:
         """Begin mails on these sessions, if a mail is due."""
-        if not self._rate.is_due():
+        if not self.rate.is_due():
             return
         for fd in fds:
             session = self._sessions[fd]
@@ -320,34 +351,34 @@ class BatchSender:
                 session.receive()  # notices first if the server has closed the idle session
             self._update_poll(fd, session)
 
-    def _on_throttled(self, delivery: Delivery) -> None:
+    def _on_throttled(self, delivery: Delivery, rate: RateController) -> None:
         """Pause; if the server has accepted nothing for too long, fail the remaining mails."""
         # `RetryQueue` retries a throttled mail for twice `retry_for`, too.
-        if self._rate.throttled_for > max(2 * self._retry_connect_for, _MAX_THROTTLED_SECONDS):
+        if rate is self.rate and rate.throttled_for > max(2 * self._retry_connect_for, _MAX_THROTTLED_SECONDS):
             self.queue.fail(
                 ConnectError(
-                    f"The server has accepted no mail for {self._rate.throttled_for:.0f} seconds, and is throttling "
+                    f"The server has accepted no mail for {rate.throttled_for:.0f} seconds, and is throttling "
                     f"this client: '{delivery.reply}'.",
                     remedy="Try again later, or ask its administrator about its limits.",
                     reply=delivery.reply,
                 )
             )
             return
-        wait = self._rate.on_throttled()
+        wait = rate.on_throttled()
         if wait is not None:
             log.info(
                 "The server is throttling this client ('%s'): continuing in %.1f seconds, with at most %d %s.",
                 delivery.reply,
                 wait,
-                self._rate.connections,
-                "connection" if self._rate.connections == 1 else "connections",
+                rate.connections,
+                "connection" if rate.connections == 1 else "connections",
             )
 
     # --- Sessions
 
     def _open_sessions(self) -> None:
         """Open the sessions that the ready mails need, if a mail is due."""
-        if not self.queue.ready or not self._rate.is_due() or not self._connect_backoff.is_due():
+        if not self.queue.ready or not self.rate.is_due() or not self._connect_backoff.is_due():
             return
         if self._new_session is None:
             if not self._sessions:
@@ -357,9 +388,9 @@ class BatchSender:
             if not self._finished:  # first yield what is known: opening may take a long time
                 self._open_here(self._new_session)
             return
-        due = 1 if self._rate.has_rate else len(self.queue.ready)
+        due = 1 if self.rate.has_rate else len(self.queue.ready)
         due -= len(self._sessions_for_mail())
-        while due > self._opening_count and len(self._sessions) + self._opening_count < self._rate.connections:
+        while due > self._opening_count and self._session_count + self._opening_count < self.rate.connections:
             self._opening_count += 1
             self._background.run(self._try_open)
 
@@ -395,21 +426,81 @@ class BatchSender:
         return on_result
 
     def _on_opened(self, session: Session) -> None:
+        reason = self._use_server_of(session)
+        if reason is not None:
+            self._limit_connections(reason)
+            session.send_quit()
+            session.abort()
+            return
         self._connect_backoff.on_success()
         self._add_session(session)
+
+    def _use_server_of(self, session: Session) -> str | None:
+        """Make a new session's server the one in use.
+
+        Returns:
+            Why the session is not needed: the better server that was tried before it limits connections, since it has
+            refused this one at once while others are open. None if the session is to be used.
+        """
+        server = session.server
+        if server is None or server.rank == self._rank:
+            return None
+        if server.rank > self._rank and self._failover is not None and self._session_count:
+            outage = session.passed_over.get(self._rank)
+            if outage is not None and not outage.is_slow:
+                self._failover.servers[self._rank].mark_up()
+                return outage.error
+        next_at = min(self.rate.next_at, time.monotonic() + 60 / (self._rate_limit or math.inf))
+        self._rank = server.rank
+        if self._rank not in self._rates:
+            self._rates[self._rank] = RateController(self._connections, self._rate_limit)
+        self.rate = self._rates[self._rank]
+        if self._rate_limit:  # the limit is one for all servers
+            self.rate.next_at = max(self.rate.next_at, next_at)
+        self._has_former_sessions = bool(self._sessions)
+        return None
+
+    @property
+    def _probe_at(self) -> float:
+        """When (`time.monotonic`) to try a better server again; infinity: there is none, or no mail is left for it."""
+        if not self._rank or self._failover is None or self._probe is not None or self.queue.is_done:
+            return math.inf
+        return self._failover.next_probe_at(self._rank)
+
+    def _try_better_server(self) -> None:
+        """Try a better server again in a background thread, if one may be up, while mail is sent through this one."""
+        if self._failover is None or self._new_session is None or time.monotonic() < self._probe_at:
+            return
+        server = self._failover.claim_probe(self._rank)
+        if server is not None:
+            self._probe = session = self._new_session()
+            self._background.run(lambda: self._try_probe(session, server))
+
+    def _try_probe(self, session: Session, server: Server) -> Session | OnResult:
+        """Open a session to a better server; return it, or a callback for the failure. Runs in a background thread."""
+        if session.open_to(server):
+            return session
+
+        def on_result() -> None:
+            self._probe = None
+
+        return on_result
 
     def _on_open_failed(self, problem: Exception) -> None:
         if not isinstance(problem, MailError):
             raise problem
-        if self._sessions or self._opening_count:
-            # The server may limit connections: use the open ones, and try more only after a while.
-            self._rate.limit_connections(len(self._sessions) + self._opening_count)
-            noun = "connection" if self._rate.connections == 1 else "connections"
-            log.warning("Continuing with %d %s: %s", self._rate.connections, noun, problem)
+        if self._session_count or self._opening_count:
+            self._limit_connections(problem)
         elif self._connect_backoff.on_failure(problem):
             self.queue.fail(problem)
         elif self._connect_backoff.is_immediate and self.queue.ready:
             self.on_delivery(self.queue.ready.popleft().not_sent(problem))
+
+    def _limit_connections(self, problem: MailError | str) -> None:
+        """Use the open sessions: the server may limit connections. More are tried only after a while."""
+        self.rate.limit_connections(self._session_count + self._opening_count)
+        noun = "connection" if self.rate.connections == 1 else "connections"
+        log.warning("Continuing with %d %s: %s", self.rate.connections, noun, problem)
 
     def _add_session(self, opened: Session) -> None:
         session = PipelinedSession(opened, self, can_requeue=self._new_session is not None)
@@ -420,13 +511,14 @@ class BatchSender:
         self._update_poll(fd, session)
 
     def _retire_sessions(self) -> None:
-        """Close idle sessions until no more than the allowed number are open."""
+        """Close idle sessions to a former server, and others until no more than the allowed number are open."""
         for fd, session in list(self._sessions.items()):
-            is_surplus = len(self._sessions) > self._rate.connections and not session.is_busy
-            if is_surplus and session.session is not self.given_session:
+            is_surplus = session.rate is not self.rate or self._session_count > self.rate.connections
+            if is_surplus and not session.is_busy and session.session is not self.given_session:
                 session.session.send_quit()
                 session.abort()
                 self._update_poll(fd, session)
+        self._has_former_sessions = self._session_count < len(self._sessions)
 
     # --- Shutdown
 

@@ -42,6 +42,8 @@ class Delivery(Record):
         refused: each refused address with the server's reply.
         reply: the server's last reply about the mail; None: there was none.
         error: why the outcome is not `accepted`, in which phase, and what to do; None if it is `accepted`.
+        server: the server (`host:port`) that accepted or refused the mail, or that may have it; None: there is none. If
+            several transactions were needed, the server of the last.
     """
 
     index: int = 0
@@ -51,6 +53,7 @@ class Delivery(Record):
     refused: Mapping[str, Reply] = field(default_factory=dict)
     reply: Reply | None = None
     error: MailError | None = None
+    server: str | None = None
 
     @property
     def replies(self) -> list[Reply]:
@@ -83,6 +86,7 @@ class Delivery(Record):
             "refused": {address: _reply_to_dict(reply) for address, reply in self.refused.items()},
             "reply": _reply_to_dict(self.reply) if self.reply else None,
             "error": str(self.error) if self.error else None,
+            "server": self.server,
         }
 
     def without_addresses(self) -> dict[str, object]:
@@ -100,6 +104,7 @@ class Delivery(Record):
             refused={address: Reply(**reply) for address, reply in value["refused"].items()},
             reply=Reply(**value["reply"]) if value["reply"] else None,
             error=RefusedError(value["error"]) if value["error"] else None,
+            server=value.get("server"),  # absent from ledgers of earlier versions
         )
 
 
@@ -214,6 +219,7 @@ def not_sent_delivery(
     refused: Mapping[str, Reply],
     pending: Sequence[str],
     error: MailError,
+    server: str | None = None,
 ) -> Delivery:
     """Return the delivery of a mail that is not sent to its pending recipients.
 
@@ -224,6 +230,7 @@ def not_sent_delivery(
         refused: the recipients refused before, with the server's replies.
         pending: all other recipients.
         error: why the mail is not sent.
+        server: the server that accepted it before; None: not known, or none did.
     """
     return Delivery(
         index=index,
@@ -233,6 +240,7 @@ def not_sent_delivery(
         refused=refused,
         reply=error.reply,
         error=not_sent_error(message_id, accepted, pending, error),
+        server=server,
     )
 
 

@@ -66,7 +66,10 @@ class PipelinedSession:
         self.is_closed = False
         self._batch = batch
         self._queue = batch.queue
-        self._profile = batch.profile
+        server = session.server
+        self._profile = batch.profile if server is None else server.profile
+        #: The sending rate of its server.
+        self.rate = batch.rate
         self._can_requeue = can_requeue
         self._may_quit = can_requeue and session is not batch.given_session
         self._transport = session.transport
@@ -172,7 +175,7 @@ class PipelinedSession:
         if last.stage is ENVELOPE and not last.is_awaiting_reply and not self._block:
             self._in_flight.pop()
             self.session.needs_rset_before_quit = last.lines_sent > 0
-            self._batch.on_delivery(last.fail(error))
+            self._batch.on_delivery(last.fail(error), self.rate)
         elif is_out_of_time or (len(self._in_flight) == 1 and last.stage is not ENVELOPE and not last.committed):
             self._fail(error)
 
@@ -246,7 +249,7 @@ class PipelinedSession:
 
     def _begin_transaction(self) -> bool:
         is_pipelined = bool(self._in_flight)
-        self.wants_mail = not self._batch.claim_turn(is_pipelined=is_pipelined)
+        self.wants_mail = not self._batch.claim_turn(self.rate, is_pipelined=is_pipelined)
         if self.wants_mail:
             return False
         outgoing = self._queue.ready.popleft()
@@ -255,7 +258,7 @@ class PipelinedSession:
             rendering = outgoing.binary_rendering
         is_too_large = self._size_limit is not None and rendering.size > self._size_limit
         if is_too_large or (rendering.needs_smtputf8 and not self._offers_smtputf8):
-            self._batch.on_delivery(outgoing.not_sent(self.session.limit_error(outgoing.mail, rendering)))
+            self._batch.on_delivery(outgoing.not_sent(self.session.limit_error(outgoing.mail, rendering)), self.rate)
             return True
         parameters = f" SIZE={rendering.size}" if self._offers_size else ""
         if rendering.binary:
@@ -423,9 +426,9 @@ class PipelinedSession:
         if transaction.pipelined and not transaction.closes_connection:
             self._profile.pipelining_works = True
         if transaction.delivery is not None:
-            self._batch.on_delivery(transaction.delivery)
+            self._batch.on_delivery(transaction.delivery, self.rate)
         else:
-            self._batch.requeue(transaction.outgoing, was_accepted=transaction.was_accepted)
+            self._batch.requeue(transaction.outgoing, accepting=self.rate if transaction.was_accepted else None)
         self._in_flight.popleft()  # last, so that an interruption does not lose the mail
         if transaction.closes_connection:
             self._fail(self._closed_error(reply))
@@ -460,7 +463,7 @@ class PipelinedSession:
             ):
                 self._batch.requeue(transaction.outgoing)
             else:
-                self._batch.on_delivery(transaction.fail(error))
+                self._batch.on_delivery(transaction.fail(error), self.rate)
             is_first = False
 
     def _may_requeue(self, transaction: Transaction, error: MailError, *, is_first: bool) -> bool:

@@ -184,6 +184,7 @@ class OutgoingMail:
         "refused",
         "rendering",
         "sender",
+        "server",
     )
 
     def __init__(self, request: SendRequest, rendering: Rendering, manager: SmtpConnectionManager) -> None:
@@ -198,6 +199,8 @@ class OutgoingMail:
         self.binary_rendering: Rendering | None = None
         self.manager = manager
         self.sender = mail.from_address.address
+        #: The server (`host:port`) that has accepted the mail for some recipients; None: none has.
+        self.server: str | None = None
         #: The recipients of this and further transactions.
         self.recipients = deque(request.pending)
         self.accepted: list[str] = [*request.accepted]
@@ -215,6 +218,7 @@ class OutgoingMail:
             outcome=Outcome.ACCEPTED,
             accepted=tuple(self.accepted),
             reply=reply,
+            server=peer,
         )
 
     def refuse(self, peer: str, what: str, reply: Reply, *, phase: Phase, retryable: bool | None = None) -> Delivery:
@@ -240,7 +244,7 @@ class OutgoingMail:
             phase=phase,
             retryable=reply.transient if retryable is None else retryable,
         )
-        return self._delivery(Outcome.REFUSED, error, reply)
+        return self._delivery(peer, Outcome.REFUSED, error, reply)
 
     def not_sent(self, error: MailError) -> Delivery:
         """Return the delivery if the mail cannot have reached the remaining recipients."""
@@ -252,14 +256,16 @@ class OutgoingMail:
             refused=self.refused,
             pending=pending,
             error=error,
+            server=self.server,
         )
 
     def unknown(
-        self, why: str, *, committed: Sequence[str], unattempted: Sequence[str], cause: MailError | None
+        self, peer: str, why: str, *, committed: Sequence[str], unattempted: Sequence[str], cause: MailError | None
     ) -> Delivery:
         """Return the delivery if the whole message was sent and no final reply came.
 
         Args:
+            peer: the server's name in messages (`host:port`).
             why: why there is no reply, as a sentence.
             committed: the recipients of the transaction without a final reply.
             unattempted: the recipients left for later transactions.
@@ -269,13 +275,13 @@ class OutgoingMail:
             self.message_id, why, committed=committed, accepted=self.accepted, unattempted=unattempted
         )
         error.__cause__ = cause
-        return self._delivery(Outcome.UNKNOWN, error, cause.reply if cause else None)
+        return self._delivery(peer, Outcome.UNKNOWN, error, cause.reply if cause else None)
 
     def _partial(self, peer: str, reply: Reply) -> Delivery:
         error = partial_error(peer, self.message_id, self.accepted, self.refused)
-        return self._delivery(Outcome.PARTIAL, error, reply)
+        return self._delivery(peer, Outcome.PARTIAL, error, reply)
 
-    def _delivery(self, outcome: Outcome, error: MailError, reply: Reply | None) -> Delivery:
+    def _delivery(self, peer: str, outcome: Outcome, error: MailError, reply: Reply | None) -> Delivery:
         return Delivery(
             index=self.index,
             message_id=self.message_id,
@@ -284,6 +290,7 @@ class OutgoingMail:
             refused=self.refused,
             reply=reply,
             error=error,
+            server=peer,
         )
 
 

@@ -13,7 +13,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
-from airflow_provider_smtpcm.errors import ConnectError, MailError, MessageError, Phase, ProtocolError, Reply, TlsError
+from airflow_provider_smtpcm.errors import (
+    ConnectError,
+    ConnectionLostError,
+    MailError,
+    MessageError,
+    NoAnswerError,
+    Phase,
+    ProtocolError,
+    Reply,
+    TlsError,
+)
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
@@ -27,6 +37,7 @@ from airflow_provider_smtpcm.smtp.transport import Transport, format_peer
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
+    from airflow_provider_smtpcm.smtp.failover import Failover, Outage, Server
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +58,8 @@ class Session:
         authenticator: signs in and remembers the mechanism that worked; share it between sessions. None: a new one.
         give_up_at: deadline (`time.monotonic`) for all operations, whatever the timeouts; None: no deadline.
         trace: receives each step of `open`; by default they are logged.
+        failover: chooses the server if the connection has several; share it between sessions, instead of an
+            authenticator. None: a new one, if the connection has fallback hosts.
     """
 
     def __init__(
@@ -57,13 +70,23 @@ class Session:
         authenticator: WindowsAuthenticator | None = None,
         give_up_at: float | None = None,
         trace: Trace = LOG,
+        failover: Failover | None = None,
     ) -> None:
         self.manager = manager
+        #: The server that the session was opened to; None if the connection has only one.
+        self.server: Server | None = None
+        #: Why the servers before it are not used, by their rank.
+        self.passed_over: dict[int, Outage] = {}
         #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
         #: How the session signed in; None: anonymous.
         self.authentication: Authentication | None = None
-        if authenticator is None and manager.auth_mode is AuthMode.WINDOWS:
+        if failover is None and manager.fallback_hosts:
+            from airflow_provider_smtpcm.smtp.failover import Failover
+
+            failover = Failover(manager)
+        self._failover = failover
+        if failover is None and authenticator is None and manager.auth_mode is AuthMode.WINDOWS:
             from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
 
             authenticator = WindowsAuthenticator(manager)
@@ -88,6 +111,8 @@ class Session:
     def open(self, *, give_up_at: float | None = None) -> Self:
         """Connect, encrypt and sign in as the connection manager says; do nothing if the session is open.
 
+        If the connection has fallback hosts, that is the first server that can be reached.
+
         Args:
             give_up_at: deadline (`time.monotonic`) for this call, besides the session's; None: no further deadline.
 
@@ -96,15 +121,56 @@ class Session:
         """
         if self._transport is not None:
             return self
+        deadline = min((at for at in (self._give_up_at, give_up_at) if at is not None), default=None)
+        if self._failover is None:
+            self._run(self._new_handshake(self.manager, self._authenticator, deadline))
+        else:
+            self.passed_over = self._failover.connect(
+                lambda server, reach_by: self._try_server(server, deadline, reach_by), deadline
+            )
+        return self
+
+    def open_to(self, server: Server) -> bool:
+        """Open the session to a server that was down, as `Failover.probe` does; return whether it was opened."""
+        assert self._failover is not None
+        return self._failover.probe(server, lambda one, reach_by: self._try_server(one, self._give_up_at, reach_by))
+
+    def _try_server(self, server: Server, give_up_at: float | None, reach_by: float | None) -> MailError | None:
+        """Open the session to one of several servers; return the error if the server cannot be reached."""
+        handshake = self._new_handshake(server.manager, server.authenticator, give_up_at, reach_by)
+        try:
+            self._run(handshake)
+        except MailError as error:
+            if self._is_interrupted:
+                raise
+            if not handshake.is_reached and isinstance(error, ConnectError | ConnectionLostError | NoAnswerError):
+                return error.with_traceback(None)  # its frames would refer to the caller's list of errors
+            server.mark_up()
+            raise
+        server.mark_up()
+        self.server = server
+        return None
+
+    def _new_handshake(
+        self,
+        manager: SmtpConnectionManager,
+        authenticator: WindowsAuthenticator | None,
+        give_up_at: float | None,
+        reach_by: float | None = None,
+    ) -> Handshake:
+        return Handshake(
+            manager,
+            context=self._context,
+            authenticator=authenticator,
+            give_up_at=give_up_at,
+            trace=self._trace,
+            reach_by=reach_by,
+        )
+
+    def _run(self, handshake: Handshake) -> None:
         self._is_closing = self.has_quit = False
         self.has_processed_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
-        self._handshake = handshake = Handshake(
-            self.manager,
-            context=self._context,
-            authenticator=self._authenticator,
-            give_up_at=min((at for at in (self._give_up_at, give_up_at) if at is not None), default=None),
-            trace=self._trace,
-        )
+        self._handshake = handshake
         if self._is_interrupted:  # perhaps before there was a handshake to interrupt
             handshake.interrupt()
         try:
@@ -122,7 +188,6 @@ class Session:
             transport.tls_version or "clear text",
             f"signed in with {self.authentication}" if self.authentication else "anonymous",
         )
-        return self
 
     def interrupt(self) -> None:
         """Make a running `open` fail soon, and later ones. May be called in any thread and in a signal handler."""
@@ -301,6 +366,7 @@ class Handshake:
         authenticator: signs in, if the connection uses Windows Authentication.
         give_up_at: deadline (`time.monotonic`) for all operations; None: no deadline.
         trace: receives each step.
+        reach_by: deadline for all up to the reply to EHLO; None: `give_up_at`.
     """
 
     def __init__(
@@ -311,12 +377,16 @@ class Handshake:
         authenticator: WindowsAuthenticator | None,
         give_up_at: float | None,
         trace: Trace,
+        reach_by: float | None = None,
     ) -> None:
         self._manager = manager
         self._context = context
         self._authenticator = authenticator
         self._give_up_at = give_up_at
         self._trace = trace
+        self._reach_by = give_up_at if reach_by is None else reach_by
+        #: Whether the server has answered EHLO, with anything but 421: it can be reached.
+        self.is_reached = False
         self._transport = Transport(peer=format_peer(manager.host, manager.port), timeout=manager.timeout)
         #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
@@ -334,7 +404,7 @@ class Handshake:
         """
         manager = self._manager
         deadline = time.monotonic() + manager.timeout
-        deadline = deadline if self._give_up_at is None else min(deadline, self._give_up_at)
+        deadline = deadline if self._reach_by is None else min(deadline, self._reach_by)
         context = self._context
         if context is None and manager.ssl_mode is not SslMode.NONE:
             from airflow_provider_smtpcm.smtp.tls import create_tls_context
@@ -348,9 +418,10 @@ class Handshake:
                 transport.phase = Phase.TLS
                 self._trace.begin(Step.TLS)
                 self._encrypt(transport, context)
-            transport.give_up_at = self._give_up_at
+            transport.give_up_at = self._reach_by
             self._read_greeting(transport)
             self._ehlo(transport, Step.HELLO)
+            transport.give_up_at = self._give_up_at
             if manager.ssl_mode is SslMode.STARTTLS and context is not None:
                 self._start_tls(transport, context)
             transport.phase = Phase.AUTH
@@ -390,6 +461,7 @@ class Handshake:
         name = self._manager.local_hostname or _ehlo_name(transport)
         transport.send_command(f"EHLO {name}")
         reply = transport.read_reply()
+        self.is_reached = self.is_reached or reply.code != 421
         previous, self.extensions = self.extensions, {}
         if reply.positive:
             for line in reply.text.split("\n")[1:]:

@@ -249,7 +249,9 @@ class Transaction:
     def _unknown(self, why: str, error: MailError | None) -> Delivery:
         self.outgoing.refused.update(self._refused)
         self.outgoing.refused.update(self._too_many)
-        return self.outgoing.unknown(why, committed=self._accepted, unattempted=self._get_unattempted(), cause=error)
+        return self.outgoing.unknown(
+            self._peer, why, committed=self._accepted, unattempted=self._get_unattempted(), cause=error
+        )
 
     def _on_sender_refused(self, reply: Reply) -> None:
         self._sender_refused = reply
@@ -320,6 +322,7 @@ class Transaction:
     def _on_accepted(self, reply: Reply) -> None:
         outgoing = self.outgoing
         outgoing.accepted += self._accepted
+        outgoing.server = self._peer
         outgoing.refused.update(self._refused)
         self._profile.on_accepted(self._recipient_count - len(self._too_many))
         self.was_accepted = True

@@ -255,6 +255,56 @@ def test_a_connection_that_works_is_reported_from_the_settings_to_noop(check_it:
     assert found.text.endswith("The connection works.")
 
 
+# --- Fallback hosts.
+
+
+def test_each_server_is_checked(check_it: CheckIt) -> None:
+    """One that is down does not hide the next, and makes the check fail."""
+    with Relay(ssl_mode="none") as relay, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        found = check_it(
+            SmtpConnectionManager(
+                host="127.0.0.1",
+                port=port,
+                ssl_mode="none",  # type: ignore[arg-type]
+                fallback_hosts=f"127.0.0.1:{relay.port}",
+            )
+        )
+        assert relay.messages == []
+    servers = [step.detail for step in found.report.steps if step.name == "server"]
+    assert servers == [f"127.0.0.1:{port}, the SMTP server", f"127.0.0.1:{relay.port}, fallback host 1 of 1"]
+    assert [step.name for step in found.report.steps].count("settings") == 1
+    found.assert_failed_at("TCP", f"127.0.0.1:{port}: Check 'SMTP server' and 'Port'")
+    assert f"not reached at 127.0.0.1:{port}: greeting, EHLO, identity, size limit, NOOP" in found.text
+    assert found.statuses["NOOP"] == "ok"
+
+
+def test_servers_that_all_work_are_a_connection_that_works(check_it: CheckIt) -> None:
+    """Each is signed in to, by its own name."""
+    with Relay(users=ALICE) as first, Relay(users=ALICE) as second:
+        authorities = first.ca_certificate + second.ca_certificate
+        manager = manager_of(first, ca_certificate=authorities, fallback_hosts=f"127.0.0.1:{second.port}")
+        found = check_it(manager)
+    assert (str(found.report.verdict), found.report.exit_status) == ("ok", 0), found.page
+    assert [step.name for step in found.report.steps].count("sign-in") == 2
+
+
+def test_an_account_that_one_server_refused_is_not_tried_at_the_next(check_it: CheckIt) -> None:
+    """The rest of the next one is checked nevertheless."""
+    with Relay(users=ALICE) as first, Relay(users=ALICE) as second:
+        authorities = first.ca_certificate + second.ca_certificate
+        found = check_it(
+            manager_of(
+                first, password="mistyped", ca_certificate=authorities, fallback_hosts=f"127.0.0.1:{second.port}"
+            )
+        )
+    assert [step.name for step in found.report.steps].count("sign-in") == 1
+    found.assert_failed_at("sign-in", "User name")
+    assert f"not tried: localhost:{first.port} refused the account" in found.text
+    assert found.statuses["NOOP"] == "ok"
+
+
 @pytest.mark.parametrize("changes", [{"ssl_mode": "none"}, {"ssl_mode": "starttls", "verify_certificate": False}])
 def test_weak_settings_are_warnings_and_do_not_change_the_exit_status(
     changes: dict[str, Any], check_it: CheckIt

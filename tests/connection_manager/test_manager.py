@@ -159,6 +159,51 @@ def test_an_invalid_host_is_refused(host: str | None, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fallback_hosts", "remedy"),
+    [
+        ("relay2.corp.example,relay3.corp.example", "entry 1 is neither a host name nor host:port"),
+        ("relay2.corp.example; etl@relay3", "entry 2 is neither a host name nor host:port"),
+        ("relay2 relay3", "separated by ';'"),
+        (":2525", "entry 1 is neither"),
+        ("[relay2.corp.example]", "entry 1 is neither"),
+        ("[::1", "entry 1 is neither"),
+        ("[::1]2525", "entry 1 is neither"),
+        ("2001:db8::25", "write it in brackets"),
+        ("relay2:smtp", "the port of entry 1 is not a number from 1 to 65535"),
+        ("relay2:65536", "the port of entry 1"),
+        ("relay2:0", "the port of entry 1"),
+        ("relay2:", "the port of entry 1"),
+        ("[::1]:", "the port of entry 1"),
+        ("smtp://relay2", "the port of entry 1"),
+        ("Mail.corp.example.", "entry 1 is the SMTP server itself"),
+        ("relay2; RELAY2.:25", "entry 2 is the same server as entry 1"),
+        (["relay2"], "write text"),
+    ],
+)
+def test_an_invalid_fallback_host_is_refused(fallback_hosts: object, remedy: str) -> None:
+    """Each by its place in the list, since its text may be a password."""
+    assert [remedy in fault for fault in extra_faults(fallback_hosts=fallback_hosts)] == [True]
+
+
+def test_each_fallback_host_is_a_server_with_the_same_settings() -> None:
+    """Its port is that of the connection unless it has one."""
+    manager = SmtpConnectionManager(
+        host="mail.corp.example",
+        port=587,
+        from_address="a@corp.example",
+        fallback_hosts=" relay2 ;; [::1]:2525; relay2:25;",
+    )
+    assert manager.fallback_hosts == "relay2;[::1]:2525;relay2:25"
+    servers = manager.list_servers()
+    assert [(one.host, one.port) for one in servers] == [
+        ("mail.corp.example", 587), ("relay2", 587), ("::1", 2525), ("relay2", 25),
+    ]  # fmt: skip
+    assert {(one.from_address, one.fallback_hosts) for one in servers} == {("a@corp.example", None)}
+    assert SmtpConnectionManager(host="mail.corp.example", fallback_hosts=" ; ").fallback_hosts is None
+    assert len(SmtpConnectionManager(host="mail.corp.example").list_servers()) == 1
+
+
+@pytest.mark.parametrize(
     "host", ["smtp://etl:hunter2@mail.corp.example", "etl:hunter2@mail.corp.example:25", "hunter2@h"]
 )
 def test_an_account_in_the_host_is_not_repeated(host: str) -> None:
@@ -225,9 +270,7 @@ def test_a_key_that_looks_like_a_known_one_is_refused_with_the_known_one(key: st
     assert [hint in fault for fault in extra_faults(**{key: "x"})] == [True]
 
 
-@pytest.mark.parametrize(
-    "key", ["client_certificate", "client_key", "envelope_from", "fallback_hosts", "zzz", "x" * 99]
-)
+@pytest.mark.parametrize("key", ["client_certificate", "client_key", "envelope_from", "zzz", "x" * 99])
 def test_any_other_unknown_key_is_a_warning(key: str) -> None:
     """It may belong to a newer version of this package: not all workers are updated at once."""
     manager = SmtpConnectionManager.from_airflow(connection(extra={"timeout": 5, key: "x"}))
@@ -468,6 +511,7 @@ managers = st.builds(
     from_address=st.sampled_from([None, "a@corp.example", "Ä <a@corp.example>"]),
     ca_certificate=st.sampled_from([None, "/etc/ssl/ca.pem"]),
     local_hostname=st.sampled_from([None, "worker1.corp.example", "[192.0.2.1]"]),
+    fallback_hosts=st.sampled_from([None, "0.corp.example;[2001:db8::25]:2525"]),
     unknown_properties=st.sampled_from([(), (("ConnectByProxy", "False"),)]),
 )
 

@@ -318,3 +318,35 @@ def test_closing_the_generator_ends_the_sending(connect: Connect) -> None:
         next(deliveries)
         deliveries.close()  # type: ignore[attr-defined]
         assert len(relay.messages) < 100
+
+
+def closed_port() -> socket.socket:
+    """Return a socket whose port refuses connections, since nothing listens on it."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    return taken
+
+
+def test_a_hook_falls_back_to_a_relay_that_it_signs_in_to(connect: Connect) -> None:
+    """Under that relay's own name, and the delivery has it."""
+    with Relay(users=ALICE) as relay, closed_port() as closed:
+        fallback = f"localhost:{relay.port}"
+        definition = relay.airflow_connection(fallback_hosts=fallback)
+        definition |= {"host": "127.0.0.1", "port": closed.getsockname()[1]}
+        hook = connect(definition)
+        delivery = hook.send(Mail(from_address="etl@corp.example", to="a@corp.example"))
+        assert delivery.server == fallback
+        assert {one.server for one in hook.send_many(mails(8), connections=4)} == {fallback}
+        assert len(relay.messages) == 9
+        assert {message.authenticated_as for message in relay.messages} == {r"CORP\alice"}
+
+
+def test_the_test_of_a_connection_warns_of_a_server_that_is_down(connect: Connect) -> None:
+    """It works all the same."""
+    with Relay(ssl_mode="none") as relay, closed_port() as closed:
+        port = closed.getsockname()[1]
+        definition = relay.airflow_connection(fallback_hosts=f"127.0.0.1:{relay.port}") | {"host": "127.0.0.1"}
+        good, message = connect(definition | {"port": port}).test_connection()
+    assert good
+    assert f"Connected to 127.0.0.1:{relay.port}" in message
+    assert f"Warning: Cannot connect to 127.0.0.1:{port}" in message

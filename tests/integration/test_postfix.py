@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,25 @@ def test_the_xcom_has_the_server_s_reply(postfix: Postfix, send: Callable[[Mappi
     assert delivery["accepted"] == ["ops@corp.example"]
     assert delivery["message_id"] == message["Message-ID"]
     assert "queued as" in str(delivery["reply"])
+
+
+def test_a_fallback_host_takes_the_mail_of_a_server_that_is_down(
+    postfix: Postfix, send: Callable[[Mapping[str, Any]], DagRun]
+) -> None:
+    """It is signed in to, and the XCom names it."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        fallback = f"{postfix.host}:{postfix.starttls_port}"
+        run = send(
+            windows_connection(
+                postfix, host="127.0.0.1", port=closed.getsockname()[1], extra={"fallback_hosts": fallback}
+            )
+        )
+
+    assert run.state == "success"
+    assert run.get_task_instance("send").xcom_pull(task_ids="send")["server"] == fallback
+    [message] = postfix.wait_for_messages(1)
+    assert "(Authenticated sender: alice@corp.example)" in message["Received"]
 
 
 @pytest.mark.parametrize(("login", "password"), [("alice", "wrong-Password-1"), ("jürgen", "Pässwörd-№2")])

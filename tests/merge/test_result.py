@@ -59,7 +59,7 @@ def test_every_row_has_its_line_in_the_report(tmp_path: Path) -> None:
     """Whatever became of it."""
     report = MergeReport(tmp_path / "report.jsonl", try_number=2, to_path=Path)
     result = result_of(report)
-    result.add_delivery(1, "a", MAIL, delivery(accepted=("jane@corp.example", "jim@corp.example")))
+    result.add_delivery(1, "a", MAIL, delivery(accepted=("jane@corp.example", "jim@corp.example"), server="mail:25"))
     result.add_delivery(2, "b", MAIL, refused())
     result.add_failed(3, None, MessageError("The row has no column 'x'."))
     result.add_unknown(4, "d", MessageError("The task was interrupted."), message_id="<4@corp.example>")
@@ -74,6 +74,7 @@ def test_every_row_has_its_line_in_the_report(tmp_path: Path) -> None:
         "accepted": ["jane@corp.example", "jim@corp.example"],
         "refused": {},
         "error": None,
+        "server": "mail:25",
     }
     assert second["refused"] == {"jane@corp.example": "550 5.1.1 No such user"}
     assert (third["outcome"], third["key"], third["message_id"]) == ("failed", None, None)

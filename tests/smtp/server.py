@@ -82,6 +82,7 @@ class Server:
         tls: speak it from the start.
         at_once: octets that are read at the most, when more are needed; the system's buffers are small then.
         pause: seconds before that.
+        port: the one to listen on; 0: any.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
         at_once: int | None = None,
         pause: float = 0,
+        port: int = 0,
     ) -> None:
         self._decide = decide
         self._offers = offers
@@ -104,7 +106,7 @@ class Server:
         self._tls = tls
         self._at_once = at_once
         self._pause = pause
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         if at_once:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

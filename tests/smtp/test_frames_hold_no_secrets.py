@@ -224,8 +224,8 @@ def test_a_refused_account_that_is_not_tried_again_raises_an_error_of_its_own(ma
             errors.append(caught.value)
     assert len({id(error) for error in errors}) == 3
     assert len({str(error) for error in errors}) == 1
-    assert authenticator._refusal is not None
-    assert authenticator._refusal.__traceback__ is None
+    assert authenticator.account.refusal is not None
+    assert authenticator.account.refusal.__traceback__ is None
 
 
 @pytest.mark.parametrize("fault", [{"port": "x"}, {"extra": {"auth_mode": "yes"}}, {"extra": "no JSON"}, {"host": ""}])

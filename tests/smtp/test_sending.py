@@ -370,6 +370,7 @@ def test_a_mail_is_accepted(pace: Pace, manager_for: ManagerFor, mail: Mail) -> 
         "refused": {},
         "reply": {"code": 250, "enhanced": "2.6.0", "text": "<x@y> Queued mail for delivery"},
         "error": None,
+        "server": f"127.0.0.1:{dialogue.port}",
     }
 
 

@@ -47,6 +47,17 @@ _KERBEROS_MECHANISMS = {"GSSAPI": gssapi_mechanism, "GSS-SPNEGO": gss_spnego_mec
 _NTLM_MECHANISMS = {"NTLM": ntlm_mechanism, "GSS-SPNEGO": gss_spnego_mechanism, "GSSAPI": gssapi_mechanism}
 
 
+class AccountState:
+    """What the sign-ins of an account at all servers of a connection have shown."""
+
+    def __init__(self) -> None:
+        #: Held during a sign-in until one has succeeded.
+        self.first_sign_in_lock = threading.RLock()
+        self.has_succeeded = False
+        #: Why the account was refused; None: it was not.
+        self.refusal: AuthenticationError | None = None
+
+
 class WindowsAuthenticator:
     """Signs sessions in. Each hook has one; it remembers whether Kerberos works and whether the account was refused.
 
@@ -55,17 +66,16 @@ class WindowsAuthenticator:
 
     Args:
         manager: the account, the server, and what the connection allows.
+        account: the state of the account, shared by the authenticators for a connection's servers; None: a new one.
     """
 
-    def __init__(self, manager: SmtpConnectionManager) -> None:
+    def __init__(self, manager: SmtpConnectionManager, *, account: AccountState | None = None) -> None:
         self._manager = manager
+        self.account = account or AccountState()
         self._protocol_lock = threading.Lock()
         self._has_used_kerberos = False
         # Why Kerberos was given up, as an error's message; None until then.
         self._kerberos_failure: str | None = None
-        self._first_sign_in_lock = threading.RLock()
-        self._has_succeeded = False
-        self._refusal: AuthenticationError | None = None
 
     @cached_property
     def _kerberos(self) -> KerberosClient:
@@ -90,7 +100,7 @@ class WindowsAuthenticator:
         """
         handled = sys.exception()
         try:
-            if self._has_succeeded:
+            if self.account.has_succeeded:
                 return self._sign_in(transport, extensions, trace)
             return self._sign_in_first(transport, extensions, trace)
         except BaseException as error:
@@ -98,24 +108,25 @@ class WindowsAuthenticator:
             raise
 
     def _sign_in_first(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
+        account = self.account
         # Each session ahead in the queue may run until its own deadline; waiting for all could exceed this session's.
-        if not self._first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
+        if not account.first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
             if "_kerberos" in vars(self):
                 self._kerberos.raise_if_kdc_is_silent()  # then it is not the mail server that is slow
             raise transport.deadline_error("did not finish another session's sign-in, on which this session waited,")
         try:
-            if self._refusal is not None:
-                raise copy.copy(self._refusal)  # without the frames of another thread
+            if account.refusal is not None:
+                raise copy.copy(account.refusal)  # without the frames of another thread
             try:
                 authentication = self._sign_in(transport, extensions, trace)
             except AuthenticationError as error:
                 if isinstance(error, AccountRefusedError) or (error.reply is not None and error.reply.code == 535):
-                    self._refusal = copy.copy(error)
+                    account.refusal = copy.copy(error)
                 raise
-            self._has_succeeded = True
+            account.has_succeeded = True
             return authentication
         finally:
-            self._first_sign_in_lock.release()
+            account.first_sign_in_lock.release()
 
     def _sign_in(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         trace.begin(Step.MECHANISMS)
