@@ -57,6 +57,8 @@ class SmtpConnectionManager(Record):
     ccache: str | None = field(default=None, repr=False)
     spn: str | None = field(default=None, repr=False)
     channel_binding: ChannelBinding = ChannelBinding.TLS_SERVER_END_POINT
+    client_certificate: str | None = field(default=None, repr=False)
+    client_key: str | None = field(default=None, repr=False)
     verify_certificate: bool = True
     timeout: float = 30.0
     final_reply_timeout: float = 600.0

@@ -51,6 +51,7 @@ class Handshake:
         self._give_up_at = give_up_at
         self._trace = trace
         self._transport = Transport(peer=format_peer(manager.host, manager.port), timeout=manager.timeout)
+        self._transport.has_client_certificate = manager.client_certificate is not None
         #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
         #: How the session signed in; None: anonymous.
@@ -70,9 +71,9 @@ class Handshake:
         deadline = deadline if self._give_up_at is None else min(deadline, self._give_up_at)
         context = self._context
         if context is None and manager.ssl_mode is not SslMode.NONE:
-            from airflow_provider_smtpcm.smtp.tls import create_tls_context
+            from airflow_provider_smtpcm.smtp.tls import create_context_of
 
-            context = create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
+            context = create_context_of(manager)
         transport = self._transport
         try:
             transport.connect(manager.host, manager.port, deadline=deadline, trace=self._trace)

@@ -128,6 +128,7 @@ def refused_error(
     refused: Mapping[str, Reply],
     *,
     is_anonymous: bool,
+    has_client_certificate: bool,
     phase: Phase,
     retryable: bool,
 ) -> RefusedError:
@@ -139,13 +140,14 @@ def refused_error(
         reply: the decisive reply.
         refused: the replies to the recipients; listed in the message if their codes differ.
         is_anonymous: whether the session had not signed in.
+        has_client_certificate: whether the connection has a client certificate.
         phase: how far the mail had got.
         retryable: whether another attempt may succeed.
     """
     differ = len({(reply.code, reply.enhanced) for reply in refused.values()}) > 1
     return RefusedError(
         f"{peer} refused {what} with '{reply}'{f' ({_format_refusals(refused)})' if differ else ''}.",
-        remedy=remedy_for(reply, is_anonymous=is_anonymous),
+        remedy=remedy_for(reply, is_anonymous=is_anonymous, has_client_certificate=has_client_certificate),
         phase=phase,
         reply=reply,
         retryable=retryable,

@@ -39,15 +39,25 @@ _BY_ENHANCED_CODE = {
     "5.2.3": "The message is larger than this recipient may receive; send a link instead of the file.",
     "5.3.4": "The message is larger than the server accepts; send a link instead of the file.",
     "5.7.60": _SEND_AS,
+    # `550 5.7.64 TenantAttribution; Relay Access Denied`
+    "5.7.64": "Exchange Online found no inbound connector for this session: the connector's TlsSenderCertificateName "
+    "must be a name in the client certificate, with a domain that the tenant accepts; 'check' shows what was sent.",
 }
 
 
-def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
+# By the text, whatever the code: Postfix says `454 4.7.1` where it defers what it does not relay, Exim `550` alone.
+_RELAYING_REFUSED = (
+    r"(?i)relay access denied|relaying (denied|not allowed)|relay not permitted|unable to relay|client host rejected"
+)
+
+
+def remedy_for(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool = False) -> str:
     """Return the remedy for a refusal, as one sentence.
 
     Args:
         reply: the refusal.
         is_anonymous: whether the session had not signed in.
+        has_client_certificate: whether the connection has a client certificate.
     """
     wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
     if wants_sign_in and is_anonymous:
@@ -55,14 +65,27 @@ def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
     by_text = next((remedy for pattern, remedy in _BY_TEXT if re.search(pattern, reply.text)), "")
     if known := _BY_ENHANCED_CODE.get(reply.enhanced or "", by_text):
         return _SEND_AS_ANONYMOUSLY if is_anonymous and known == _SEND_AS else known
+    is_policy = reply.code in (550, 551, 554) and (reply.enhanced or "").startswith("5.7")
+    if is_policy or re.search(_RELAYING_REFUSED, reply.text):
+        return _get_remedy_for_relaying(is_anonymous=is_anonymous, has_client_certificate=has_client_certificate)
     if reply.transient:
         return "The server says that this is temporary; try again later."
-    if reply.code in (550, 551, 554) and (reply.enhanced or "").startswith("5.7"):
-        hint = "set Authentication to 'Windows Authentication', or " if is_anonymous else ""
-        return f"The server does not relay this mail: {hint}have its administrator allow this worker or account."
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
     return "Ask the server's administrator what this answer means."
+
+
+def _get_remedy_for_relaying(*, is_anonymous: bool, has_client_certificate: bool) -> str:
+    if has_client_certificate:
+        return (
+            "The server does not relay this mail: have its administrator allow this worker's client certificate; "
+            "'check' shows its fingerprint, and whether the server asked for it."
+        )
+    hint = "set Authentication to 'Windows Authentication', or " if is_anonymous else ""
+    return (
+        f"The server does not relay this mail: {hint}have its administrator allow this worker or account; if the "
+        "server recognizes its clients by certificates, give one as 'Client certificate'."
+    )
 
 
 # --- Refused sign-ins, by reply code (RFC 4954 6) and what Exchange means by it.
