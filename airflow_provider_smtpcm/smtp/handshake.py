@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import ConnectError, Phase, ProtocolError, TlsError
-from airflow_provider_smtpcm.smtp.remedies import remedy_for
+from airflow_provider_smtpcm.smtp.remedies import get_certificate_remedy, remedy_for
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport, format_peer
 
@@ -112,7 +112,8 @@ class Handshake:
         if reply.code != 220:  # RFC 5321 3.1: the server accepts no mail now
             raise ConnectError(
                 f"{transport.peer} greeted with '{reply}'.",
-                remedy="The server accepts no mail from this worker now; try again, or ask its administrator why.",
+                remedy=get_certificate_remedy(reply, has_client_certificate=transport.has_client_certificate)
+                or "The server accepts no mail from this worker now; try again, or ask its administrator why.",
                 reply=reply,
                 retryable=not 500 <= reply.code <= 599,
             )
@@ -148,7 +149,11 @@ class Handshake:
                 f"{transport.peer} refused EHLO {name} with '{reply}'.",
                 remedy="Set 'Local host name' to the name that the server expects of this worker."
                 if reply.code in (501, 504, 550, 553)
-                else remedy_for(reply, is_anonymous=self._manager.auth_mode is AuthMode.ANONYMOUS),
+                else remedy_for(
+                    reply,
+                    is_anonymous=self._manager.auth_mode is AuthMode.ANONYMOUS,
+                    has_client_certificate=transport.has_client_certificate,
+                ),
                 reply=reply,
                 retryable=reply.transient,
             )

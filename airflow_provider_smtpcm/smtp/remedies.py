@@ -59,6 +59,11 @@ def remedy_for(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool
         is_anonymous: whether the session had not signed in.
         has_client_certificate: whether the connection has a client certificate.
     """
+    remedy = get_certificate_remedy(reply, has_client_certificate=has_client_certificate)
+    return remedy or _get_usual_remedy(reply, is_anonymous=is_anonymous, has_client_certificate=has_client_certificate)
+
+
+def _get_usual_remedy(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool) -> str:
     wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
     if wants_sign_in and is_anonymous:
         return "The server accepts no anonymous mail: set Authentication to 'Windows Authentication'."
@@ -73,6 +78,28 @@ def remedy_for(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
     return "Ask the server's administrator what this answer means."
+
+
+# Postfix with smtpd_tls_req_ccert lets every handshake pass, and then says `421 4.7.1 Error: No client certificate
+# presented` or `Error: Client certificate not trusted`.
+_CLIENT_CERTIFICATE = r"(?i)client certificate"
+
+
+def get_certificate_remedy(reply: Reply, *, has_client_certificate: bool) -> str:
+    """Return the remedy for a refusal that names the client certificate as its reason; empty for any other.
+
+    Args:
+        reply: the refusal.
+        has_client_certificate: whether the connection has a client certificate.
+    """
+    if not re.search(_CLIENT_CERTIFICATE, reply.text):
+        return ""
+    if has_client_certificate:
+        return (
+            "The server does not accept this worker's client certificate: it must be valid and of an authority that "
+            "the server trusts, and its issuers must follow it in the file; 'check' shows its dates and issuer."
+        )
+    return "The server demands a client certificate: give the path of one that it accepts as 'Client certificate'."
 
 
 def _get_remedy_for_relaying(*, is_anonymous: bool, has_client_certificate: bool) -> str:

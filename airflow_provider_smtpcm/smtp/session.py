@@ -237,7 +237,11 @@ class Session:
         if not reply.positive:
             raise ConnectError(
                 f"{self._transport.peer} answered NOOP with '{reply}'.",
-                remedy=remedy_for(reply, is_anonymous=self.authentication is None),
+                remedy=remedy_for(
+                    reply,
+                    is_anonymous=self.authentication is None,
+                    has_client_certificate=self._transport.has_client_certificate,
+                ),
                 reply=reply,
                 retryable=reply.transient,
             )

@@ -208,14 +208,16 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
 # --- Client certificates. In TLS 1.3 the server judges the client's certificate when the client's handshake is over, so
 # --- that its alert arrives in place of the first reply (RFC 8446 4.4.2.4).
 
-_CHECK_SHOWS = "'check' shows its subject and fingerprint."
+_CHECK_SHOWS = "'check' shows its dates, issuer and fingerprint."
 # The end of OpenSSL's reason for an alert (RFC 8446 6.2), and the remedy.
 _CERTIFICATE_ALERTS = {
-    "BAD_CERTIFICATE": f"The server's administrator must accept it, and the server's log says why not; {_CHECK_SHOWS}",
+    # Exim sends this one whatever is wrong.
+    "BAD_CERTIFICATE": "The server's log says why: it may have expired, its authority may be one that the server does "
+    f"not trust, or its issuers may be missing behind it in the file; {_CHECK_SHOWS}",
     "UNSUPPORTED_CERTIFICATE": "Have it issued for TLS clients (extended key usage clientAuth), with an RSA or ECDSA "
     "key.",
     "CERTIFICATE_REVOKED": "Its authority has revoked it: have another one issued.",
-    "CERTIFICATE_EXPIRED": "Renew it; if it is valid, have the server's clock checked. 'check' shows its dates.",
+    "CERTIFICATE_EXPIRED": "Renew it; if it is valid, have the server's clock checked.",
     "CERTIFICATE_UNKNOWN": "The server's administrator must accept it, and the server's log says why not; "
     f"{_CHECK_SHOWS}",
     "UNKNOWN_CA": "Add its issuers' certificates to the file of 'Client certificate', behind it; or have the server's "
