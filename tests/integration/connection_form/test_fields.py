@@ -63,6 +63,8 @@ CLEARED: dict[str, str | None] = {
     "Credential cache": "",
     "SPN": "",
     "Channel binding": None,
+    "Client certificate": "",
+    "Client key": "",
     "Timeout (seconds)": "",
 }
 
