@@ -538,3 +538,21 @@ def _account_name() -> None:
     for account in ("CORP\\groß", "groß"):
         _, user = split_username(_AccountName(account))
         assert ntowfv2(user or "", b"hash", "CORP") == expected
+
+
+@checks("SSLContext._msg_callback")
+def _msg_callback() -> None:
+    import ssl
+
+    seen: list[tuple[str, int, int]] = []
+    context = ssl.create_default_context()
+
+    def note(_: object, direction: str, version: int, content_type: int, kind: int, data: bytes) -> None:
+        if content_type == 22:
+            seen.append((direction, kind, data[0]))
+
+    context._msg_callback = note  # type: ignore[attr-defined]
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(received, sent, server_hostname="localhost").do_handshake()
+    assert seen == [("write", 1, 1)]  # ClientHello

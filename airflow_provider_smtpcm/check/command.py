@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.check.client_certificate import CertificateRequestWatch, describe_client_certificate
 from airflow_provider_smtpcm.check.report import (
     NOT_REACHED,
     CheckPrinter,
@@ -37,7 +38,7 @@ from airflow_provider_smtpcm.connection_manager import (
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError, Phase
 from airflow_provider_smtpcm.smtp.session import Session
-from airflow_provider_smtpcm.smtp.tls import create_tls_context
+from airflow_provider_smtpcm.smtp.tls import create_context_of
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
 from airflow_provider_smtpcm.smtp.transport import format_peer
 
@@ -346,12 +347,20 @@ class _Check:
             )
         context: ssl.SSLContext | None = None
         if manager.ssl_mode is not SslMode.NONE:
-            context = create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
+            context = create_context_of(manager)
+            recorder.request_watch = CertificateRequestWatch(context, manager)
         recorder.begin(CheckStep.WEAK_SETTINGS)
         for warning in manager.warnings:
             recorder.warn(CheckStep.WEAK_SETTINGS, warning)
         if not manager.warnings:
             recorder.info(CheckStep.WEAK_SETTINGS, "none")
+        if manager.client_certificate is not None:
+            lines, problems = describe_client_certificate(manager.client_certificate, manager.client_key)
+            for line in lines:
+                recorder.info(CheckStep.CLIENT_CERTIFICATE, line)
+            for problem in problems:
+                recorder.warn(CheckStep.CLIENT_CERTIFICATE, problem)
+            recorder.end()
         return context
 
     def _check_session(self, session: Session) -> None:
@@ -539,7 +548,7 @@ def _list_steps(manager: SmtpConnectionManager) -> list[Step | CheckStep]:
 _ALWAYS_SHOWN = ("host", "port", "auth_mode", "ssl_mode")
 _ALWAYS_SHOWN_FOR_WINDOWS = ("login", "windows_protocol", "channel_binding")
 _SECRET_FIELDS = ("password",)
-_PATH_FIELDS = ("ca_certificate", "keytab", "ccache")
+_PATH_FIELDS = ("ca_certificate", "keytab", "ccache", "client_certificate", "client_key")
 
 
 def _describe_settings(manager: SmtpConnectionManager) -> str:

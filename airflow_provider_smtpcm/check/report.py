@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.smtp.trace import Step, Trace
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+    from airflow_provider_smtpcm.check.client_certificate import CertificateRequestWatch
     from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
     from airflow_provider_smtpcm.smtp.trace import EncryptedConnection
 
@@ -42,6 +43,7 @@ class CheckStep(StrEnum):
     WEAK_SETTINGS = "weak settings"
     SERVER = "server"
     CERTIFICATE = "certificate"
+    CLIENT_CERTIFICATE = "client certificate"
     IDENTITY = "identity"
     SIZE_LIMIT = "size limit"
     NOOP = "NOOP"
@@ -164,6 +166,8 @@ class StepRecorder(Trace):
         self._lines: list[str] = []
         self._status = Status.OK
         self._start = time.monotonic()
+        #: Tells what became of the client certificate in the TLS handshake; None without TLS.
+        self.request_watch: CertificateRequestWatch | None = None
 
     def begin(self, step: Step | CheckStep) -> None:
         """End the current step and begin this one, unless they are the same. A step without lines is not reported."""
@@ -183,6 +187,12 @@ class StepRecorder(Trace):
 
     def on_encrypted(self, connection: EncryptedConnection) -> None:
         """Report the certificates, which are already verified unless *Verify certificate* is off."""
+        if self.request_watch is not None:
+            lines, problems = self.request_watch.describe()
+            for line in lines:
+                self.info(Step.TLS, line)
+            for problem in problems:
+                self.warn(Step.TLS, problem)
         self.end()
         self.report_certificates(connection.certificates, host=None)
 
@@ -205,6 +215,8 @@ class StepRecorder(Trace):
         """End the current step as failed; if there is none, the step `settings`."""
         if self._name is None:
             self._name = CheckStep.SETTINGS
+        if self._name == Step.TLS and self.request_watch is not None:
+            self._lines += self.request_watch.describe()[0]
         self._lines += remove_control_characters(error.message).split("\n")
         self._status = Status.FAILED
         self.end()

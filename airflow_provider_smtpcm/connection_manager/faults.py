@@ -39,6 +39,7 @@ class FaultCode:
     CONTROL_CHARACTER = "control_character"
     NEITHER_PATH_NOR_PEM = "neither_path_nor_pem"
     NO_CERTIFICATE = "no_certificate"
+    PEM_INSTEAD_OF_PATH = "pem_instead_of_path"
     NO_HOST = "no_host"
     HOST_WITH_ACCOUNT = "host_with_account"
     HOST_WITH_SCHEME = "host_with_scheme"
@@ -63,6 +64,8 @@ class FaultCode:
     DOMAIN_WITHOUT_LOGIN = "domain_without_login"
     TWO_DOMAINS = "two_domains"
     NO_TLS_TO_BIND_TO = "no_tls_to_bind_to"
+    NO_TLS_FOR_CERTIFICATE = "no_tls_for_certificate"
+    KEY_WITHOUT_CERTIFICATE = "key_without_certificate"
     CONTRADICTION = "contradiction"
     # The SSIS connection string
     NO_EQUALS = "no_equals"
@@ -86,6 +89,8 @@ _TEXTS: Mapping[str, str] = {
     FaultCode.NEITHER_PATH_NOR_PEM: "{title} is neither a path nor PEM text; paste it with its BEGIN and END lines.",
     FaultCode.NO_CERTIFICATE: "{title} contains no complete certificate; paste it from '-----BEGIN CERTIFICATE-----' "
     "to '-----END CERTIFICATE-----'.",
+    FaultCode.PEM_INSTEAD_OF_PATH: "{title} holds PEM text; write it to a file on the worker, which only the worker's "
+    "user may read, and enter the path of that file.",
     FaultCode.NO_HOST: "{title} is empty; enter the name of the mail server.",
     FaultCode.HOST_WITH_ACCOUNT: "{title} contains '@'; write only the server's name, and put the account into "
     "'User name'.",
@@ -122,6 +127,10 @@ _TEXTS: Mapping[str, str] = {
     FaultCode.TWO_DOMAINS: "{title} differs from the domain in the user name; name the domain once.",
     FaultCode.NO_TLS_TO_BIND_TO: "{title} is 'tls-unique', but there is no TLS to bind to; leave it empty, or set "
     "{ssl_mode} to 'starttls' or 'implicit'.",
+    FaultCode.NO_TLS_FOR_CERTIFICATE: "{title} is given, but {ssl_mode} is 'none', so it would never be sent; set "
+    "{ssl_mode} to 'starttls' or 'implicit', or leave it empty.",
+    FaultCode.KEY_WITHOUT_CERTIFICATE: "{title} is given without {client_certificate}; enter the certificate's path "
+    "too.",
     FaultCode.CONTRADICTION: "{title} contradicts the SSIS connection string{values}; make them agree or leave one of "
     "them empty.",
     FaultCode.NO_EQUALS: "SSIS connection string: part {position} has no '='; write Key=Value pairs with ';' between "

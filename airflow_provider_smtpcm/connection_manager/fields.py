@@ -253,6 +253,22 @@ FIELDS: tuple[Field, ...] = (
         advanced=True,
     ),
     Field(
+        name="client_certificate",
+        label="Client certificate",
+        type=FieldType.TEXT,
+        help="Path of a TLS client certificate on the worker (PEM), for a server that recognizes its clients by their "
+        "certificates; beside either authentication. Its issuers and its private key may follow in the same file.",
+        advanced=True,
+    ),
+    Field(
+        name="client_key",
+        label="Client key",
+        type=FieldType.TEXT,
+        help="Path of the client certificate's private key on the worker (PEM, not encrypted). Empty: the key is in "
+        "the certificate's file.",
+        advanced=True,
+    ),
+    Field(
         name="verify_certificate",
         label="Verify certificate",
         type=FieldType.BOOLEAN,

@@ -61,6 +61,8 @@ class SmtpConnectionManager(Record):
     ccache: str | None = field(default=None, repr=False)
     spn: str | None = field(default=None, repr=False)
     channel_binding: ChannelBinding = _NOT_GIVEN
+    client_certificate: str | None = field(default=None, repr=False)
+    client_key: str | None = field(default=None, repr=False)
     verify_certificate: bool = True
     timeout: float = 30.0
     final_reply_timeout: float = 600.0

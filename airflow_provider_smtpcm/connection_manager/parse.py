@@ -41,6 +41,9 @@ _FOREIGN_KEYS = {
     "auth_type": "auth_mode",
     "from_email": "from_address",
     "ssl_context": "verify_certificate or ca_certificate",
+    "client_cert": "client_certificate",
+    "certfile": "client_certificate",
+    "keyfile": "client_key",
     "smtpserver": "the field 'SMTP server'",
 }
 # Airflow before 2.3 prefixed the keys of a form.
@@ -270,6 +273,9 @@ def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
     text = text.strip()
     if field.type is FieldType.MULTILINE:
         return _coerce_path_or_pem(field, text, faults)
+    if field.name in ("client_certificate", "client_key") and "-----BEGIN" in text:
+        faults.add(field.name, FaultCode.PEM_INSTEAD_OF_PATH)
+        return None
     if _has_control_character(text):
         faults.add(field.name, FaultCode.CONTROL_CHARACTER)
         return None
@@ -328,6 +334,7 @@ def _check_combinations(settings: Settings, faults: Faults) -> None:
     _check_host(settings, unreadable, faults)
     _check_fallback_hosts(settings, faults)
     _check_account(settings, unreadable, faults)
+    _check_client_certificate(settings, unreadable, faults)
     _check_addresses(settings, faults)
     _check_local_hostname(settings, faults)
 
@@ -450,6 +457,18 @@ def _check_account_name(settings: Settings, unreadable: frozenset[str], faults: 
         in_login = login.split("\\")[0] if "\\" in login else login.rpartition("@")[2] if "@" in login else ""
         if in_login and in_login.lower() != domain.lower():
             faults.add("domain", FaultCode.TWO_DOMAINS)
+
+
+def _check_client_certificate(settings: Settings, unreadable: frozenset[str], faults: Faults) -> None:
+    """Check that the client certificate will be sent, and that a key has a certificate."""
+    name = "client_certificate" if settings["client_certificate"] else "client_key"
+    if not settings[name]:
+        return
+    if settings["ssl_mode"] == SslMode.NONE:
+        faults.add(name, FaultCode.NO_TLS_FOR_CERTIFICATE, ssl_mode=ALL_FIELDS["ssl_mode"].title)
+    elif name == "client_key" and "client_certificate" not in unreadable:
+        certificate = ALL_FIELDS["client_certificate"].title
+        faults.add(name, FaultCode.KEY_WITHOUT_CERTIFICATE, client_certificate=certificate)
 
 
 def _check_addresses(settings: Settings, faults: Faults) -> None:

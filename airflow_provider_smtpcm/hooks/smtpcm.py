@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.retry import Journal
     from airflow_provider_smtpcm.smtp.session import Session
     from airflow_provider_smtpcm.smtp.throttling import ServerProfile
+    from airflow_provider_smtpcm.smtp.tls import TlsContextCache
 
 
 log = logging.getLogger(__name__)
@@ -104,14 +105,18 @@ class SmtpConnectionManagerHook(BaseHook):
         return manager
 
     @locked_cached_property
-    def _tls_context(self) -> ssl.SSLContext | None:
+    def _tls_contexts(self) -> TlsContextCache | None:
         if self.connection_manager.ssl_mode is SslMode.NONE:
             return None
-        from airflow_provider_smtpcm.smtp.tls import create_tls_context
+        from airflow_provider_smtpcm.smtp.tls import TlsContextCache
 
-        return create_tls_context(
-            self.connection_manager.ca_certificate, verify=self.connection_manager.verify_certificate
-        )
+        return TlsContextCache(self.connection_manager)
+
+    @property
+    def _tls_context(self) -> ssl.SSLContext | None:
+        with self.cache_lock:
+            contexts = self._tls_contexts
+            return None if contexts is None else contexts.get()
 
     @locked_cached_property
     def _authenticator(self) -> WindowsAuthenticator | None:

@@ -133,6 +133,7 @@ def refused_error(
     refused: Mapping[str, Reply],
     *,
     is_anonymous: bool,
+    has_client_certificate: bool,
     phase: Phase,
     retryable: bool,
 ) -> RefusedError:
@@ -144,13 +145,14 @@ def refused_error(
         reply: the decisive reply.
         refused: the replies to the recipients; listed in the message if their codes differ.
         is_anonymous: whether the session had not signed in.
+        has_client_certificate: whether the connection has a client certificate.
         phase: how far the mail had got.
         retryable: whether another attempt may succeed.
     """
     differ = len({(reply.code, reply.enhanced) for reply in refused.values()}) > 1
     return RefusedError(
         f"{peer} refused {what} with '{reply}'{f' ({_format_refusals(refused)})' if differ else ''}.",
-        remedy=remedy_for(reply, is_anonymous=is_anonymous),
+        remedy=remedy_for(reply, is_anonymous=is_anonymous, has_client_certificate=has_client_certificate),
         phase=phase,
         reply=reply,
         retryable=retryable,
@@ -274,27 +276,77 @@ _BY_ENHANCED_CODE = {
     "5.2.3": "The message is larger than this recipient may receive; send a link instead of the file.",
     "5.3.4": "The message is larger than the server accepts; send a link instead of the file.",
     "5.7.60": _SEND_AS,
+    # `550 5.7.64 TenantAttribution; Relay Access Denied`
+    "5.7.64": "Exchange Online found no inbound connector for this session: the connector's TlsSenderCertificateName "
+    "must be a name in the client certificate, with a domain that the tenant accepts; 'check' shows what was sent.",
 }
 
 
-def remedy_for(reply: Reply, *, is_anonymous: bool) -> str:
+# By the text, whatever the code: Postfix says `454 4.7.1` where it defers what it does not relay, Exim `550` alone.
+_RELAYING_REFUSED = (
+    r"(?i)relay access denied|relaying (denied|not allowed)|relay not permitted|unable to relay|client host rejected"
+)
+
+
+def remedy_for(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool = False) -> str:
     """Return the remedy for a refusal, as one sentence.
 
     Args:
         reply: the refusal.
         is_anonymous: whether the session had not signed in.
+        has_client_certificate: whether the connection has a client certificate.
     """
+    remedy = get_certificate_remedy(reply, has_client_certificate=has_client_certificate)
+    return remedy or _get_usual_remedy(reply, is_anonymous=is_anonymous, has_client_certificate=has_client_certificate)
+
+
+def _get_usual_remedy(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool) -> str:
     wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
     if wants_sign_in and is_anonymous:
         return "The server accepts no anonymous mail: set Authentication to 'Windows Authentication'."
     by_text = next((remedy for pattern, remedy in _BY_TEXT if re.search(pattern, reply.text)), "")
     if known := _BY_ENHANCED_CODE.get(reply.enhanced or "", by_text):
         return _SEND_AS_ANONYMOUSLY if is_anonymous and known == _SEND_AS else known
+    is_policy = reply.code in (550, 551, 554) and (reply.enhanced or "").startswith("5.7")
+    if is_policy or re.search(_RELAYING_REFUSED, reply.text):
+        return _get_remedy_for_relaying(is_anonymous=is_anonymous, has_client_certificate=has_client_certificate)
     if reply.transient:
         return "The server says that this is temporary; try again later."
-    if reply.code in (550, 551, 554) and (reply.enhanced or "").startswith("5.7"):
-        hint = "set Authentication to 'Windows Authentication', or " if is_anonymous else ""
-        return f"The server does not relay this mail: {hint}have its administrator allow this worker or account."
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
     return "Ask the server's administrator what this reply means."
+
+
+# Postfix with smtpd_tls_req_ccert lets every handshake pass, and then says `421 4.7.1 Error: No client certificate
+# presented` or `Error: Client certificate not trusted`.
+_CLIENT_CERTIFICATE = r"(?i)client certificate"
+
+
+def get_certificate_remedy(reply: Reply, *, has_client_certificate: bool) -> str:
+    """Return the remedy for a refusal that names the client certificate as its reason; empty for any other.
+
+    Args:
+        reply: the refusal.
+        has_client_certificate: whether the connection has a client certificate.
+    """
+    if not re.search(_CLIENT_CERTIFICATE, reply.text):
+        return ""
+    if has_client_certificate:
+        return (
+            "The server does not accept this worker's client certificate: it must be valid and of an authority that "
+            "the server trusts, and its issuers must follow it in the file; 'check' shows its dates and issuer."
+        )
+    return "The server demands a client certificate: give the path of one that it accepts as 'Client certificate'."
+
+
+def _get_remedy_for_relaying(*, is_anonymous: bool, has_client_certificate: bool) -> str:
+    if has_client_certificate:
+        return (
+            "The server does not relay this mail: have its administrator allow this worker's client certificate; "
+            "'check' shows its fingerprint, and whether the server asked for it."
+        )
+    hint = "set Authentication to 'Windows Authentication', or " if is_anonymous else ""
+    return (
+        f"The server does not relay this mail: {hint}have its administrator allow this worker or account; if the "
+        "server recognizes its clients by certificates, give one as 'Client certificate'."
+    )

@@ -241,6 +241,7 @@ class OutgoingMail:
             reply,
             self.refused,
             is_anonymous=self.manager.auth_mode is AuthMode.ANONYMOUS,
+            has_client_certificate=self.manager.client_certificate is not None,
             phase=phase,
             retryable=reply.transient if retryable is None else retryable,
         )

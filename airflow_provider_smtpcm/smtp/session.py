@@ -28,7 +28,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
-from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses, remedy_for
+from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses, get_certificate_remedy, remedy_for
 from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
@@ -302,7 +302,11 @@ class Session:
         if not reply.positive:
             raise ConnectError(
                 f"{self._transport.peer} answered NOOP with '{reply}'.",
-                remedy=remedy_for(reply, is_anonymous=self.authentication is None),
+                remedy=remedy_for(
+                    reply,
+                    is_anonymous=self.authentication is None,
+                    has_client_certificate=self._transport.has_client_certificate,
+                ),
                 reply=reply,
                 retryable=reply.transient,
             )
@@ -388,6 +392,7 @@ class Handshake:
         #: Whether the server has answered EHLO, with anything but 421: it can be reached.
         self.is_reached = False
         self._transport = Transport(peer=format_peer(manager.host, manager.port), timeout=manager.timeout)
+        self._transport.has_client_certificate = manager.client_certificate is not None
         #: The server's EHLO keywords, in capitals, with their parameters (RFC 5321 4.1.1.1).
         self.extensions: dict[str, str] = {}
         #: How the session signed in; None: anonymous.
@@ -407,9 +412,9 @@ class Handshake:
         deadline = deadline if self._reach_by is None else min(deadline, self._reach_by)
         context = self._context
         if context is None and manager.ssl_mode is not SslMode.NONE:
-            from airflow_provider_smtpcm.smtp.tls import create_tls_context
+            from airflow_provider_smtpcm.smtp.tls import create_context_of
 
-            context = create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
+            context = create_context_of(manager)
         transport = self._transport
         try:
             transport.connect(manager.host, manager.port, deadline=deadline, trace=self._trace)
@@ -449,7 +454,8 @@ class Handshake:
         if reply.code != 220:  # RFC 5321 3.1: the server accepts no mail now
             raise ConnectError(
                 f"{transport.peer} greeted with '{reply}'.",
-                remedy="The server accepts no mail from this worker now; try again, or ask its administrator why.",
+                remedy=get_certificate_remedy(reply, has_client_certificate=transport.has_client_certificate)
+                or "The server accepts no mail from this worker now; try again, or ask its administrator why.",
                 reply=reply,
                 retryable=not 500 <= reply.code <= 599,
             )
@@ -486,7 +492,11 @@ class Handshake:
                 f"{transport.peer} refused EHLO {name} with '{reply}'.",
                 remedy="Set 'Local host name' to the name that the server expects of this worker."
                 if reply.code in (501, 504, 550, 553)
-                else remedy_for(reply, is_anonymous=self._manager.auth_mode is AuthMode.ANONYMOUS),
+                else remedy_for(
+                    reply,
+                    is_anonymous=self._manager.auth_mode is AuthMode.ANONYMOUS,
+                    has_client_certificate=transport.has_client_certificate,
+                ),
                 reply=reply,
                 retryable=reply.transient,
             )

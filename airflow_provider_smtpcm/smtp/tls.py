@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.connection_manager import ChannelBinding
+from airflow_provider_smtpcm.connection_manager import ChannelBinding, SmtpConnectionManager
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import (
     AuthenticationError,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from spnego.channel_bindings import GssChannelBindings
 
     from airflow_provider_smtpcm.smtp.transport import Transport
+
+log = logging.getLogger(__name__)
 
 _RFC_5280_REMEDY = (
     "The certificate, or its authority's, does not comply with RFC 5280, which Python 3.13 and later enforce: the "
@@ -90,6 +93,69 @@ def _create_context_trusting(authority: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=authority)
 
 
+def create_context_of(manager: SmtpConnectionManager) -> ssl.SSLContext:
+    """Create the TLS context of a connection, with its client certificate.
+
+    Raises:
+        TlsError: the connection's CA certificate or client certificate cannot be used.
+    """
+    context = create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
+    if manager.client_certificate is not None:
+        from airflow_provider_smtpcm.smtp.client_certificate import load_client_certificate
+
+        load_client_certificate(context, manager.client_certificate, manager.client_key)
+    return context
+
+
+class TlsContextCache:
+    """The TLS context of a connection. It is created again when one of the connection's files has been replaced.
+
+    Not thread-safe: `get` is called with a lock held.
+
+    Args:
+        manager: a connection that uses TLS.
+
+    Raises:
+        TlsError: a file of the connection cannot be used.
+    """
+
+    def __init__(self, manager: SmtpConnectionManager) -> None:
+        self._manager = manager
+        authority = manager.ca_certificate
+        paths = (
+            None if authority is None or authority.startswith("-----BEGIN") else authority,
+            manager.client_certificate,
+            manager.client_key,
+        )
+        self._paths = tuple(path for path in paths if path is not None)
+        # Before the files are read: if they are replaced meanwhile, they are read again.
+        self._versions = self._get_versions()
+        self._context = create_context_of(manager)
+
+    def get(self) -> ssl.SSLContext:
+        """Return the context. If a replaced file cannot be used, perhaps since it is being written, the old one."""
+        versions = self._get_versions()
+        if versions != self._versions:
+            try:
+                self._context = create_context_of(self._manager)
+                self._versions = versions
+            except TlsError as error:
+                log.warning("%s The files as they were before are still used.", error.message)
+        return self._context
+
+    def _get_versions(self) -> list[tuple[int, ...] | None]:
+        """Return what identifies the content of each file, without reading it; None for a missing file."""
+        return [_get_version(path) for path in self._paths]
+
+
+def _get_version(path: str) -> tuple[int, ...] | None:
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
     """Return the error for a failed TLS handshake, with a remedy in terms of the connection form.
 
@@ -127,15 +193,61 @@ def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:
             remedy="A firewall or proxy in between may be rewriting SMTP; its administrator must let STARTTLS pass.",
         )
     if isinstance(error, ssl.SSLError) and error.reason not in (None, "UNEXPECTED_EOF_WHILE_READING"):
-        return TlsError(
-            f"TLS with {peer} failed: {error.reason.replace('_', ' ').lower()}.",
-            remedy="The server and this worker may have no TLS version or cipher in common; update the server.",
-        )
+        remedy = "The server and this worker may have no TLS version or cipher in common; update the server."
+        if error.reason.endswith("ALERT_HANDSHAKE_FAILURE"):
+            # Up to TLS 1.2 this alert also means that the client certificate is missing (RFC 5246 7.4.6).
+            remedy += " Or it demands a client certificate, and got none that it takes: see 'Client certificate'."
+        return TlsError(f"TLS with {peer} failed: {error.reason.replace('_', ' ').lower()}.", remedy=remedy)
     return ConnectionLostError(
         f"{peer} closed the connection during the TLS handshake.",
         remedy=server_remedy,
         phase=Phase.TLS,
     )
+
+
+# --- Client certificates. In TLS 1.3 the server judges the client's certificate when the client's handshake is over, so
+# --- that its alert arrives in place of the first reply (RFC 8446 4.4.2.4).
+
+_CHECK_SHOWS = "'check' shows its dates, issuer and fingerprint."
+# The end of OpenSSL's reason for an alert (RFC 8446 6.2), and the remedy.
+_CERTIFICATE_ALERTS = {
+    # Exim sends this one whatever is wrong.
+    "BAD_CERTIFICATE": "The server's log says why: it may have expired, its authority may be one that the server does "
+    f"not trust, or its issuers may be missing behind it in the file; {_CHECK_SHOWS}",
+    "UNSUPPORTED_CERTIFICATE": "Have it issued for TLS clients (extended key usage clientAuth), with an RSA or ECDSA "
+    "key.",
+    "CERTIFICATE_REVOKED": "Its authority has revoked it: have another one issued.",
+    "CERTIFICATE_EXPIRED": "Renew it; if it is valid, have the server's clock checked.",
+    "CERTIFICATE_UNKNOWN": "The server's administrator must accept it, and the server's log says why not; "
+    f"{_CHECK_SHOWS}",
+    "UNKNOWN_CA": "Add its issuers' certificates to the file of 'Client certificate', behind it; or have the server's "
+    "administrator trust its authority.",
+    "ACCESS_DENIED": f"The server's administrator must allow it; {_CHECK_SHOWS}",
+    "CERTIFICATE_REQUIRED": "The server takes no certificate with this kind of key: have one issued with an RSA or "
+    "ECDSA key.",
+}
+
+
+def client_certificate_refusal(error: OSError | None, peer: str, *, has_client_certificate: bool) -> TlsError | None:
+    """Return the error for a TLS alert by which the server refuses the client's certificate; None for other errors.
+
+    Args:
+        error: the exception that the handshake, or the first read after it, raised.
+        peer: the server's name in messages (`host:port`).
+        has_client_certificate: whether the connection has a client certificate.
+    """
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    alert = (reason or "").partition("_ALERT_")[2]
+    if alert not in _CERTIFICATE_ALERTS:
+        return None
+    words = alert.replace("_", " ").lower().replace(" ca", " CA")
+    if not has_client_certificate:
+        message = f"{peer} demands a client certificate, and the connection has none (TLS alert: {words})."
+        return TlsError(message, remedy="Give the path of one that the server accepts as 'Client certificate'.")
+    message = f"{peer} refused the client certificate (TLS alert: {words})."
+    if alert == "CERTIFICATE_REQUIRED":
+        message = f"{peer} did not get the client certificate that it demands (TLS alert: {words})."
+    return TlsError(message, remedy=_CERTIFICATE_ALERTS[alert])
 
 
 # --- Channel bindings (RFC 5929), which tie a Windows sign-in to the TLS connection that carries it. A server with

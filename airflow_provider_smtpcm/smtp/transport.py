@@ -19,6 +19,7 @@ from typing import Any
 from airflow_provider_smtpcm.errors import (
     ConnectError,
     ConnectionLostError,
+    MailError,
     NoAnswerError,
     Phase,
     Reply,
@@ -55,6 +56,8 @@ class Transport:
         self.timeout = timeout
         #: The phase that errors report; set by the caller as the session proceeds.
         self.phase = Phase.CONNECT
+        #: Whether the connection has a client certificate, which the server may refuse; set by the caller.
+        self.has_client_certificate = False
         #: Whether the server's greeting (RFC 5321 3.1) has not been read yet.
         self.is_awaiting_greeting = True
         #: Deadline (`time.monotonic`) for all operations, whatever their timeouts; None: no deadline.
@@ -135,7 +138,7 @@ class Transport:
 
             self.close()
             _raise_if_foreign(error)
-            raise handshake_error(error, self.peer, implicit=implicit) from error
+            raise self._refusal(error) or handshake_error(error, self.peer, implicit=implicit) from error
 
     @property
     def tls_version(self) -> str | None:
@@ -383,14 +386,26 @@ class Transport:
             remedy = "If this port speaks TLS from the start (465 usually does), set SSL to 'Implicit TLS'. " + remedy
         return NoAnswerError(f"{self.peer} {what} before the deadline.", remedy=remedy, phase=self.phase)
 
-    def lost_error(self, error: OSError | None) -> ConnectionLostError:
+    def lost_error(self, error: OSError | None) -> MailError:
         """Return the error for a broken connection; `error` is None if the server closed it."""
+        remedy = "Try again; if it happens each time, search the server's log for this worker's address."
+        # In TLS 1.3 a server judges the client's certificate after the handshake (RFC 8446 4.4.2.4).
+        if isinstance(self._sock, ssl.SSLSocket) and (self.phase is Phase.TLS or self.is_awaiting_greeting):
+            refusal = self._refusal(error)
+            if refusal is not None:
+                return refusal
+            if self.has_client_certificate:
+                remedy += " It may not accept this worker's client certificate."
+            else:
+                remedy += " It may demand a client certificate: give one as 'Client certificate'."
         why = (error.strerror or type(error).__name__) if error else "the server closed it"
-        return ConnectionLostError(
-            f"The connection to {self.peer} was lost ({why}).",
-            remedy="Try again; if it happens each time, search the server's log for this worker's address.",
-            phase=self.phase,
-        )
+        return ConnectionLostError(f"The connection to {self.peer} was lost ({why}).", remedy=remedy, phase=self.phase)
+
+    def _refusal(self, error: OSError | None) -> MailError | None:
+        """Return the error if the server refused the client's certificate by a TLS alert; None if it did not."""
+        from airflow_provider_smtpcm.smtp.tls import client_certificate_refusal
+
+        return client_certificate_refusal(error, self.peer, has_client_certificate=self.has_client_certificate)
 
 
 def format_peer(host: str, port: int) -> str:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_smtpcm.check.command import parse_connection
 from airflow_provider_smtpcm.connection_manager import (
     FIELDS,
     AuthMode,
@@ -116,12 +117,32 @@ def test_a_login_with_another_syntax_is_refused(login: str) -> None:
         ({"auth_mode": "windows", "spn": "smtp/x", "windows_protocol": "ntlm"}, "for Kerberos"),
         ({"auth_mode": "windows", "spn": "smtp/x@REALM"}, "without a realm"),
         ({"auth_mode": "windows", "ssl_mode": "none", "channel_binding": "tls-unique"}, "no TLS to bind to"),
+        ({"ssl_mode": "none", "client_certificate": "/x.pem"}, "would never be sent"),
+        ({"ssl_mode": "none", "client_certificate": "/x.pem", "client_key": "/x.key"}, "would never be sent"),
+        ({"client_key": "/x.key"}, "without Client certificate (client_certificate)"),
     ],
 )
 def test_a_setting_that_could_have_no_effect_is_refused(extra: dict[str, str], message: str) -> None:
     """The user expects it to have one."""
     (fault,) = extra_faults(**extra)
     assert message in fault
+
+
+@pytest.mark.parametrize("setting", ["client_certificate", "client_key"])
+def test_a_client_certificate_is_a_path_and_no_text(setting: str) -> None:
+    """A private key in a connection would be shown to whoever may edit it."""
+    key = "-----BEGIN PRIVATE KEY-----\nHunter2x\n-----END PRIVATE KEY-----"
+    faults = extra_faults(**{"client_certificate": "/x.pem", setting: key})
+    assert ["holds PEM text" in fault for fault in faults] == [True]
+    assert "Hunter2x" not in faults[0]
+
+
+@pytest.mark.parametrize("auth_mode", ["anonymous", "windows"])
+def test_a_client_certificate_goes_with_either_authentication(auth_mode: str) -> None:
+    """A server may know the worker by its certificate, and its user by a ticket."""
+    extra = {"auth_mode": auth_mode, "client_certificate": " /x.pem ", "client_key": "/x.key"}
+    manager = SmtpConnectionManager.from_airflow(connection(extra=extra))
+    assert (manager.client_certificate, manager.client_key) == ("/x.pem", "/x.key")
 
 
 @pytest.mark.parametrize("credential", ["keytab", "ccache"])
@@ -270,7 +291,7 @@ def test_a_key_that_looks_like_a_known_one_is_refused_with_the_known_one(key: st
     assert [hint in fault for fault in extra_faults(**{key: "x"})] == [True]
 
 
-@pytest.mark.parametrize("key", ["client_certificate", "client_key", "envelope_from", "zzz", "x" * 99])
+@pytest.mark.parametrize("key", ["envelope_from", "zzz", "x" * 99])
 def test_any_other_unknown_key_is_a_warning(key: str) -> None:
     """It may belong to a newer version of this package: not all workers are updated at once."""
     manager = SmtpConnectionManager.from_airflow(connection(extra={"timeout": 5, key: "x"}))
@@ -514,6 +535,17 @@ managers = st.builds(
     fallback_hosts=st.sampled_from([None, "0.corp.example;[2001:db8::25]:2525"]),
     unknown_properties=st.sampled_from([(), (("ConnectByProxy", "False"),)]),
 )
+
+
+def test_a_client_certificate_survives_the_round_trip() -> None:
+    """As JSON, and as the URI of an environment variable."""
+    manager = SmtpConnectionManager(
+        host="h", client_certificate="/etc/etl/client.pem", client_key="/etc/etl/client.key"
+    )
+    assert SmtpConnectionManager.from_airflow(SimpleNamespace(**manager.to_airflow())) == manager
+    uri = "smtpcm://h:25/?client_certificate=%2Fetc%2Fetl%2Fclient.pem&client_key=%2Fetc%2Fetl%2Fclient.key"
+    assert SmtpConnectionManager.from_airflow(parse_connection(uri, "the URI")) == manager
+    assert "client" not in repr(manager) + manager.connection_string
 
 
 @given(manager=managers, as_text=st.booleans())

@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS, STANDA
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, TlsError
 from airflow_provider_smtpcm.hooks.smtpcm import describe_failure
 from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
-from airflow_provider_smtpcm.smtp.tls import create_tls_context
+from airflow_provider_smtpcm.smtp.tls import create_context_of
 
 SECRETS = ("Hunter2x", "47114711", "hunter")
 
@@ -86,17 +86,17 @@ def test_an_extra_that_is_not_an_object_is_not_repeated(extra: str) -> None:
     assert "Hunter2x" not in messages_about(SimpleNamespace(host="h", extra=extra.format("Hunter2x")))
 
 
-@pytest.mark.parametrize("setting", ["keytab", "ccache", "ca_certificate"])
+@pytest.mark.parametrize("setting", ["keytab", "ccache", "ca_certificate", "client_certificate"])
 @pytest.mark.parametrize("value", ["Hunter2x", "a/Hunter2x", "/Hunter2x", "FILE:Hunter2x"])
 def test_only_an_absolute_path_is_repeated_if_the_file_is_missing(setting: str, value: str) -> None:
     """Anything else may be a password."""
-    account = {} if setting == "ca_certificate" else {"auth_mode": AuthMode.WINDOWS, "login": "etl@corp.example"}
+    account = {} if setting.endswith("certificate") else {"auth_mode": AuthMode.WINDOWS, "login": "etl@corp.example"}
     for given, shown in ((value, False), ("/nowhere/at/Hunter2x", True)):
         manager = SmtpConnectionManager(host="h", **account, **{setting: given})  # type: ignore[arg-type]
         with pytest.raises((AuthenticationError, TlsError)) as caught:
             _ = (
-                create_tls_context(manager.ca_certificate, verify=manager.verify_certificate)
-                if setting == "ca_certificate"
+                create_context_of(manager)
+                if setting.endswith("certificate")
                 else KerberosClient(manager)._find_credential()
             )
         assert ("Hunter2x" in str(caught.value)) is shown

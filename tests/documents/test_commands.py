@@ -27,10 +27,11 @@ LOGIN, PASSWORD = r"CORP\svc-etl", "the password"
 # The first words of commands that are not run here, and why.
 NOT_RUN = {
     "apt-get install": "changes the machine",
-    "chmod": "a keytab's, which test_data makes and tries",
+    "chmod": "a keytab's, which test_data makes and tries, and a certificate's that only the reader has",
     "cp": "of a certificate that only the reader has",
     "update-ca-certificates": "changes the machine",
     "kubectl": "asks the reader's own cluster",
+    "openssl pkcs12": "of a file that only the reader has",
     "openssl s_client": "asks the reader's own server",
     "klist": "as chmod",
     "kinit": "as chmod",

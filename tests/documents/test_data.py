@@ -41,9 +41,12 @@ CMDLETS = {
     "Add-ADPermission",
     "Format-List",
     "Format-Table",
+    "Get-AcceptedDomain",
     "Get-ExchangeCertificate",
+    "Get-InboundConnector",
     "Get-MessageTrackingLog",
     "Get-ReceiveConnector",
+    "New-InboundConnector",
     "New-ReceiveConnector",
     "Set-ReceiveConnector",
 }
@@ -51,6 +54,7 @@ CMDLETS = {
 PARAMETERS = {
     "AuthMechanism",
     "Bindings",
+    "ConnectorType",
     "Custom",
     "ExtendedRights",
     "Fqdn",
@@ -61,9 +65,12 @@ PARAMETERS = {
     "Name",
     "PermissionGroups",
     "RemoteIPRanges",
+    "RequireTls",
+    "SenderDomains",
     "Server",
     "Thumbprint",
     "TlsCertificateName",
+    "TlsSenderCertificateName",
     "TransportRole",
     "User",
 }

@@ -7,11 +7,14 @@ import copy
 import json
 import pickle
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import trustme
 
 from airflow_provider_smtpcm.errors import (
     AuthenticationError,
@@ -19,11 +22,13 @@ from airflow_provider_smtpcm.errors import (
     MessageError,
     OutcomeUnknownError,
     RefusedError,
+    TlsError,
 )
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Outcome
 from airflow_provider_smtpcm.testing import Relay
+from tests.client_certificates import Clients, Server, settings_for, tls_server
 from tests.smtp.dialogue import Dialogue
 
 ALICE = {r"CORP\alice": "correct horse battery"}
@@ -137,6 +142,19 @@ def test_the_test_button_names_the_fault_and_its_remedy(
     assert not good
     assert expected in message
     assert "battery" not in message
+
+
+def test_a_hook_uses_a_renewed_client_certificate(connect: Connect, tmp_path: Path) -> None:
+    """A task of many hours outlives a certificate, and keeps its hook."""
+    clients, server = Clients(tmp_path), trustme.CA()
+    tls = tls_server(server, clients.authority, verify_mode=ssl.CERT_REQUIRED)
+    certificate = clients.issue(days=-1, since=-9)
+    with Server(tls=tls) as running:
+        hook = connect(running.manager(**settings_for(server, client_certificate=certificate)).to_airflow())
+        with pytest.raises(TlsError, match="TLS alert: certificate expired"):
+            hook.get_conn()
+        Path(clients.issue("renewed.pem")).rename(certificate)
+        hook.get_conn().close()
 
 
 def test_the_test_button_never_waits_longer_than_its_limit(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,8 @@ class BindingServerError(Exception):
 class BindingServer:
     r"""The server as a context manager. Its names in the realm are all of the realm's `services`.
 
-    The realm's `users` can sign in: `alice@CORP.EXAMPLE` with Kerberos, `CORP\alice` with NTLM. In a `SambaDomain` NTLM is
-    checked by the domain controller.
+    The realm's `users` can sign in: `alice@CORP.EXAMPLE` with Kerberos, `CORP\alice` with NTLM. In a `SambaDomain`
+    the domain controller checks NTLM.
     """
 
     host = "localhost"

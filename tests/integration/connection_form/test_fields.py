@@ -47,6 +47,8 @@ FILLED = {
     "Credential cache": "KEYRING:persistent:1000",
     "SPN": "smtp/mail.corp.example",
     "Channel binding": "None",
+    "Client certificate": "/etc/etl/client.pem",
+    "Client key": "/etc/etl/client.key",
     "Verify certificate": "off",
     "Timeout (seconds)": "12.5",
     "Final reply timeout (seconds)": "900",
@@ -61,6 +63,8 @@ CLEARED: dict[str, str | None] = {
     "Credential cache": "",
     "SPN": "",
     "Channel binding": None,
+    "Client certificate": "",
+    "Client key": "",
     "Timeout (seconds)": "",
 }
 
