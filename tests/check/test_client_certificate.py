@@ -58,7 +58,7 @@ def for_servers_only(clients: Clients) -> str:
     ("dates", "warning"),
     [
         ({"days": 13}, "Certificate 1 expires soon: 12 days left."),
-        ({"days": -3, "since": -9}, "Certificate 1 has expired: 3 days ago."),
+        ({"days": -3, "since": -9}, "Certificate 1 expired 3 days ago."),
         ({"days": 9, "since": 2}, "Certificate 1 is not valid before "),
     ],
 )
