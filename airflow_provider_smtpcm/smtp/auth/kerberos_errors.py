@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.auth.sasl import describe_library_error
+from airflow_provider_smtpcm.smtp.auth.sasl import AccountRefusedError, describe_library_error
 
 # The base of MIT's com_err codes. The numbers added to it are those of RFC 4120 7.5.9; from 128 on, MIT's own.
 _BASE = -1765328384
 
 SERVICE_UNKNOWN = _BASE + 7
 NO_SUCH_TICKET = _BASE + 141
-
-
-class AccountRefusedError(AuthenticationError):
-    """The KDC rejected the account. Trying the same password with NTLM would only bring a lockout closer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,15 @@ class Authentication:
         return f"{self.mechanism}{protocol} as {self.identity}"
 
 
+class AccountRefusedError(AuthenticationError):
+    """The KDC or the server refused the account, or may have. Another attempt would only bring a lockout closer."""
+
+
 # --- The exchange.
+
+# Lines with tokens, the client's and the server's by turns, from which on NTLM has sent its AUTHENTICATE_MESSAGE: the
+# server can check the password, and the directory counts a wrong one.
+_LINES_WITH_NTLM_RESPONSE = 3
 
 
 def authenticate(
@@ -82,11 +90,28 @@ def authenticate(
 
     Raises:
         AuthenticationError: the server refused the sign-in, sent an invalid token, or did not prove its identity.
+            AccountRefusedError if that is final: once the server can check the password, every end is a refusal that
+            counts toward a lockout, or may be one, except success and a temporary failure. If the connection broke
+            instead, its error is the cause.
     """
+    token_lines: list[str] = []
+    try:
+        _exchange_tokens(transport, mechanism, authentication, token_lines, trace)
+    except MailError as error:
+        is_checked = authentication.protocol == "NTLM" and len(token_lines) >= _LINES_WITH_NTLM_RESPONSE
+        is_temporary = error.reply is not None and error.reply.transient and error.reply.code != 421
+        if not is_checked or is_temporary or isinstance(error, AccountRefusedError):
+            raise
+        raise _unclear_refusal_error(transport, authentication, error) from error
+
+
+def _exchange_tokens(
+    transport: Transport, mechanism: Mechanism, authentication: Authentication, token_lines: list[str], trace: Trace
+) -> None:
+    """Do what `authenticate` does; append each line with a token to `token_lines`."""
     name = authentication.mechanism
     trace.begin(Step.SIGN_IN)
     token = next(mechanism)
-    token_lines: list[str] = []
     trace.info(Step.SIGN_IN, f"C: AUTH {name}")
     transport.send_command(f"AUTH {name}")
     reply = transport.read_reply(secret=True)
@@ -114,7 +139,8 @@ def authenticate(
     trace.info(Step.SIGN_IN, f"S: {reply}")
     if reply.code != 235:
         longest_line = max(map(len, token_lines), default=0)
-        raise AuthenticationError(
+        error_type = AuthenticationError if reply.transient else AccountRefusedError
+        raise error_type(
             f"{transport.peer} refused the {name} sign-in with '{reply}'.",
             remedy=get_authentication_remedy(reply, authentication, longest_line=longest_line),
             reply=reply,
@@ -122,6 +148,22 @@ def authenticate(
         )
     with contextlib.suppress(StopIteration):
         mechanism.send(None)
+
+
+def _unclear_refusal_error(
+    transport: Transport, authentication: Authentication, error: MailError
+) -> AccountRefusedError:
+    """Return the error for a sign-in that ended without a reply that says whether the account was accepted."""
+    if not error.retryable:  # a reply or a token that makes no sense; its own remedy is about that
+        return AccountRefusedError(error.message, remedy=error.remedy, reply=error.reply)
+    what = f"it answered with '{error.reply}'." if error.reply else error.message
+    return AccountRefusedError(
+        f"{transport.peer} may have refused the {authentication.mechanism} sign-in of {authentication.identity}: "
+        f"{what}",
+        remedy=r"Check 'User name' (CORP\user or user@corp.example), 'Password', and the server's log; then run the "
+        "task again. The password was not sent again, to avoid locking the account.",
+        reply=error.reply,
+    )
 
 
 def _repeats_token(text: str, token_lines: list[str]) -> bool:
