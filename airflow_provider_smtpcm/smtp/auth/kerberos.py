@@ -7,6 +7,7 @@ would affect every thread of the process.
 from __future__ import annotations
 
 import contextlib
+import copy
 import ipaddress
 import logging
 import operator
@@ -43,6 +44,9 @@ _RENEW_BEFORE_END = 120
 #: After this many seconds, a call that still runs no longer prevents the next one. By then, the Kerberos library would
 #: have given up on a silent KDC, so the call hangs for another reason.
 STUCK_SECONDS = 90.0
+#: A KDC that answers usually does so within a fraction of this many seconds. Once it was silent, sign-ins wait no
+#: longer for it, until it has answered.
+RECHECK_SECONDS = 0.5
 
 _NETBIOS = re.compile(r"([^\\]+)\\(.+)")
 _MAX_CONFIGURATION_FILES = 100
@@ -326,12 +330,15 @@ class TimedCalls:
         # The thread of the last call, and of the last one that timed out; and when it started (`time.monotonic`).
         self._last: tuple[threading.Thread, float] | None = None
         self._timed_out: tuple[threading.Thread, float] | None = None
+        # The failure of the last call if it waited for a silent KDC; None: the last call got an answer.
+        self._silence: AuthenticationError | None = None
 
     def run(self, function: Callable[[], T], *, timeout: float) -> T:
         """Return the result of a call.
 
-        While a call that timed out still runs, the next one fails at once, since it would wait for the same KDC. So the
-        sessions of a batch wait for a silent KDC once, not one after another.
+        While a call that timed out still runs, the next one fails at once, since it would wait for the same KDC. After
+        it has failed too, the next ones wait only for `RECHECK_SECONDS`. So all sessions wait for a silent KDC once,
+        not one after another, and a KDC that answers again is used again.
 
         Args:
             function: makes the call.
@@ -341,14 +348,22 @@ class TimedCalls:
             AuthenticationError: it timed out. An error of the call itself is raised unchanged.
         """
         self._raise_if_running(self._timed_out)
+        silence = self._silence
+        timeout = timeout if silence is None else min(timeout, RECHECK_SECONDS)
         start = time.monotonic()
         outcome: list[Any] = []
 
         def call() -> None:
             try:
-                outcome.append((function(), None))
-            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-                outcome.append((None, error))
+                result, error = function(), None
+            except BaseException as problem:  # noqa: BLE001 - raised in the caller's thread
+                result, error = None, problem
+            is_silence = isinstance(error, AuthenticationError) and error.retryable
+            if not is_silence:
+                self._silence = None
+            elif time.monotonic() - start > RECHECK_SECONDS:
+                self._silence = copy.copy(error)
+            outcome.append((result, error))
 
         thread = threading.Thread(target=call, daemon=True, name="smtpcm-kerberos")
         self._last = thread, start
@@ -356,7 +371,8 @@ class TimedCalls:
         thread.join(timeout)
         if not outcome:
             self._timed_out = thread, start
-            raise self._timeout_error(timeout)
+            self._silence = silence or self._timeout_error(timeout)
+            raise copy.copy(self._silence)
         result, error = outcome[0]
         if error is not None:
             raise error
@@ -373,7 +389,8 @@ class TimedCalls:
 
     def _raise_if_running(self, call: tuple[threading.Thread, float] | None) -> None:
         if call is not None and call[0].is_alive() and (seconds := time.monotonic() - call[1]) < STUCK_SECONDS:
-            raise self._timeout_error(seconds)
+            silence = self._silence  # the call may end meanwhile
+            raise copy.copy(silence) if silence is not None else self._timeout_error(seconds)
 
     def _timeout_error(self, seconds: float) -> AuthenticationError:
         return AuthenticationError(
