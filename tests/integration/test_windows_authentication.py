@@ -123,6 +123,27 @@ def test_a_server_that_the_kdc_does_not_know_says_how_to_register_it(
     assert "setspn -S smtp/other.corp.example" in error.remedy
 
 
+@pytest.fixture
+def dns_in_names(kerberos: KerberosRealm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process's krb5.conf has MIT's defaults: a host's name in DNS replaces the one that was asked for."""
+    lines = kerberos.krb5_conf.read_text(encoding="utf-8").splitlines(keepends=True)
+    conf = "".join(line for line in lines if "dns_canonicalize_hostname" not in line and "rdns" not in line)
+    (tmp_path / "krb5.conf").write_text(conf, encoding="utf-8")
+    monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
+
+
+@pytest.mark.parametrize("port", ["starttls_port", "spnego_only_port"])
+def test_a_ticket_is_requested_for_the_name_that_was_said(
+    port: str, gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, dns_in_names: None
+) -> None:
+    """For 127.0.0.1 the Kerberos library would take localhost, as DNS has it, and get a ticket for that."""
+    settings = {"ccache": kerberos.ccache("alice"), "windows_protocol": "kerberos"}
+    error = failure(manager(gssapi_postfix, port, spn="smtp/127.0.0.1", **settings))
+    assert "the KDC does not know the server as smtp/127.0.0.1" in str(error)
+    with Session(manager(gssapi_postfix, port, spn="smtp/localhost", **settings)) as session:
+        assert session.authentication is not None
+
+
 def test_an_address_is_nobodys_name_in_kerberos(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
     """Unless the name is spelled out."""
     settings = {"host": "127.0.0.1", "ccache": kerberos.ccache("alice")}

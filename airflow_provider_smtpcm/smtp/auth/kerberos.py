@@ -159,18 +159,11 @@ class KerberosClient:
         context, token = self._try_service_names(credential, bindings)
         if not in_spnego:
             return context, token
-        # With an explicit cache SPNEGO offers only Kerberos; with the default credential the server could choose NTLM.
-        credential = credential or self._get_default_cache()
-        context = _create_spn_context(credential, "negotiate", self.spn or "", bindings)
+        context = _wrap_in_spnego(_create_spn_context(credential, self.spn or "", bindings), bindings)
         try:
             token = context.step() or b""
         except Exception as error:  # noqa: BLE001 - as in `_try_service_names`
             raise self._explain_error(error, self.spn or "") from None
-        if context.negotiated_protocol != "kerberos":  # pyspnego falls back to NTLM silently
-            raise AuthenticationError(
-                "SPNEGO chose NTLM although Kerberos is required.",
-                remedy="Set 'Windows protocol' to 'ntlm' if that is wanted.",
-            )
         return context, token
 
     def _try_service_names(self, credential: Any, bindings: GssChannelBindings | None) -> tuple[ContextProxy, bytes]:
@@ -178,7 +171,7 @@ class KerberosClient:
         names = [self.spn] if self.spn else list_service_names(self._manager)
         for name in names:
             try:
-                context = _create_spn_context(credential, "kerberos", name, bindings)
+                context = _create_spn_context(credential, name, bindings)
                 token = context.step()
             except Exception as error:  # noqa: BLE001 - GSSAPI, krb5 and pyspnego have no common base class
                 if get_error_code(error) in (SERVICE_UNKNOWN, NO_SUCH_TICKET) and name != names[-1]:
@@ -191,13 +184,6 @@ class KerberosClient:
 
     def _explain_error(self, error: Exception, spn: str) -> AuthenticationError:
         return explain_kerberos_error(error, self.credential_source, spn, by_password=bool(self._manager.password))
-
-    def _get_default_cache(self) -> Any:
-        """Return the worker's own cache; if it was empty, the first step has filled it from the worker's keytab."""
-        import krb5
-        import spnego
-
-        return spnego.KerberosCCache(krb5.cc_default_name(krb5.init_context()).decode())
 
     def _find_credential(self) -> Any:
         """Return pyspnego's credential object; None for the worker's own identity, which the Kerberos library finds."""
@@ -296,13 +282,51 @@ def _destroy_cache(krb5_context: Any, cache: Any) -> None:
         krb5.cc_destroy(krb5_context, cache)
 
 
-def _create_spn_context(credential: Any, protocol: str, spn: str, bindings: GssChannelBindings | None) -> ContextProxy:
+def _create_spn_context(credential: Any, spn: str, bindings: GssChannelBindings | None) -> ContextProxy:
+    """Create a context for exactly this SPN, whatever krb5.conf says of DNS.
+
+    pyspnego names the server by service and host. MIT's library then asks DNS for the host's canonical name, and a KDC
+    for a ticket for that (`dns_canonicalize_hostname` and `rdns`, on by default). A principal's name is not rewritten.
+    """
+    import gssapi
+    from gssapi.raw import ChannelBindings
     from spnego import ContextReq
 
     service, _, host = spn.partition("/")
     requirements = ContextReq.mutual_auth | ContextReq.integrity
-    return create_context(
-        credential, protocol=protocol, service=service, host=host, requirements=requirements, bindings=bindings
+    context: Any = create_context(
+        credential, protocol="kerberos", service=service, host=host, requirements=requirements, bindings=bindings
+    )
+    # Without types of addresses, as in Windows' bindings; python-gssapi's own default is another type.
+    channel_bindings = None
+    if bindings is not None:
+        channel_bindings = ChannelBindings(
+            initiator_address_type=0, acceptor_address_type=0, application_data=bindings.application_data
+        )
+    security_context = gssapi.SecurityContext(
+        name=gssapi.Name(f"{spn}@{find_host_realm(host)}", gssapi.NameType.kerberos_principal),
+        creds=context._credential,  # noqa: SLF001 - a private interface that is tested, as are the others
+        usage="initiate",
+        mech=gssapi.MechType.kerberos,
+        flags=gssapi.RequirementFlag.mutual_authentication | gssapi.RequirementFlag.integrity,
+        channel_bindings=channel_bindings,
+    )
+    vars(context).update(_context=security_context)
+    return context  # type: ignore[no-any-return]
+
+
+def _wrap_in_spnego(kerberos: Any, bindings: GssChannelBindings | None) -> ContextProxy:
+    """Return an SPNEGO context that offers Kerberos alone: pyspnego's own would fall back to NTLM silently."""
+    import spnego
+    from spnego._context import GSSMech
+
+    kerberos._is_wrapped = True  # noqa: SLF001 - as above
+    return spnego.client(
+        protocol="negotiate",
+        options=spnego.NegotiateOptions.use_negotiate,
+        context_req=kerberos.context_req,
+        channel_bindings=bindings,
+        _negotiate_contexts={GSSMech.kerberos: kerberos},
     )
 
 
@@ -354,12 +378,13 @@ class TimedCalls:
         outcome: list[Any] = []
 
         def call() -> None:
+            result: T | None = None
+            error: BaseException | None = None
             try:
-                result, error = function(), None
+                result = function()
             except BaseException as problem:  # noqa: BLE001 - raised in the caller's thread
-                result, error = None, problem
-            is_silence = isinstance(error, AuthenticationError) and error.retryable
-            if not is_silence:
+                error = problem
+            if not (isinstance(error, AuthenticationError) and error.retryable):
                 self._silence = None
             elif time.monotonic() - start > RECHECK_SECONDS:
                 self._silence = copy.copy(error)
@@ -461,6 +486,22 @@ def find_realm(domain: str) -> str | None:
     if default and domain.upper() in (default.upper(), default.upper().split(".")[0]):
         return default
     return None
+
+
+def find_host_realm(host: str) -> str:
+    """Return the realm that [domain_realm] in krb5.conf gives a server; "" if none: then the KDC finds it (RFC 6806).
+
+    As in MIT's library, a host's own entry comes first, then those of its domains, with a leading period or without.
+    """
+    realms: dict[str, str] = {}
+    for text in _read_configuration():
+        for section in re.findall(r"(?ms)^\s*\[domain_realm\](.*?)(?=^\s*\[|\Z)", text):
+            for domain, realm in re.findall(r"(?m)^\s*([^\s#;=]+)\s*=\s*(\S+)", section):
+                realms.setdefault(domain.lower(), realm)
+    labels = host.lower().rstrip(".").split(".")
+    domains = (".".join(labels[start:]) for start in range(1, len(labels)))
+    names = [".".join(labels), *(name for domain in domains for name in (f".{domain}", domain))]
+    return next((realms[name] for name in names if name in realms), "")
 
 
 def get_default_realm() -> str | None:
