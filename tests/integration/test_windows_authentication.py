@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import time
@@ -86,7 +87,7 @@ def failure(connection: SmtpConnectionManager, authenticator: WindowsAuthenticat
     ("user", "said"),
     [
         ("carol", "the password has expired"),
-        ("dave", "the account is locked or disabled"),
+        ("dave", "the account is locked, disabled or expired"),
         ("erin", "the account has expired"),
         ("nobody", "the KDC does not know the account"),
     ],
@@ -221,6 +222,55 @@ def test_a_keytab_that_is_older_than_the_password_has_to_be_made_anew(
     assert "export the keytab again" in error.remedy
     assert "'Password'" not in error.remedy
     assert not error.retryable
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the connection's", "the worker's own"])
+def test_a_keytab_without_the_type_of_key_that_the_kdc_wants_is_not_called_stale(
+    own: bool, gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password may be the same as ever; the remedy has the commands, with the type."""
+    user = f"svc-aes128-{own}"
+    outdated = kerberos.outdated_keytab(user)
+    if own:
+        monkeypatch.setenv("KRB5_CLIENT_KTNAME", outdated)
+    error = failure(manager(gssapi_postfix, "starttls_port", **({} if own else {"keytab": outdated})))
+    assert "the keytab has no key of a type that the KDC takes for" in str(error)
+    assert own or f"for {user}@CORP.EXAMPLE (it has aes128-cts-hmac-sha1-96)" in str(error)
+    assert "ktpass ... -crypto AES256-SHA1" in error.remedy
+    assert "-e aes256-cts-hmac-sha1-96 -f" in error.remedy
+    assert "password" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("what", "octets", "said"),
+    [
+        ("KRB5_CONFIG", b"[libdefaults\nrealm", "cannot be read, or has a syntax error"),
+        ("keytab", b"", "is not a keytab, or is damaged"),
+        ("keytab", b"not a keytab", "is not a keytab, or is damaged"),
+        ("ccache", b"", "is not a credential cache, or is damaged"),
+        ("ccache", b"not a cache", "is not a credential cache, or is damaged"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_described_in_words(
+    what: str,
+    octets: bytes,
+    said: str,
+    gssapi_postfix: GssapiPostfix,
+    kerberos: KerberosRealm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the library's number for it."""
+    broken = tmp_path / "broken"
+    broken.write_bytes(octets)
+    settings = {what: str(broken), "windows_protocol": "kerberos"}
+    if what == "KRB5_CONFIG":
+        monkeypatch.setenv(what, settings.pop(what))
+        settings |= {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
+    error = failure(manager(gssapi_postfix, "starttls_port", **settings))
+    assert said in error.message
+    assert str(broken) in error.message
+    assert re.search(r"\d{6}", str(error).replace(str(broken), "")) is None
 
 
 @pytest.mark.parametrize("what", ["keytab", "ccache"])

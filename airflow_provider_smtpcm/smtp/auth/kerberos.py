@@ -25,6 +25,7 @@ from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import AuthenticationError, is_callers_timeout
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import (
     NO_SUCH_TICKET,
+    NO_SUITABLE_KEY,
     SERVICE_UNKNOWN,
     explain_kerberos_error,
     get_error_code,
@@ -241,7 +242,7 @@ class KerberosClient:
         import krb5
 
         manager = self._manager
-        secret = b""
+        secret, principal = b"", None
         try:
             krb5_context = krb5.init_context()
             options = krb5.get_init_creds_opt_alloc(krb5_context)
@@ -267,7 +268,13 @@ class KerberosClient:
             krb5.cc_initialize(krb5_context, cache, credentials.client)
             krb5.cc_store_cred(krb5_context, cache, credentials)
         except krb5.Krb5Error as error:
-            raise self._explain_error(error, "") from None
+            by_password, account, key_types = bool(manager.password), "", ""
+            if manager.keytab and principal is not None and get_error_code(error) in NO_SUITABLE_KEY:
+                account = krb5.unparse_name_flags(krb5_context, principal).decode()
+                key_types = _list_key_types(krb5_context, manager.keytab, account)
+            raise explain_kerberos_error(
+                error, self.credential_source, "", by_password=by_password, account=account, key_types=key_types
+            ) from None
         finally:
             secret = b""  # error trackers record the variables of each frame
         # Closing a cache, as python-krb5 does, leaves its tickets in the memory of the process.
@@ -280,6 +287,18 @@ def _destroy_cache(krb5_context: Any, cache: Any) -> None:
 
     with contextlib.suppress(krb5.Krb5Error):
         krb5.cc_destroy(krb5_context, cache)
+
+
+def _list_key_types(krb5_context: Any, keytab: str, account: str) -> str:
+    """Return the encryption types of an account's keys in a keytab, separated by commas."""
+    import krb5
+
+    types = [
+        krb5.enctype_to_name(entry.key.enctype)
+        for entry in krb5.kt_resolve(krb5_context, keytab.encode())
+        if krb5.unparse_name_flags(krb5_context, entry.principal).decode() == account
+    ]
+    return ", ".join(dict.fromkeys(types))
 
 
 def _create_spn_context(credential: Any, spn: str, bindings: GssChannelBindings | None) -> ContextProxy:
