@@ -556,3 +556,38 @@ def _msg_callback() -> None:
     with pytest.raises(ssl.SSLWantReadError):
         context.wrap_bio(received, sent, server_hostname="localhost").do_handshake()
     assert seen == [("write", 1, 1)]  # ClientHello
+
+
+def _make_kerberos_context() -> Any:
+    """A context of pyspnego whose tokens come from a context of ours."""
+    import spnego
+
+    context: Any = spnego.client(
+        "alice@CORP.EXAMPLE", hostname="mail.corp.example", protocol="kerberos", _gssapi_credential=7
+    )
+    assert (context._credential, context._context, context._is_wrapped) == (7, None, False)
+    context._context = SimpleNamespace(step=lambda _: b"our token", actual_flags=0, complete=False)
+    return context
+
+
+@checks("_context and _credential of a Kerberos context")
+@checks("_is_wrapped of a Kerberos context")
+def _kerberos_context() -> None:
+    pytest.importorskip("gssapi")
+    assert _make_kerberos_context().step() == b"our token"
+
+
+@checks("spnego.client with _negotiate_contexts")
+def _negotiate_contexts() -> None:
+    pytest.importorskip("gssapi")
+    import spnego
+    from spnego._context import GSSMech
+    from spnego._spnego import NegTokenInit, unpack_token
+
+    kerberos = _make_kerberos_context()
+    kerberos._is_wrapped = True
+    options = spnego.NegotiateOptions.use_negotiate
+    outer = spnego.client(protocol="negotiate", options=options, _negotiate_contexts={GSSMech.kerberos: kerberos})
+    token = unpack_token(outer.step() or b"")
+    assert isinstance(token, NegTokenInit)
+    assert (token.mech_types, token.mech_token) == ([GSSMech.kerberos.value], b"our token")

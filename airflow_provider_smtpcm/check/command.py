@@ -11,7 +11,7 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from airflow_provider_smtpcm.connection_manager import (
 )
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError, Phase
+from airflow_provider_smtpcm.smtp.auth.sasl import find_account_remedy
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import create_context_of
 from airflow_provider_smtpcm.smtp.trace import Step, Trace
@@ -410,6 +411,8 @@ class _Check:
 
     def _is_binding_suspect(self, error: MailError) -> bool:
         manager = self._manager
+        if _is_account_unusable(error):
+            return False  # a further sign-in would prolong that
         return _is_535(error) and manager.auth_mode is AuthMode.WINDOWS and manager.ssl_mode is not SslMode.NONE
 
     def _try_bindings(self, failure: MailError | None, context: ssl.SSLContext | None) -> str:
@@ -442,10 +445,19 @@ class _Check:
             recorder.warn(CheckStep.BINDINGS, f"Accepted: {', '.join(accepted)}.")
             remedy = f"Set 'Channel binding' to '{best}': this server accepts the account with it."
         else:
-            recorder.warn(CheckStep.BINDINGS, "No binding was accepted, so the binding is unlikely to be the cause.")
-            remedy = _NO_BINDING_ACCEPTED_REMEDY
+            recorder.warn(CheckStep.BINDINGS, "No binding was accepted.")
+            remedy = self._get_remedy_without_binding(results)
         recorder.end()
         return remedy
+
+    def _get_remedy_without_binding(self, results: Mapping[ChannelBinding, MailError | None]) -> str:
+        """Return the remedy if every binding was refused: behind a proxy that ends TLS, none can match."""
+        errors = [error for error in results.values() if error is not None]
+        if locked := [error for error in errors if _is_account_unusable(error)]:
+            return locked[-1].remedy
+        plain = results.get(ChannelBinding.NONE)
+        caution = _DO_NOT_REPEAT if self._manager.password else ""
+        return f"{(plain or errors[0]).remedy}{_BEHIND_PROXY}{caution}"
 
     def _find_obstacle_to_bindings(self, failure: MailError | None) -> str | None:
         """Return why no other binding can be tried; None if nothing prevents it."""
@@ -455,7 +467,7 @@ class _Check:
             return "without TLS there is nothing to bind to"
         if failure is not None and not _is_535(failure):
             return "the sign-in failed before the server could judge a binding, so no other was tried"
-        if failure is not None and _is_account_locked(failure):
+        if failure is not None and _is_account_unusable(failure):
             return "the server says that the account is locked, disabled or expired, so nothing else was tried"
         return None
 
@@ -475,17 +487,19 @@ class _Check:
                 yield binding, error
                 # An error without a reply: the binding is not defined for this TLS version or certificate.
                 is_undefined = isinstance(error, AuthenticationError) and error.reply is None
-                if _is_account_locked(error) or not (_is_535(error) or is_undefined):
+                if _is_account_unusable(error) or not (_is_535(error) or is_undefined):
                     return
             else:
                 yield binding, None
 
 
 _STRONGEST_FIRST = (ChannelBinding.TLS_SERVER_END_POINT, ChannelBinding.TLS_UNIQUE, ChannelBinding.NONE)
-_NO_BINDING_ACCEPTED_REMEDY = (
-    r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither locked nor "
-    "barred from this server; its log has the reason. Do not repeat this with a password that may be wrong."
+_BEHIND_PROXY = (
+    " Or a proxy or load balancer ends TLS in front of a server that requires bindings (ExtendedProtectionPolicy "
+    "'Require'): then none can match. Connect to the server itself, or have the policy set to 'Allow' and set 'Channel "
+    "binding' to 'none'."
 )
+_DO_NOT_REPEAT = " Do not repeat this with a password that may be wrong."
 
 
 def _describe_binding_result(binding: ChannelBinding, error: MailError | None) -> str:
@@ -504,7 +518,7 @@ def _is_account_refused(error: MailError) -> bool:
     """Return whether the sign-in at another server might count towards a lockout."""
     if not isinstance(error, AuthenticationError):
         return False
-    from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError
+    from airflow_provider_smtpcm.smtp.auth.sasl import AccountRefusedError
 
     return error.reply is not None or isinstance(error, AccountRefusedError)
 
@@ -515,9 +529,8 @@ def _without_account(manager: SmtpConnectionManager) -> SmtpConnectionManager:
     return dataclasses.replace(manager, auth_mode=AuthMode.ANONYMOUS, **account)
 
 
-def _is_account_locked(error: MailError) -> bool:
-    text = error.reply.text.lower() if error.reply else ""
-    return any(word in text for word in ("locked", "disabled", "expired"))
+def _is_account_unusable(error: MailError) -> bool:
+    return error.reply is not None and find_account_remedy(error.reply) is not None
 
 
 class _CertificateCollector(Trace):

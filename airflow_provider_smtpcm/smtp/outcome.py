@@ -253,6 +253,10 @@ _SEND_AS_ANONYMOUSLY = (
     "An anonymous session may not send as this From address: set Authentication to 'Windows Authentication' and have "
     "'Send As' granted to the account, or have the server's receive connector allow it."
 )
+_MAY_NOT_SUBMIT = (
+    "The server knows the account, and takes no mail from it: have its receive connector let users submit "
+    "(-PermissionGroups ExchangeUsers), or use the connector that does."
+)
 _THROTTLED = (
     "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
     "once, or have the limit raised."
@@ -270,6 +274,7 @@ _BY_TEXT = (
 _BY_ENHANCED_CODE = {
     "5.1.1": "Check the recipient's address: the server has no such mailbox.",
     "5.1.2": "Check the domain behind the recipient's @.",
+    "5.1.10": "Check the recipient's address: the server has no such mailbox.",
     "5.1.3": "Check how the recipient's address is written.",
     "5.1.8": "Check the From address: the server does not accept its domain.",
     "5.2.2": "The recipient's mailbox is full; it must be emptied.",
@@ -302,8 +307,9 @@ def remedy_for(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool
 
 def _get_usual_remedy(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool) -> str:
     wants_sign_in = reply.code == 530 or "not authenticated" in reply.text.lower()
-    if wants_sign_in and is_anonymous:
-        return "The server accepts no anonymous mail: set Authentication to 'Windows Authentication'."
+    if wants_sign_in:
+        anonymous = "The server accepts no anonymous mail: set Authentication to 'Windows Authentication'."
+        return anonymous if is_anonymous else _MAY_NOT_SUBMIT
     by_text = next((remedy for pattern, remedy in _BY_TEXT if re.search(pattern, reply.text)), "")
     if known := _BY_ENHANCED_CODE.get(reply.enhanced or "", by_text):
         return _SEND_AS_ANONYMOUSLY if is_anonymous and known == _SEND_AS else known

@@ -451,6 +451,7 @@ class Handshake:
         self._trace.begin(Step.GREETING)
         reply = transport.read_reply()
         transport.is_awaiting_greeting = False
+        transport.greeting = reply.text
         if reply.code != 220:  # RFC 5321 3.1: the server accepts no mail now
             raise ConnectError(
                 f"{transport.peer} greeted with '{reply}'.",

@@ -60,6 +60,8 @@ class Transport:
         self.has_client_certificate = False
         #: Whether the server's greeting (RFC 5321 3.1) has not been read yet.
         self.is_awaiting_greeting = True
+        #: The text of the greeting, which often names the server's software and has its date.
+        self.greeting = ""
         #: Deadline (`time.monotonic`) for all operations, whatever their timeouts; None: no deadline.
         self.give_up_at: float | None = None
 

@@ -388,7 +388,8 @@ def test_a_locked_account_is_not_tried_again(check_it: CheckIt, monkeypatch: pyt
     monkeypatch.setattr(WindowsAuthenticator, "authenticate", refuse)
     with Relay(users=ALICE) as relay:
         found = check_it(manager_of(relay), every_binding=True)
-    assert found.statuses["every binding"] == "skipped"
+        assert found.statuses["every binding"] == "skipped"
+        assert check_it(manager_of(relay)).report.remedy == "Wait."  # --bindings is not suggested
 
 
 # --- The command.

@@ -83,6 +83,6 @@ def test_an_unknown_message_would_be_noticed() -> None:
 def test_every_error_of_kerberos_is_on_the_page() -> None:
     """One row for each meaning of an error code, some with two."""
     listed = " ".join(quotes())
-    said = [meaning.problem.format(spn=HOLE) for meaning in kerberos_errors._EXPLANATIONS.values()]
+    said = [meaning.problem.format(spn=HOLE, configuration=HOLE) for meaning in kerberos_errors._EXPLANATIONS.values()]
     assert len(said) > 10
     assert [words for words in said if words not in listed] == []

@@ -168,6 +168,14 @@ class KerberosRealm:
         self._kadmin("cpw", "-randkey", user)
         return str(path)
 
+    def outdated_keytab(self, user: str) -> str:
+        """Return a keytab of an account of its own with an AES128 key; the KDC takes only AES256 for the account."""
+        path = self.folder / f"{user}.keytab"
+        self._kadmin("addprinc", "+requires_preauth", "-randkey", "-e", "aes128-cts:normal", user)
+        self._kadmin("ktadd", "-norandkey", "-k", str(path), user)
+        self._kadmin("cpw", "-randkey", "-e", "aes256-cts:normal", user)
+        return str(path)
+
     # --- Faults of the KDC.
 
     def start_kdc(self, *, clock_offset: int = 0) -> None:

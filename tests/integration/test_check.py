@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+import trustme
 from cryptography.fernet import Fernet
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -19,6 +24,7 @@ from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.postfix import Postfix
+from tests.smtp.dialogue import hang_up
 
 pytestmark = pytest.mark.slow
 
@@ -201,6 +207,61 @@ def test_a_certificate_to_which_nothing_can_be_bound_is_noted(
     spelled_out = check_it(manager_of(server, ccache=ccache, channel_binding="tls-server-end-point"))
     spelled_out.assert_failed_at("channel binding", "Leave 'Channel binding' empty")
     assert len(server.attempts()) == 1
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[int], int]]:
+    """Starts a proxy that ends TLS in front of a server with implicit TLS; returns its port for that server's."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    sockets = [listener]
+    front, back = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    back.check_hostname, back.verify_mode = False, ssl.CERT_NONE
+    trustme.CA().issue_cert("localhost").configure_cert(front)
+
+    def pass_on(source: ssl.SSLSocket, target: ssl.SSLSocket) -> None:
+        with contextlib.suppress(OSError):
+            while octets := source.recv(65536):
+                target.sendall(octets)
+        for one in (source, target):
+            hang_up(one)
+
+    def accept(port: int) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = front.wrap_socket(listener.accept()[0], server_side=True)
+                server = back.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+                sockets.extend((client, server))
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=pass_on, args=pair, daemon=True).start()
+
+    def start(port: int) -> int:
+        threading.Thread(target=accept, args=(port,), daemon=True).start()
+        number: int = listener.getsockname()[1]
+        return number
+
+    yield start
+    for one in sockets:
+        hang_up(one)
+
+
+@pytest.mark.parametrize("protocol", ["kerberos", "ntlm"])
+def test_behind_a_proxy_that_ends_tls_the_binding_may_be_what_is_wrong(
+    protocol: str,
+    binding_server: Callable[..., BindingServer],
+    kerberos: KerberosRealm,
+    check_it: CheckIt,
+    proxy: Callable[[int], int],
+) -> None:
+    """Nothing passes where the server requires a binding; the remedy says so beside the other causes."""
+    server = binding_server(channel_binding="require", ssl_mode="implicit")
+    settings = {"port": proxy(server.port), "ssl_mode": "implicit", "verify_certificate": False, "ca_certificate": None}
+    manager = manager_of(server, **by_password(kerberos, windows_protocol=protocol), **settings)
+    found = check_it(manager, every_binding=True)
+    found.assert_failed_at("sign-in", "a proxy or load balancer ends TLS")
+    assert "No binding was accepted." in found.details["every binding"]
+    assert "unlikely" not in found.page
+    assert ("'Password'" in found.report.remedy) is (protocol == "ntlm")
+    assert len(server.attempts()) == 2
 
 
 def bindings_of(found: Checked) -> dict[str, str]:

@@ -122,6 +122,21 @@ def test_a_fallback_host_takes_the_mail_of_a_server_that_is_down(
     assert "(Authenticated sender: alice@corp.example)" in message["Received"]
 
 
+def test_a_wrong_password_is_proved_once_over_eight_connections(
+    postfix: Postfix, set_connection: Callable[[str, Mapping[str, Any]], None]
+) -> None:
+    """In a batch, and in the batch after it: the server's log has one failure."""
+    from airflow_provider_smtpcm import Mail, SmtpConnectionManagerHook
+
+    set_connection("mail_server", windows_connection(postfix, password="wrong-Password-8"))
+    hook = SmtpConnectionManagerHook("mail_server")
+    mails = [Mail(from_address="etl@corp.example", to="ops@corp.example", text=str(number)) for number in range(20)]
+    failures_before = postfix.log().count("SASL NTLM authentication failed")
+    outcomes = [delivery.outcome for _ in range(2) for delivery in hook.send_many(mails, connections=8)]
+    assert outcomes == ["not_sent"] * 40
+    assert postfix.log().count("SASL NTLM authentication failed") == failures_before + 1
+
+
 @pytest.mark.parametrize(("login", "password"), [("alice", "wrong-Password-1"), ("jürgen", "Pässwörd-№2")])
 def test_a_refused_login_fails_in_one_clear_error(
     login: str,

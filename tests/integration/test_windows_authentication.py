@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import time
@@ -86,7 +87,7 @@ def failure(connection: SmtpConnectionManager, authenticator: WindowsAuthenticat
     ("user", "said"),
     [
         ("carol", "the password has expired"),
-        ("dave", "the account is locked or disabled"),
+        ("dave", "the account is locked, disabled or expired"),
         ("erin", "the account has expired"),
         ("nobody", "the KDC does not know the account"),
     ],
@@ -121,6 +122,27 @@ def test_a_server_that_the_kdc_does_not_know_says_how_to_register_it(
     error = failure(connection)
     assert "does not know the server as smtp/other.corp.example" in str(error)
     assert "setspn -S smtp/other.corp.example" in error.remedy
+
+
+@pytest.fixture
+def dns_in_names(kerberos: KerberosRealm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process's krb5.conf has MIT's defaults: a host's name in DNS replaces the one that was asked for."""
+    lines = kerberos.krb5_conf.read_text(encoding="utf-8").splitlines(keepends=True)
+    conf = "".join(line for line in lines if "dns_canonicalize_hostname" not in line and "rdns" not in line)
+    (tmp_path / "krb5.conf").write_text(conf, encoding="utf-8")
+    monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
+
+
+@pytest.mark.parametrize("port", ["starttls_port", "spnego_only_port"])
+def test_a_ticket_is_requested_for_the_name_that_was_said(
+    port: str, gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, dns_in_names: None
+) -> None:
+    """For 127.0.0.1 the Kerberos library would take localhost, as DNS has it, and get a ticket for that."""
+    settings = {"ccache": kerberos.ccache("alice"), "windows_protocol": "kerberos"}
+    error = failure(manager(gssapi_postfix, port, spn="smtp/127.0.0.1", **settings))
+    assert "the KDC does not know the server as smtp/127.0.0.1" in str(error)
+    with Session(manager(gssapi_postfix, port, spn="smtp/localhost", **settings)) as session:
+        assert session.authentication is not None
 
 
 def test_an_address_is_nobodys_name_in_kerberos(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:
@@ -200,6 +222,55 @@ def test_a_keytab_that_is_older_than_the_password_has_to_be_made_anew(
     assert "export the keytab again" in error.remedy
     assert "'Password'" not in error.remedy
     assert not error.retryable
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the connection's", "the worker's own"])
+def test_a_keytab_without_the_type_of_key_that_the_kdc_wants_is_not_called_stale(
+    own: bool, gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password may be the same as ever; the remedy has the commands, with the type."""
+    user = f"svc-aes128-{own}"
+    outdated = kerberos.outdated_keytab(user)
+    if own:
+        monkeypatch.setenv("KRB5_CLIENT_KTNAME", outdated)
+    error = failure(manager(gssapi_postfix, "starttls_port", **({} if own else {"keytab": outdated})))
+    assert "the keytab has no key of a type that the KDC takes for" in str(error)
+    assert own or f"for {user}@CORP.EXAMPLE (it has aes128-cts-hmac-sha1-96)" in str(error)
+    assert "ktpass ... -crypto AES256-SHA1" in error.remedy
+    assert "-e aes256-cts-hmac-sha1-96 -f" in error.remedy
+    assert "password" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("what", "octets", "said"),
+    [
+        ("KRB5_CONFIG", b"[libdefaults\nrealm", "cannot be read, or has a syntax error"),
+        ("keytab", b"", "is not a keytab, or is damaged"),
+        ("keytab", b"not a keytab", "is not a keytab, or is damaged"),
+        ("ccache", b"", "is not a credential cache, or is damaged"),
+        ("ccache", b"not a cache", "is not a credential cache, or is damaged"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_described_in_words(
+    what: str,
+    octets: bytes,
+    said: str,
+    gssapi_postfix: GssapiPostfix,
+    kerberos: KerberosRealm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the library's number for it."""
+    broken = tmp_path / "broken"
+    broken.write_bytes(octets)
+    settings = {what: str(broken), "windows_protocol": "kerberos"}
+    if what == "KRB5_CONFIG":
+        monkeypatch.setenv(what, settings.pop(what))
+        settings |= {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
+    error = failure(manager(gssapi_postfix, "starttls_port", **settings))
+    assert said in error.message
+    assert str(broken) in error.message
+    assert re.search(r"\d{6}", str(error).replace(str(broken), "")) is None
 
 
 @pytest.mark.parametrize("what", ["keytab", "ccache"])
@@ -332,6 +403,11 @@ def test_the_sessions_of_a_batch_wait_together_for_a_kdc_that_is_silent(swallowi
         )
         found = list(sending)
         assert time.monotonic() - began < 30
+        began = time.monotonic()
+        for _ in range(20):  # also after the Kerberos library has given up, which takes longer than this hook's timeout
+            with pytest.raises(AuthenticationError, match="no KDC answered within 4 seconds"):
+                Session(connection, authenticator=authenticator).open()
+        assert time.monotonic() - began < 15
         assert not any("AUTH" in command for command in server.commands)
     assert [str(delivery.outcome) for delivery in found] == ["not_sent"] * 8
     assert [str(each.error) for each in found if "no KDC answered within" not in str(each.error)] == []

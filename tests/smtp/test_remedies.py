@@ -70,3 +70,24 @@ def test_a_relay_that_is_refused_is_told_as_one() -> None:
     reply = Reply(code=550, enhanced="5.7.1", text="Unable to relay")
     assert "does not relay" in remedy_for(reply, is_anonymous=False)
     assert "'Windows Authentication'" in remedy_for(reply, is_anonymous=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text"),
+    [
+        (530, "5.7.57", "SMTP; Client was not authenticated to send anonymous mail during MAIL FROM"),
+        (530, "5.7.1", "Client was not authenticated"),
+        (550, "5.7.1", "Client was not authenticated"),
+    ],
+)
+def test_an_account_that_may_not_submit_is_a_matter_of_the_connector(code: int, enhanced: str, text: str) -> None:
+    """Exchange says so to those who have signed in, too, if its connector lets no users submit."""
+    reply = Reply(code=code, enhanced=enhanced, text=text)
+    assert "-PermissionGroups ExchangeUsers" in remedy_for(reply, is_anonymous=False)
+    assert "'Windows Authentication'" in remedy_for(reply, is_anonymous=True)
+
+
+def test_a_recipient_whom_exchange_does_not_know_is_one_without_a_mailbox() -> None:
+    """Its code for that differs from everybody else's."""
+    reply = Reply(code=550, enhanced="5.1.10", text="RESOLVER.ADR.RecipientNotFound; Recipient not found")
+    assert "no such mailbox" in remedy_for(reply, is_anonymous=False)

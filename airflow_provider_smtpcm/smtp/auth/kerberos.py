@@ -7,6 +7,7 @@ would affect every thread of the process.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import operator
 import os
@@ -27,11 +28,13 @@ from airflow_provider_smtpcm.smtp.auth.kerberos_errors import (
     NO_KDC_KNOWN,
     NO_KEY_IN_KEYTAB,
     NO_SUCH_TICKET,
+    NO_SUITABLE_KEY,
     SERVICE_UNKNOWN,
     explain_kerberos_error,
     get_error_code,
 )
 from airflow_provider_smtpcm.smtp.auth.kerberos_names import (
+    find_host_realm,
     get_default_realm,
     is_realm_configured,
     list_client_names,
@@ -54,6 +57,9 @@ _RENEW_BEFORE_END = 120
 #: After this many seconds, a call that still runs no longer prevents the next one. By then, the Kerberos library would
 #: have given up on a silent KDC, so the call hangs for another reason.
 STUCK_SECONDS = 90.0
+#: A KDC that answers usually does so within a fraction of this many seconds. Once it was silent, sign-ins wait no
+#: longer for it, until it has answered.
+RECHECK_SECONDS = 0.5
 
 # With these codes a KDC, or the keytab, does not know one name of an account; another name may be known.
 _NAME_UNKNOWN = (CLIENT_UNKNOWN, NO_KDC_KNOWN, NO_KEY_IN_KEYTAB)
@@ -166,18 +172,11 @@ class KerberosClient:
         context, token = self._try_service_names(credential, bindings)
         if not in_spnego:
             return context, token
-        # With an explicit cache SPNEGO offers only Kerberos; with the default credential the server could choose NTLM.
-        credential = credential or self._get_default_cache()
-        context = _create_spn_context(credential, "negotiate", self.spn or "", bindings)
+        context = _wrap_in_spnego(_create_spn_context(credential, self.spn or "", bindings), bindings)
         try:
             token = context.step() or b""
         except Exception as error:  # noqa: BLE001 - as in `_try_service_names`
             raise self._explain_error(error, self.spn or "") from None
-        if context.negotiated_protocol != "kerberos":  # pyspnego falls back to NTLM silently
-            raise AuthenticationError(
-                "SPNEGO chose NTLM although Kerberos is required.",
-                remedy="Set 'Windows protocol' to 'ntlm' if that is wanted.",
-            )
         return context, token
 
     def _try_service_names(self, credential: Any, bindings: GssChannelBindings | None) -> tuple[ContextProxy, bytes]:
@@ -185,7 +184,7 @@ class KerberosClient:
         names = [self.spn] if self.spn else list_service_names(self._manager)
         for name in names:
             try:
-                context = _create_spn_context(credential, "kerberos", name, bindings)
+                context = _create_spn_context(credential, name, bindings)
                 token = context.step()
             except Exception as error:  # noqa: BLE001 - GSSAPI, krb5 and pyspnego have no common base class
                 if get_error_code(error) in (SERVICE_UNKNOWN, NO_SUCH_TICKET) and name != names[-1]:
@@ -198,13 +197,6 @@ class KerberosClient:
 
     def _explain_error(self, error: Exception, spn: str) -> AuthenticationError:
         return explain_kerberos_error(error, self.credential_source, spn, by_password=bool(self._manager.password))
-
-    def _get_default_cache(self) -> Any:
-        """Return the worker's own cache; if it was empty, the first step has filled it from the worker's keytab."""
-        import krb5
-        import spnego
-
-        return spnego.KerberosCCache(krb5.cc_default_name(krb5.init_context()).decode())
 
     def _find_credential(self) -> Any:
         """Return pyspnego's credential object; None for the worker's own identity, which the Kerberos library finds."""
@@ -289,7 +281,7 @@ class KerberosClient:
         import krb5
 
         manager = self._manager
-        secret = b""
+        secret, principal = b"", None
         source, as_service = self.credential_source, False
         try:
             krb5_context = krb5.init_context()
@@ -317,8 +309,19 @@ class KerberosClient:
             krb5.cc_initialize(krb5_context, cache, credentials.client)
             krb5.cc_store_cred(krb5_context, cache, credentials)
         except krb5.Krb5Error as error:
-            by_password = bool(manager.password)
-            raise explain_kerberos_error(error, source, "", by_password=by_password, as_service=as_service) from None
+            by_password, account, key_types = bool(manager.password), "", ""
+            if manager.keytab and principal is not None and get_error_code(error) in NO_SUITABLE_KEY:
+                account = krb5.unparse_name_flags(krb5_context, principal).decode()
+                key_types = _list_key_types(krb5_context, manager.keytab, account)
+            raise explain_kerberos_error(
+                error,
+                source,
+                "",
+                by_password=by_password,
+                as_service=as_service,
+                account=account,
+                key_types=key_types,
+            ) from None
         finally:
             secret = b""  # error trackers record the variables of each frame
         # Closing a cache, as python-krb5 does, leaves its tickets in the memory of the process.
@@ -359,13 +362,63 @@ def _destroy_cache(krb5_context: Any, cache: Any) -> None:
         krb5.cc_destroy(krb5_context, cache)
 
 
-def _create_spn_context(credential: Any, protocol: str, spn: str, bindings: GssChannelBindings | None) -> ContextProxy:
+def _list_key_types(krb5_context: Any, keytab: str, account: str) -> str:
+    """Return the encryption types of an account's keys in a keytab, separated by commas."""
+    import krb5
+
+    types = [
+        krb5.enctype_to_name(entry.key.enctype)
+        for entry in krb5.kt_resolve(krb5_context, keytab.encode())
+        if krb5.unparse_name_flags(krb5_context, entry.principal).decode() == account
+    ]
+    return ", ".join(dict.fromkeys(types))
+
+
+def _create_spn_context(credential: Any, spn: str, bindings: GssChannelBindings | None) -> ContextProxy:
+    """Create a context for exactly this SPN, whatever krb5.conf says of DNS.
+
+    pyspnego names the server by service and host. MIT's library then asks DNS for the host's canonical name, and a KDC
+    for a ticket for that (`dns_canonicalize_hostname` and `rdns`, on by default). A principal's name is not rewritten.
+    """
+    import gssapi
+    from gssapi.raw import ChannelBindings
     from spnego import ContextReq
 
     service, _, host = spn.partition("/")
     requirements = ContextReq.mutual_auth | ContextReq.integrity
-    return create_context(
-        credential, protocol=protocol, service=service, host=host, requirements=requirements, bindings=bindings
+    context: Any = create_context(
+        credential, protocol="kerberos", service=service, host=host, requirements=requirements, bindings=bindings
+    )
+    # Without types of addresses, as in Windows' bindings; python-gssapi's own default is another type.
+    channel_bindings = None
+    if bindings is not None:
+        channel_bindings = ChannelBindings(
+            initiator_address_type=0, acceptor_address_type=0, application_data=bindings.application_data
+        )
+    security_context = gssapi.SecurityContext(
+        name=gssapi.Name(f"{spn}@{find_host_realm(host)}", gssapi.NameType.kerberos_principal),
+        creds=context._credential,  # noqa: SLF001 - a private interface that is tested, as are the others
+        usage="initiate",
+        mech=gssapi.MechType.kerberos,
+        flags=gssapi.RequirementFlag.mutual_authentication | gssapi.RequirementFlag.integrity,
+        channel_bindings=channel_bindings,
+    )
+    vars(context).update(_context=security_context)
+    return context  # type: ignore[no-any-return]
+
+
+def _wrap_in_spnego(kerberos: Any, bindings: GssChannelBindings | None) -> ContextProxy:
+    """Return an SPNEGO context that offers Kerberos alone: pyspnego's own would fall back to NTLM silently."""
+    import spnego
+    from spnego._context import GSSMech
+
+    kerberos._is_wrapped = True  # noqa: SLF001 - as above
+    return spnego.client(
+        protocol="negotiate",
+        options=spnego.NegotiateOptions.use_negotiate,
+        context_req=kerberos.context_req,
+        channel_bindings=bindings,
+        _negotiate_contexts={GSSMech.kerberos: kerberos},
     )
 
 
@@ -393,12 +446,15 @@ class TimedCalls:
         # The thread of the last call, and of the last one that timed out; and when it started (`time.monotonic`).
         self._last: tuple[threading.Thread, float] | None = None
         self._timed_out: tuple[threading.Thread, float] | None = None
+        # The failure of the last call if it waited for a silent KDC; None: the last call got an answer.
+        self._silence: AuthenticationError | None = None
 
     def run(self, function: Callable[[], T], *, timeout: float) -> T:
         """Return the result of a call.
 
-        While a call that timed out still runs, the next one fails at once, since it would wait for the same KDC. So the
-        sessions of a batch wait for a silent KDC once, not one after another.
+        While a call that timed out still runs, the next one fails at once, since it would wait for the same KDC. After
+        it has failed too, the next ones wait only for `RECHECK_SECONDS`. So all sessions wait for a silent KDC once,
+        not one after another, and a KDC that answers again is used again.
 
         Args:
             function: makes the call.
@@ -408,14 +464,23 @@ class TimedCalls:
             AuthenticationError: it timed out. An error of the call itself is raised unchanged.
         """
         self._raise_if_running(self._timed_out)
+        silence = self._silence
+        timeout = timeout if silence is None else min(timeout, RECHECK_SECONDS)
         start = time.monotonic()
         outcome: list[Any] = []
 
         def call() -> None:
+            result: T | None = None
+            error: BaseException | None = None
             try:
-                outcome.append((function(), None))
-            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-                outcome.append((None, error))
+                result = function()
+            except BaseException as problem:  # noqa: BLE001 - raised in the caller's thread
+                error = problem
+            if not (isinstance(error, AuthenticationError) and error.retryable):
+                self._silence = None
+            elif time.monotonic() - start > RECHECK_SECONDS:
+                self._silence = copy.copy(error)
+            outcome.append((result, error))
 
         thread = threading.Thread(target=call, daemon=True, name="smtpcm-kerberos")
         self._last = thread, start
@@ -423,7 +488,8 @@ class TimedCalls:
         thread.join(timeout)
         if not outcome:
             self._timed_out = thread, start
-            raise self._timeout_error(timeout)
+            self._silence = silence or self._timeout_error(timeout)
+            raise copy.copy(self._silence)
         result, error = outcome[0]
         if error is not None:
             raise error
@@ -440,7 +506,8 @@ class TimedCalls:
 
     def _raise_if_running(self, call: tuple[threading.Thread, float] | None) -> None:
         if call is not None and call[0].is_alive() and (seconds := time.monotonic() - call[1]) < STUCK_SECONDS:
-            raise self._timeout_error(seconds)
+            silence = self._silence  # the call may end meanwhile
+            raise copy.copy(silence) if silence is not None else self._timeout_error(seconds)
 
     def _timeout_error(self, seconds: float) -> AuthenticationError:
         return AuthenticationError(

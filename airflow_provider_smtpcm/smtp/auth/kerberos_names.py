@@ -119,6 +119,22 @@ def find_realm(domain: str) -> str | None:
     return beginning[0] if len(beginning) == 1 or default in beginning else None
 
 
+def find_host_realm(host: str) -> str:
+    """Return the realm that [domain_realm] in krb5.conf gives a server; "" if none: then the KDC finds it (RFC 6806).
+
+    As in MIT's library, a host's own entry comes first, then those of its domains, with a leading period or without.
+    """
+    realms: dict[str, str] = {}
+    for text in _read_configuration():
+        for section in re.findall(r"(?ms)^\s*\[domain_realm\](.*?)(?=^\s*\[|\Z)", text):
+            for domain, realm in re.findall(r"(?m)^\s*([^\s#;=]+)\s*=\s*(\S+)", section):
+                realms.setdefault(domain.lower(), realm)
+    labels = host.lower().rstrip(".").split(".")
+    domains = (".".join(labels[start:]) for start in range(1, len(labels)))
+    names = [".".join(labels), *(name for domain in domains for name in (f".{domain}", domain))]
+    return next((realms[name] for name in names if name in realms), "")
+
+
 def get_default_realm() -> str | None:
     """Return the default realm of krb5.conf; None if there is none."""
     try:

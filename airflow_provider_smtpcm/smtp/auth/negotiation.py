@@ -10,18 +10,22 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+import math
 import os
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import ChannelBinding, SmtpConnectionManager, WindowsProtocol
-from airflow_provider_smtpcm.errors import AuthenticationError, clear_frames
-from airflow_provider_smtpcm.smtp.auth.kerberos_errors import AccountRefusedError, explain_kerberos_error
+from airflow_provider_smtpcm.errors import AuthenticationError, MailError, clear_frames
+from airflow_provider_smtpcm.smtp.auth.kerberos_errors import explain_kerberos_error
 from airflow_provider_smtpcm.smtp.auth.ntlm import USER_FILE_VARIABLE, create_ntlm_context, find_ntlm_identity
 from airflow_provider_smtpcm.smtp.auth.sasl import (
+    AccountRefusedError,
     Authentication,
     Mechanism,
     authenticate,
@@ -42,6 +46,8 @@ log = logging.getLogger(__name__)
 
 # Seconds to wait for a KDC if NTLM is possible too. Only the first session of a hook waits.
 KDC_TIMEOUT = 5.0
+#: For so many seconds after a sign-in others need not wait for their turn: the password has hardly changed since.
+TRUST_SECONDS = 60.0
 
 _KERBEROS_MECHANISMS = {"GSSAPI": gssapi_mechanism, "GSS-SPNEGO": gss_spnego_mechanism}
 _NTLM_MECHANISMS = {"NTLM": ntlm_mechanism, "GSS-SPNEGO": gss_spnego_mechanism, "GSSAPI": gssapi_mechanism}
@@ -51,18 +57,22 @@ class AccountState:
     """What the sign-ins of an account at all servers of a connection have shown."""
 
     def __init__(self) -> None:
-        #: Held during a sign-in until one has succeeded.
-        self.first_sign_in_lock = threading.RLock()
-        self.has_succeeded = False
-        #: Why the account was refused; None: it was not.
+        #: Held during a sign-in, unless the account was accepted within `TRUST_SECONDS`.
+        self.sign_in_lock = threading.RLock()
+        #: When (`time.monotonic`) the account was last accepted, unless a sign-in has failed since.
+        self.accepted_at = -math.inf
+        #: Whether the account was accepted, so that a broken connection is probably no refusal.
+        self.is_trusted = False
+        #: Why the account was refused, or may have been; None: it was not.
         self.refusal: AuthenticationError | None = None
 
 
 class WindowsAuthenticator:
     """Signs sessions in. Each hook has one; it remembers whether Kerberos works and whether the account was refused.
 
-    Thread-safe. Until a sign-in has succeeded, only one runs at a time. A refused account is not tried again, since a
-    few attempts lock it.
+    Thread-safe. A few sign-ins with a wrong password lock an account. So until one has succeeded, only one runs at a
+    time, and those that waited for it share its failure; an account that was refused, or may have been, is not tried
+    again.
 
     Args:
         manager: the account, the server, and what the connection allows.
@@ -76,6 +86,9 @@ class WindowsAuthenticator:
         self._has_used_kerberos = False
         # Why Kerberos was given up, as an error's message; None until then.
         self._kerberos_failure: str | None = None
+        # The last temporary failure at this server, and how many there were.
+        self._temporary_failure: AuthenticationError | None = None
+        self._temporary_failure_count = 0
 
     @cached_property
     def _kerberos(self) -> KerberosClient:
@@ -100,33 +113,57 @@ class WindowsAuthenticator:
         """
         handled = sys.exception()
         try:
-            if self.account.has_succeeded:
-                return self._sign_in(transport, extensions, trace)
-            return self._sign_in_first(transport, extensions, trace)
+            if self.account.refusal is None and time.monotonic() < self.account.accepted_at + TRUST_SECONDS:
+                return self._try_account(transport, extensions, trace)
+            with self._wait_for_turn(transport):
+                return self._try_account(transport, extensions, trace)
         except BaseException as error:
             clear_frames(error, handled)
             raise
 
-    def _sign_in_first(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
-        account = self.account
+    @contextmanager
+    def _wait_for_turn(self, transport: Transport) -> Iterator[None]:
+        """Wait until no other sign-in runs.
+
+        Raises:
+            AuthenticationError: the account was refused, or the sign-in on which this one waited has failed.
+        """
+        failures_before = self._temporary_failure_count
         # Each session ahead in the queue may run until its own deadline; waiting for all could exceed this session's.
-        if not account.first_sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
+        if not self.account.sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
             if "_kerberos" in vars(self):
                 self._kerberos.raise_if_kdc_is_silent()  # then it is not the mail server that is slow
             raise transport.deadline_error("did not finish another session's sign-in, on which this session waited,")
         try:
-            if account.refusal is not None:
-                raise copy.copy(account.refusal)  # without the frames of another thread
-            try:
-                authentication = self._sign_in(transport, extensions, trace)
-            except AuthenticationError as error:
-                if isinstance(error, AccountRefusedError) or (error.reply is not None and error.reply.code == 535):
-                    account.refusal = copy.copy(error)
-                raise
-            account.has_succeeded = True
-            return authentication
+            if self.account.refusal is not None:
+                raise copy.copy(self.account.refusal)  # without the frames of another thread
+            if self._temporary_failure is not None and self._temporary_failure_count != failures_before:
+                raise copy.copy(self._temporary_failure)
+            yield
         finally:
-            account.first_sign_in_lock.release()
+            self.account.sign_in_lock.release()
+
+    def _try_account(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
+        """Sign in, and record the result for later sign-ins."""
+        account = self.account
+        was_trusted = account.is_trusted
+        try:
+            authentication = self._sign_in(transport, extensions, trace)
+        except AccountRefusedError as error:
+            account.accepted_at, account.is_trusted = -math.inf, False
+            broken = error.__cause__
+            if was_trusted and isinstance(broken, MailError) and broken.retryable:
+                raise broken from None  # if the next sign-in ends like this too, the account counts as refused
+            account.refusal = copy.copy(error)
+            raise
+        except AuthenticationError as error:
+            account.accepted_at = -math.inf
+            if error.retryable:
+                self._temporary_failure = copy.copy(error)
+                self._temporary_failure_count += 1
+            raise
+        account.accepted_at, account.is_trusted = time.monotonic(), True
+        return authentication
 
     def _sign_in(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         trace.begin(Step.MECHANISMS)

@@ -15,7 +15,8 @@ import logging
 import re
 import struct
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,15 @@ class Authentication:
         return f"{self.mechanism}{protocol} as {self.identity}"
 
 
+class AccountRefusedError(AuthenticationError):
+    """The KDC or the server refused the account, or may have. Another attempt would only bring a lockout closer."""
+
+
 # --- The exchange.
+
+# Lines with tokens, the client's and the server's by turns, from which on NTLM has sent its AUTHENTICATE_MESSAGE: the
+# server can check the password, and the directory counts a wrong one.
+_LINES_WITH_NTLM_RESPONSE = 3
 
 
 def authenticate(
@@ -84,11 +93,28 @@ def authenticate(
 
     Raises:
         AuthenticationError: the server refused the sign-in, sent an invalid token, or did not prove its identity.
+            AccountRefusedError if that is final: once the server can check the password, every end is a refusal that
+            counts toward a lockout, or may be one, except success and a temporary failure. If the connection broke
+            instead, its error is the cause.
     """
+    token_lines: list[str] = []
+    try:
+        _exchange_tokens(transport, mechanism, authentication, token_lines, trace)
+    except MailError as error:
+        is_checked = authentication.protocol == "NTLM" and len(token_lines) >= _LINES_WITH_NTLM_RESPONSE
+        is_temporary = error.reply is not None and error.reply.transient and error.reply.code != 421
+        if not is_checked or is_temporary or isinstance(error, AccountRefusedError):
+            raise
+        raise _unclear_refusal_error(transport, authentication, error) from error
+
+
+def _exchange_tokens(
+    transport: Transport, mechanism: Mechanism, authentication: Authentication, token_lines: list[str], trace: Trace
+) -> None:
+    """Do what `authenticate` does; append each line with a token to `token_lines`."""
     name = authentication.mechanism
     trace.begin(Step.SIGN_IN)
     token = next(mechanism)
-    token_lines: list[str] = []
     trace.info(Step.SIGN_IN, f"C: AUTH {name}")
     transport.send_command(f"AUTH {name}")
     reply = transport.read_reply(secret=True)
@@ -115,15 +141,33 @@ def authenticate(
         reply = dataclasses.replace(reply, text="(text that repeats a token, not shown)")
     trace.info(Step.SIGN_IN, f"S: {reply}")
     if reply.code != 235:
-        longest_line = max(map(len, token_lines), default=0)
-        raise AuthenticationError(
+        error_type = AuthenticationError if reply.transient else AccountRefusedError
+        raise error_type(
             f"{transport.peer} refused the {name} sign-in with '{reply}'.",
-            remedy=get_authentication_remedy(reply, authentication, longest_line=longest_line),
+            remedy=get_authentication_remedy(
+                reply, authentication, token_lines=token_lines, greeting=transport.greeting
+            ),
             reply=reply,
             retryable=reply.transient,
         )
     with contextlib.suppress(StopIteration):
         mechanism.send(None)
+
+
+def _unclear_refusal_error(
+    transport: Transport, authentication: Authentication, error: MailError
+) -> AccountRefusedError:
+    """Return the error for a sign-in that ended without a reply that says whether the account was accepted."""
+    if not error.retryable:  # a reply or a token that makes no sense; its own remedy is about that
+        return AccountRefusedError(error.message, remedy=error.remedy, reply=error.reply)
+    what = f"it answered with '{error.reply}'." if error.reply else error.message
+    return AccountRefusedError(
+        f"{transport.peer} may have refused the {authentication.mechanism} sign-in of {authentication.identity}: "
+        f"{what}",
+        remedy=r"Check 'User name' (CORP\user or user@corp.example), 'Password', and the server's log; then run the "
+        "task again. The password was not sent again, to avoid locking the account.",
+        reply=error.reply,
+    )
 
 
 def _repeats_token(text: str, token_lines: list[str]) -> bool:
@@ -372,6 +416,9 @@ def _unexpected_challenge_error(name: str, *, server: str = "the server") -> Aut
 
 # Some servers reject lines with more octets of base64 than this, although RFC 4954 4 requires 12288.
 _MIN_LONG_LINE = 1000
+_NEGOTIATE_TARGET_INFO = 0x00800000  # MS-NLMP 2.2.2.5
+# Kerberos accepts clocks that differ by five minutes; a greeting may be some seconds old.
+_MAX_CLOCK_SKEW = 280.0
 
 _ENCRYPT = "The server wants encryption first: set SSL to 'STARTTLS' or 'Implicit TLS'."
 _REJECTED_SYNTAX = "The server offers {name}, but rejects its syntax; ask the server's administrator."
@@ -391,16 +438,20 @@ _BY_CODE = {
 }
 
 
-def get_authentication_remedy(reply: Reply, authentication: Authentication, *, longest_line: int) -> str:
+def get_authentication_remedy(
+    reply: Reply, authentication: Authentication, *, token_lines: Sequence[str], greeting: str = ""
+) -> str:
     """Return what to do about a refused sign-in.
 
     Args:
         reply: the refusal.
         authentication: the sign-in that was refused.
-        longest_line: octets of the longest line with a token.
+        token_lines: the lines with tokens, the client's and the server's by turns.
+        greeting: the text of the server's greeting.
     """
     if reply.code == 535:
-        return _get_remedy_for_535(reply, authentication)
+        return _get_remedy_for_535(reply, authentication, token_lines, greeting)
+    longest_line = max(map(len, token_lines), default=0)
     if reply.code in (500, 501, 552) and longest_line > _MIN_LONG_LINE:
         return (
             f"The token takes a line of {longest_line:,} octets, as for an account in hundreds of groups, and the "
@@ -410,23 +461,42 @@ def get_authentication_remedy(reply: Reply, authentication: Authentication, *, l
     return remedy.format(name=authentication.mechanism)
 
 
-def _is_account_unusable(reply: Reply) -> bool:
-    """Return whether a 535 says that the account is locked, disabled or expired, whatever the password."""
-    text = reply.text.lower()
-    return "locked" in text or ("account" in text and ("disabled" in text or "expired" in text))
+# What a few servers add to their 535, in words or by Windows' name: no other password and no other protocol helps.
+_UNUSABLE_ACCOUNTS = (
+    (
+        r"(?i)PASSWORD_(EXPIRED|MUST_CHANGE)|password\b.{0,40}\b(expired|must be changed|must change)",
+        "Set a new password for the account, and enter it as 'Password'.",
+    ),
+    (
+        r"(?i)logon.?hours|INVALID_WORKSTATION",
+        "Have the account's logon hours and permitted workstations looked up in the directory.",
+    ),
+    (r"(?i)locked|account.*(disabled|expired)", "Have the account unlocked or renewed. No weaker protocol was tried."),
+)
 
 
-def _get_remedy_for_535(reply: Reply, authentication: Authentication) -> str:
+def find_account_remedy(reply: Reply) -> str | None:
+    """Return what to do about an account that a 535 calls unusable (locked, expired...); None if it does not."""
+    return next((remedy for pattern, remedy in _UNUSABLE_ACCOUNTS if re.search(pattern, reply.text)), None)
+
+
+def _get_remedy_for_535(reply: Reply, authentication: Authentication, token_lines: Sequence[str], greeting: str) -> str:
     # Only the most likely causes; docs/troubleshooting.md lists the others.
-    if _is_account_unusable(reply):
-        return "Have the account unlocked or renewed. No weaker protocol was tried."
+    if (account_remedy := find_account_remedy(reply)) is not None:
+        return account_remedy
     if authentication.protocol == "Kerberos":
         remedy = (
             f"The KDC accepted {authentication.identity}, so the cause is on the server: its key in the keytab "
-            "or directory may be older than the ticket, its clock may differ, or this account may lack permission; its "
-            "log says which."
+            f"or directory may be older than the ticket, {_describe_clock(greeting)}or this account may lack "
+            "permission; its log says which."
         )
     else:
+        may_know_v1_only = authentication.mechanism == "NTLM" and not _has_target_info(token_lines)
+        if may_know_v1_only and "exim" in greeting.lower():
+            return (
+                "This server takes NTLMv1 only, as Exim's own NTLM does, and NTLMv2 is all that is sent here: have "
+                "Kerberos (GSSAPI) enabled on it, or have it accept this worker's mail without a sign-in."
+            )
         remedy = (
             r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither "
             "locked nor barred from this server; no weaker protocol was tried, to avoid locking the account."
@@ -437,9 +507,38 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication) -> str:
                 "restricts NTLM, or for a member of Protected Users); 'kerberos' as 'Windows protocol' passes then, or "
                 "says what Kerberos lacks."
             )
+        if may_know_v1_only:
+            remedy += " A server that takes NTLMv1 only refuses right passwords too; this one does not announce NTLMv2."
     if authentication.has_channel_binding:
         remedy += (
             " If all that is right and a proxy ends TLS in front of a server with Extended Protection, set 'Channel "
             "binding' to 'none'."
         )
     return remedy
+
+
+def _has_target_info(token_lines: Sequence[str]) -> bool:
+    """Return whether the server's CHALLENGE_MESSAGE has the target information for NTLMv2 (MS-NLMP 2.2.1.2).
+
+    Exim's has none, and so has that of Cyrus SASL, which takes NTLMv2 nevertheless.
+    """
+    with contextlib.suppress(ValueError, struct.error, IndexError):
+        (flags,) = struct.unpack_from("<I", binascii.a2b_base64(token_lines[1]), 20)
+        return bool(flags & _NEGOTIATE_TARGET_INFO)
+    return True
+
+
+def _describe_clock(greeting: str) -> str:
+    """Describe the server's clock, compared with this worker's by the date in the greeting; "" if both agree."""
+    from email.utils import parsedate_to_datetime
+
+    match = re.search(r"\b\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d [+-]\d{4}", greeting)
+    if match is None:
+        return "its clock may differ, "
+    with contextlib.suppress(ValueError):
+        seconds = parsedate_to_datetime(match[0]).timestamp() - time.time()
+        if abs(seconds) < _MAX_CLOCK_SKEW:
+            return ""
+        direction = "ahead of" if seconds > 0 else "behind"
+        return f"its clock is {abs(seconds) / 60:,.0f} minutes {direction} this worker's (five are the usual limit), "
+    return "its clock may differ, "

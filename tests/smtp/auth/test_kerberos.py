@@ -88,6 +88,37 @@ def test_a_call_that_hangs_forever_does_not_block_others_forever(
     assert calls.run(lambda: 7, timeout=60) == 7
 
 
+def test_a_kdc_that_was_silent_is_not_waited_for_again(answer: threading.Event) -> None:
+    """Not after its call has failed, either; who comes later is told what the first was told."""
+    calls = TimedCalls("password of alice")
+    silent = AuthenticationError("no KDC of the realm answers", retryable=True)
+
+    def give_up() -> None:
+        answer.wait()
+        raise silent
+
+    with pytest.raises(AuthenticationError, match=NO_ANSWER):
+        calls.run(give_up, timeout=0.8)
+    answer.set()
+    wait_until(lambda: calls._silence is not None and calls._silence.message == silent.message)
+    answer.clear()
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(AuthenticationError, match="no KDC"):
+            calls.run(answer.wait, timeout=60)
+    assert time.monotonic() - began < 10
+
+
+def test_a_kdc_that_answers_again_is_waited_for_as_at_first(answer: threading.Event) -> None:
+    """Also if it was the abandoned call that got the answer."""
+    calls = TimedCalls("password of alice")
+    with pytest.raises(AuthenticationError, match=NO_ANSWER):
+        calls.run(answer.wait, timeout=0.05)
+    answer.set()
+    wait_until(lambda: calls._silence is None)
+    assert calls.run(lambda: time.sleep(2 * kerberos.RECHECK_SECONDS) or 7, timeout=60) == 7
+
+
 # --- The ticket of a password or a keytab.
 
 

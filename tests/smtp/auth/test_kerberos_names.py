@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.auth.kerberos_names import list_client_names, list_service_names
+from airflow_provider_smtpcm.smtp.auth.kerberos_names import find_host_realm, list_client_names, list_service_names
 from tests.integration.programs import KERBEROS_COMMAND
 
 
@@ -115,3 +115,28 @@ def test_without_a_default_realm_a_upn_has_nobody_to_ask(krb5_conf: Path) -> Non
     krb5_conf.write_text(KRB5_CONF.replace("default_realm = CORP.EXAMPLE", ""), encoding="utf-8")
     assert names_of("zoe@brand.example") == ["zoe@BRAND.EXAMPLE"]
     assert names_of(r"EU\zoe") == ["zoe@EU.CORP.EXAMPLE"]
+
+
+@pytest.mark.parametrize(
+    ("host", "realm"),
+    [
+        ("mail.corp.example", "CORP.EXAMPLE"),
+        ("MAIL.corp.example.", "CORP.EXAMPLE"),
+        ("odd.corp.example", "ODD.EXAMPLE"),
+        ("a.b.brand.example", "BRAND.EXAMPLE"),
+        ("brand.example", "BRAND.EXAMPLE"),
+        ("localhost", ""),
+        ("mail.other.example", ""),
+    ],
+)
+def test_a_servers_realm_is_that_of_krb5_conf(
+    host: str, realm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """If it has none, the KDC finds the server's realm."""
+    (tmp_path / "krb5.conf").write_text(
+        "[realms]\n CORP.EXAMPLE = {\n kdc = localhost\n }\n[domain_realm]\n"
+        "# localhost = NO.EXAMPLE\n .corp.example = CORP.EXAMPLE\n odd.corp.example = ODD.EXAMPLE\n"
+        "[libdefaults]\n localhost = NO.EXAMPLE\n[domain_realm]\n brand.example = BRAND.EXAMPLE\n"
+    )
+    monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
+    assert find_host_realm(host) == realm

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+import time
 from dataclasses import replace
+from email.utils import formatdate
 
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
 from airflow_provider_smtpcm.smtp.auth.sasl import Authentication, get_authentication_remedy
 
+REFUSED = Reply(code=535, enhanced="5.7.3", text="Authentication unsuccessful")
 NTLM = Authentication(mechanism="NTLM", protocol="NTLM", identity="")
 BOUND_NTLM = Authentication(mechanism="NTLM", protocol="NTLM", identity="", has_channel_binding=True)
 BOUND_KERBEROS = Authentication(mechanism="NTLM", protocol="Kerberos", identity="svc", has_channel_binding=True)
@@ -19,9 +24,83 @@ NTLM_BESIDE_KERBEROS = replace(BOUND_NTLM, offers_kerberos=True)
 def test_the_remedy_for_a_refused_sign_in_has_three_sentences_at_most(authentication: Authentication) -> None:
     """The documents list the other causes."""
     reply = Reply(code=535, enhanced="5.7.3", text="Authentication unsuccessful")
-    remedy = get_authentication_remedy(reply, authentication, longest_line=500)
+    remedy = get_authentication_remedy(reply, authentication, token_lines=["a" * 500])
     assert remedy.endswith(".")
     assert remedy.count(". ") <= 2
     assert ("'Channel binding'" in remedy) is authentication.has_channel_binding
     assert ("'User name'" in remedy) is (authentication.protocol == "NTLM")
     assert ("may take Kerberos only" in remedy) is authentication.offers_kerberos
+
+
+def challenge(flags: int) -> list[str]:
+    """The lines of an NTLM sign-in, with the server's CHALLENGE_MESSAGE."""
+    message = b"NTLMSSP\0" + struct.pack("<IHHII", 2, 0, 0, 0, flags) + bytes(24)
+    return ["TlRMTVNTUAAB", base64.b64encode(message).decode(), "TlRMTVNTUAAD"]
+
+
+EXIM = challenge(0x00008201)
+WITH_TARGET_INFO = challenge(0x00808201)
+
+
+def test_an_exim_that_takes_ntlm_v1_only_is_not_about_the_password() -> None:
+    """Its challenge lacks what NTLMv2 needs."""
+    greeting = "mail.corp.example ESMTP Exim 4.96 Mon, 30 Nov 2026 09:00:00 +0000"
+    remedy = get_authentication_remedy(REFUSED, NTLM, token_lines=EXIM, greeting=greeting)
+    assert "This server takes NTLMv1 only" in remedy
+    assert "'Password'" not in remedy
+
+
+@pytest.mark.parametrize(
+    ("lines", "greeting", "mentions_v1"),
+    [
+        (WITH_TARGET_INFO, "mail.corp.example ESMTP Exim 4.96", False),  # Dovecot's NTLM behind Exim
+        (WITH_TARGET_INFO, "mail.corp.example ESMTP Postfix", False),
+        (EXIM, "mail.corp.example ESMTP Postfix", True),  # Cyrus SASL, which takes NTLMv2
+        (["TlRMTVNTUAAB", "what?"], "mail.corp.example ESMTP Exim 4.96", False),
+    ],
+)
+def test_the_password_comes_first_where_the_server_may_take_ntlm_v2(
+    lines: list[str], greeting: str, mentions_v1: bool
+) -> None:
+    """A server without target information may be one that takes NTLMv1 only."""
+    remedy = get_authentication_remedy(REFUSED, NTLM, token_lines=lines, greeting=greeting)
+    assert "'Password'" in remedy
+    assert ("NTLMv1" in remedy) is mentions_v1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Account is locked out", "unlocked"),
+        ("The referenced account is currently disabled", "unlocked"),
+        ("NT_STATUS_ACCOUNT_LOCKED_OUT", "unlocked"),
+        ("NT_STATUS_PASSWORD_MUST_CHANGE", "Set a new password"),
+        ("Your password has expired", "Set a new password"),
+        ("NT_STATUS_INVALID_LOGON_HOURS", "logon hours"),
+    ],
+)
+def test_a_server_that_says_what_is_wrong_with_the_account_is_believed(text: str, said: str) -> None:
+    """No list of causes."""
+    remedy = get_authentication_remedy(Reply(code=535, text=text), BOUND_NTLM, token_lines=[])
+    assert said in remedy
+    assert "'User name'" not in remedy
+    assert "'Channel binding'" not in remedy
+
+
+@pytest.mark.parametrize(
+    ("offset", "said"),
+    [
+        (None, "its clock may differ"),
+        (3600, "its clock is 60 minutes ahead of this worker's"),
+        (-900, "its clock is 15 minutes behind this worker's"),
+        (20, ""),
+    ],
+)
+def test_the_servers_clock_is_told_by_its_greeting(offset: float | None, said: str) -> None:
+    """The KDC has accepted this worker's clock before."""
+    greeting = "exchange.corp.example Microsoft ESMTP MAIL Service ready"
+    if offset is not None:
+        greeting += f" at {formatdate(time.time() + offset, localtime=True)}"
+    remedy = get_authentication_remedy(REFUSED, BOUND_KERBEROS, token_lines=[], greeting=greeting)
+    assert said in remedy
+    assert ("clock" in remedy) is bool(said)
