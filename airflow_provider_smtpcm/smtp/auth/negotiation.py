@@ -266,6 +266,7 @@ class WindowsAuthenticator:
             identity=kerberos.identity,
             reason=reason,
             has_channel_binding=bindings is not None,
+            clock_offset=kerberos.clock_offset,
         )
         source = kerberos.credential_source.removeprefix("the ")
         trace.info(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, from the {source}")

@@ -50,6 +50,7 @@ class Authentication:
         identity: the account, as far as the client knows it.
         reason: why this protocol was chosen.
         has_channel_binding: whether the tokens carry a channel binding.
+        clock_offset: the seconds by which the KDC's clock is ahead of this worker's, as far as known.
     """
 
     mechanism: str
@@ -57,6 +58,7 @@ class Authentication:
     identity: str
     reason: str = ""
     has_channel_binding: bool = False
+    clock_offset: float = 0.0
 
     def __str__(self) -> str:
         protocol = "" if self.mechanism == self.protocol else f" ({self.protocol})"
@@ -482,6 +484,12 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication, token_line
     # Only the most likely causes; docs/troubleshooting.md lists the others.
     if (account_remedy := find_account_remedy(reply)) is not None:
         return account_remedy
+    if abs(authentication.clock_offset) >= _MAX_CLOCK_SKEW:
+        return (
+            f"The KDC accepted {authentication.identity}, and this worker's clock is "
+            f"{_describe_offset(-authentication.clock_offset)} the KDC's (five minutes are the usual limit): "
+            "synchronize it (NTP)."
+        )
     if authentication.protocol == "Kerberos":
         remedy = (
             f"The KDC accepted {authentication.identity}, so the cause is on the server: its key in the keytab "
@@ -531,6 +539,9 @@ def _describe_clock(greeting: str) -> str:
         seconds = parsedate_to_datetime(match[0]).timestamp() - time.time()
         if abs(seconds) < _MAX_CLOCK_SKEW:
             return ""
-        direction = "ahead of" if seconds > 0 else "behind"
-        return f"its clock is {abs(seconds) / 60:,.0f} minutes {direction} this worker's (five are the usual limit), "
+        return f"its clock is {_describe_offset(seconds)} this worker's (five minutes are the usual limit), "
     return "its clock may differ, "
+
+
+def _describe_offset(seconds: float) -> str:
+    return f"{abs(seconds) / 60:,.0f} minutes {'ahead of' if seconds > 0 else 'behind'}"
