@@ -53,6 +53,20 @@ _KERBEROS_MECHANISMS = {"GSSAPI": gssapi_mechanism, "GSS-SPNEGO": gss_spnego_mec
 _NTLM_MECHANISMS = {"NTLM": ntlm_mechanism, "GSS-SPNEGO": gss_spnego_mechanism, "GSSAPI": gssapi_mechanism}
 
 
+class AccountState:
+    """What the sign-ins of an account at all servers of a connection have shown."""
+
+    def __init__(self) -> None:
+        #: Held during a sign-in, unless the account was accepted a short time ago.
+        self.sign_in_lock = threading.RLock()
+        #: When (`time.monotonic`) the account was last accepted, unless a sign-in has failed since.
+        self.accepted_at = -math.inf
+        #: Whether the account was accepted, so that a broken connection is probably no refusal.
+        self.is_trusted = False
+        #: Why the account was refused, or may have been; None: it was not.
+        self.refusal: AuthenticationError | None = None
+
+
 class WindowsAuthenticator:
     """Signs sessions in. Each hook has one; it remembers whether Kerberos works and whether the account was refused.
 
@@ -62,20 +76,16 @@ class WindowsAuthenticator:
 
     Args:
         manager: the account, the server, and what the connection allows.
+        account: the state of the account, shared by the authenticators for a connection's servers; None: a new one.
     """
 
-    def __init__(self, manager: SmtpConnectionManager) -> None:
+    def __init__(self, manager: SmtpConnectionManager, *, account: AccountState | None = None) -> None:
         self._manager = manager
+        self.account = account or AccountState()
         self._protocol_lock = threading.Lock()
         self._has_used_kerberos = False
         # Why Kerberos was given up, as an error's message; None until then.
         self._kerberos_failure: str | None = None
-        self._sign_in_lock = threading.RLock()
-        # When (`time.monotonic`) the account was last accepted, unless a sign-in has failed since.
-        self._accepted_at = -math.inf
-        # Whether the account was accepted, so that a broken connection is probably no refusal.
-        self._is_trusted = False
-        self._refusal: AuthenticationError | None = None
         # The last temporary failure, and how many there were.
         self._temporary_failure: AuthenticationError | None = None
         self._temporary_failure_count = 0
@@ -103,7 +113,7 @@ class WindowsAuthenticator:
         """
         handled = sys.exception()
         try:
-            if self._refusal is None and time.monotonic() < self._accepted_at + TRUST_SECONDS:
+            if self.account.refusal is None and time.monotonic() < self.account.accepted_at + TRUST_SECONDS:
                 return self._try_account(transport, extensions, trace)
             with self._wait_for_turn(transport):
                 return self._try_account(transport, extensions, trace)
@@ -120,38 +130,38 @@ class WindowsAuthenticator:
         """
         failures_before = self._temporary_failure_count
         # Each session ahead in the queue may run until its own deadline; waiting for all could exceed this session's.
-        if not self._sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
+        if not self.account.sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
             if "_kerberos" in vars(self):
                 self._kerberos.raise_if_kdc_is_silent()  # then it is not the mail server that is slow
             raise transport.deadline_error("did not finish another session's sign-in, on which this session waited,")
         try:
-            if self._refusal is not None:
-                raise copy.copy(self._refusal)  # without the frames of another thread
+            if self.account.refusal is not None:
+                raise copy.copy(self.account.refusal)  # without the frames of another thread
             if self._temporary_failure is not None and self._temporary_failure_count != failures_before:
                 raise copy.copy(self._temporary_failure)
             yield
         finally:
-            self._sign_in_lock.release()
+            self.account.sign_in_lock.release()
 
     def _try_account(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
         """Sign in, and record the result for later sign-ins."""
-        was_trusted = self._is_trusted
+        was_trusted = self.account.is_trusted
         try:
             authentication = self._sign_in(transport, extensions, trace)
         except AccountRefusedError as error:
-            self._accepted_at, self._is_trusted = -math.inf, False
+            self.account.accepted_at, self.account.is_trusted = -math.inf, False
             broken = error.__cause__
             if was_trusted and isinstance(broken, MailError) and broken.retryable:
                 raise broken from None  # if the next sign-in ends like this too, the account counts as refused
-            self._refusal = copy.copy(error)
+            self.account.refusal = copy.copy(error)
             raise
         except AuthenticationError as error:
-            self._accepted_at = -math.inf
+            self.account.accepted_at = -math.inf
             if error.retryable:
                 self._temporary_failure = copy.copy(error)
                 self._temporary_failure_count += 1
             raise
-        self._accepted_at, self._is_trusted = time.monotonic(), True
+        self.account.accepted_at, self.account.is_trusted = time.monotonic(), True
         return authentication
 
     def _sign_in(self, transport: Transport, extensions: Mapping[str, str], trace: Trace) -> Authentication:
