@@ -37,7 +37,7 @@ from airflow_provider_smtpcm.connection_manager import (
 )
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError, MailError, Phase
-from airflow_provider_smtpcm.smtp.auth.sasl import find_account_remedy
+from airflow_provider_smtpcm.smtp.auth.remedies import find_account_remedy
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.tls import create_context_of
 from airflow_provider_smtpcm.smtp.trace import Step, Trace

@@ -178,6 +178,19 @@ def test_a_clock_that_differs_says_so(
     assert "clock" in str(second_best)
 
 
+@pytest.mark.parametrize(("offset", "said"), [(3600, "60 minutes behind"), (-3600, "60 minutes ahead of")])
+def test_a_clock_that_only_the_server_minds_is_told_by_the_kdcs(
+    offset: int, said: str, binding_server: Serve, kerberos: KerberosRealm
+) -> None:
+    """By default the Kerberos library makes up for the difference; the server refuses without a reason."""
+    server = binding_server(channel_binding="allow")
+    settings = {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
+    with kerberos.kdc_clock_ahead(offset):
+        error = failure(manager(server, windows_protocol="kerberos", **settings))
+    assert "535" in error.message
+    assert f"this worker's clock is {said} the KDC's" in error.remedy
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -133,6 +133,16 @@ class KerberosClient:
             )
         return None
 
+    @property
+    def clock_offset(self) -> float:
+        """The seconds by which the KDC's clock is ahead of this worker's; 0 if the ticket was not requested here."""
+        with contextlib.suppress(Exception):
+            import krb5
+
+            if self._ticket is not None:
+                return float(krb5.get_time_offsets(self._ticket.krb5_context)[0])
+        return 0.0
+
     def _open_cache(self, krb5_context: Any) -> Any:
         """Return the cache with the tickets that `create_context` uses."""
         import krb5

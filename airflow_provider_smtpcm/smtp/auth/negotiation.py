@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 KDC_TIMEOUT = 5.0
 #: For so many seconds after a sign-in others need not wait for their turn: the password has hardly changed since.
 TRUST_SECONDS = 60.0
+#: A temporary failure is also that of sign-ins that come within this many seconds after it, as from other sessions of
+#: the same batch.
+SHARED_SECONDS = 1.0
 
 _KERBEROS_MECHANISMS = {"GSSAPI": gssapi_mechanism, "GSS-SPNEGO": gss_spnego_mechanism}
 _NTLM_MECHANISMS = {"NTLM": ntlm_mechanism, "GSS-SPNEGO": gss_spnego_mechanism, "GSSAPI": gssapi_mechanism}
@@ -71,7 +74,7 @@ class WindowsAuthenticator:
     """Signs sessions in. Each hook has one; it remembers whether Kerberos works and whether the account was refused.
 
     Thread-safe. A few sign-ins with a wrong password lock an account. So until one has succeeded, only one runs at a
-    time, and those that waited for it share its failure; an account that was refused, or may have been, is not tried
+    time, and those that came meanwhile share its failure; an account that was refused, or may have been, is not tried
     again.
 
     Args:
@@ -86,9 +89,9 @@ class WindowsAuthenticator:
         self._has_used_kerberos = False
         # Why Kerberos was given up, as an error's message; None until then.
         self._kerberos_failure: str | None = None
-        # The last temporary failure at this server, and how many there were.
+        # The last temporary failure at this server, and when it was (`time.monotonic`).
         self._temporary_failure: AuthenticationError | None = None
-        self._temporary_failure_count = 0
+        self._failed_at = -math.inf
 
     @cached_property
     def _kerberos(self) -> KerberosClient:
@@ -128,7 +131,7 @@ class WindowsAuthenticator:
         Raises:
             AuthenticationError: the account was refused, or the sign-in on which this one waited has failed.
         """
-        failures_before = self._temporary_failure_count
+        began = time.monotonic()
         # Each session ahead in the queue may run until its own deadline; waiting for all could exceed this session's.
         if not self.account.sign_in_lock.acquire(timeout=transport.seconds_left(transport.timeout)):
             if "_kerberos" in vars(self):
@@ -137,7 +140,7 @@ class WindowsAuthenticator:
         try:
             if self.account.refusal is not None:
                 raise copy.copy(self.account.refusal)  # without the frames of another thread
-            if self._temporary_failure is not None and self._temporary_failure_count != failures_before:
+            if self._temporary_failure is not None and self._failed_at > began - SHARED_SECONDS:
                 raise copy.copy(self._temporary_failure)
             yield
         finally:
@@ -159,8 +162,7 @@ class WindowsAuthenticator:
         except AuthenticationError as error:
             account.accepted_at = -math.inf
             if error.retryable:
-                self._temporary_failure = copy.copy(error)
-                self._temporary_failure_count += 1
+                self._temporary_failure, self._failed_at = copy.copy(error), time.monotonic()
             raise
         account.accepted_at, account.is_trusted = time.monotonic(), True
         return authentication
@@ -289,6 +291,7 @@ class WindowsAuthenticator:
             identity=kerberos.identity,
             reason=reason,
             has_channel_binding=bindings is not None,
+            clock_offset=kerberos.clock_offset,
         )
         source = kerberos.credential_source.removeprefix("the ")
         trace.info(Step.TICKET, f"{authentication.identity} for {kerberos.spn}, from the {source}")

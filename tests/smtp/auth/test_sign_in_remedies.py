@@ -11,7 +11,8 @@ from email.utils import formatdate
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.smtp.auth.sasl import Authentication, get_authentication_remedy
+from airflow_provider_smtpcm.smtp.auth.remedies import get_authentication_remedy
+from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 
 REFUSED = Reply(code=535, enhanced="5.7.3", text="Authentication unsuccessful")
 NTLM = Authentication(mechanism="NTLM", protocol="NTLM", identity="")
