@@ -128,6 +128,7 @@ def run_relay(arguments: argparse.Namespace) -> int:
         user=arguments.user,
         password_env=arguments.password_env,
         save=arguments.save,
+        inbox_port=None if arguments.inbox is False else arguments.inbox or 0,
     )
 
 
@@ -164,6 +165,17 @@ RELAY = Command(
         Argument(
             ("--save",),
             {"type": Path, "metavar": "FOLDER", "help": "write each mail to this folder as an .eml file"},
+        ),
+        Argument(
+            ("--inbox",),
+            {
+                "nargs": "?",
+                "type": parse_port,
+                # None without a port; Airflow's arguments have no `const`.
+                "default": False,
+                "metavar": "PORT",
+                "help": "show the mails in a browser, at an address that is printed (default: any free port)",
+            },
         ),
     ),
     run=run_relay,
