@@ -379,11 +379,14 @@ def parse_structure(content: bytes) -> Message:
 
 
 class ClippedFields(Compat32):
-    """The policy under which long header fields are cut: looking for their parameters takes quadratic time."""
+    """The policy under which header fields are read as UTF-8 (RFC 6532), and long ones are cut.
+
+    Looking for the parameters of a field takes quadratic time.
+    """
 
     def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(sourcelines)
-        return name, value[:FIELD_LIMIT]
+        return name, value[:FIELD_LIMIT].encode("ascii", "surrogateescape").decode("utf-8", "replace")
 
 
 def iterate_parts(message: Any) -> Iterator[Message]:
