@@ -346,8 +346,8 @@ class ParsedMail:
             return match[0] if number is None else f"{parts_url}{number}"
 
         html = CID_URL.sub(find_image, self.read_text(self.html), count=INLINE_IMAGES)
-        # No policy keeps Chromium from connecting to the hosts of `<link rel="preconnect">`.
-        html = re.sub(r"<(?=link)", "<inert-", html, flags=re.IGNORECASE)
+        # No policy keeps Chromium from connecting to the hosts of `<link rel="preconnect">` and of frames.
+        html = re.sub(r"<(?=link|i?frame|object|embed)", "<inert-", html, flags=re.IGNORECASE)
         # Anything before the document type would switch the browser to quirks mode.
         doctype = re.match(r"\s*<!doctype[^>]*>", html, re.IGNORECASE)
         end = doctype.end() if doctype else 0
