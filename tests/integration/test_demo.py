@@ -83,7 +83,7 @@ def test_it_delivers_and_shows_the_mail_and_who_sent_it(start: Callable[..., Dem
 
     assert demo.process.wait(UP_SECONDS) == 0, demo.said()
     assert "Subject: Windows Authentication works" in demo.said()
-    assert re.search(r"authenticated as +CORP\\alice by NTLM", demo.said())
+    assert re.search(r"authenticated as +CORP\\alice with NTLM", demo.said())
     assert re.search(r"encrypted by +TLSv1\.3", demo.said())
     assert demo.leftovers() == []
 
