@@ -11,11 +11,12 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 from airflow_provider_smtpcm.testing import ReceivedMail, Relay, RelayError
+from airflow_provider_smtpcm.testing.inbox import Inbox
 from demo.airflow_stack import AirflowStack, StackError
 from demo.processes import ending_on_signals
 
@@ -33,10 +34,11 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def running(password: str, config: Mapping[str, str] | None = None) -> Iterator[tuple[Relay, AirflowStack]]:
-    """Run the relay, and Airflow with a connection to it; yields both once Airflow is healthy, and stops them."""
-    with Relay(users={LOGIN: PASSWORD}) as relay:
+def running(password: str, config: Mapping[str, str] | None = None) -> Iterator[tuple[Relay, Inbox, AirflowStack]]:
+    """Run the relay, its inbox, and Airflow with a connection to it; yields them once Airflow is healthy."""
+    with Relay(users={LOGIN: PASSWORD}) as relay, Inbox() as inbox:
         say(f"The relay listens on {relay.host}:{relay.port}: STARTTLS, and Windows Authentication for {LOGIN}.")
+        say(f"What it receives is shown in a browser at {inbox.url}")
         say("Airflow starts: database, API server, scheduler and DAG processor.")
         with AirflowStack(DAGS_FOLDER, config=config) as airflow:
             connection = relay.airflow_connection(LOGIN, password)
@@ -44,29 +46,34 @@ def running(password: str, config: Mapping[str, str] | None = None) -> Iterator[
             say(f"`airflow connections add {CONN_ID}` has added the connection to the relay.")
             airflow.wait_until_healthy()
             say(f"Airflow is healthy at {airflow.url}.")
-            yield relay, airflow
+            yield relay, inbox, airflow
             say("Stopping.")
     say("Everything is stopped.")
 
 
 def deliver(password: str) -> bool:
     """Let the scheduler run the example DAG and show what the relay received; return whether a mail was delivered."""
-    with running(password) as (relay, airflow):
+    with running(password) as (relay, inbox, airflow):
         run_id = airflow.trigger(DAG_ID)
         say(f"The DAG {DAG_ID} is triggered.")
         state = airflow.wait_for_run(DAG_ID, run_id)
         say(f"The scheduler has run it: {state}.")
         mails = relay.messages
         for mail in mails:
-            show(mail)
+            show(mail, inbox)
         delivered = state == "success" and bool(mails)
         if not delivered:
             print(f"\nNot delivered. What the tasks logged:\n{airflow.task_logs(DAG_ID, run_id)}\n", flush=True)
+        elif inbox.is_watched:
+            say("A browser shows the mail. Close the page, or press Ctrl-C, to end the demo.")
+            with suppress(KeyboardInterrupt):
+                inbox.wait_until_unwatched()
     return delivered
 
 
-def show(mail: ReceivedMail) -> None:
+def show(mail: ReceivedMail, inbox: Inbox) -> None:
     """Print the mail as the relay received it, its envelope, and how its session was authenticated and encrypted."""
+    inbox.add(mail)
     line = "-" * 78
     print(f"\n{line}\n{mail.content.decode(errors='replace').rstrip()}\n{line}")
     print(f"envelope             {mail.mail_from} -> {', '.join(mail.recipients)}")
@@ -76,22 +83,23 @@ def show(mail: ReceivedMail) -> None:
 
 def stay(password: str) -> NoReturn:
     """Keep everything running until Ctrl-C, and show each mail that arrives."""
-    with running(password, {"core.test_connection": "Enabled"}) as (relay, airflow):
+    with running(password, {"core.test_connection": "Enabled"}) as (relay, inbox, airflow):
         print(
             f"\n  Connections   {airflow.url}/connections"
             f"\n                {CONN_ID} leads to the relay: open its form, or press Test in its row."
             f"\n  DAGs          {airflow.url}/dags"
-            f"\n                {DAG_ID} sends through it: trigger it; what arrives is shown here."
+            f"\n                {DAG_ID} sends through it: trigger it; what arrives is shown here and in the inbox."
+            f"\n  Inbox         {inbox.url}"
+            "\n                The mails as a mail program shows them."
             "\n  Stop          Ctrl-C\n",
             flush=True,
         )
-        seen = 0
         while True:
-            time.sleep(1)
-            for mail in relay.messages[seen:]:
-                seen += 1
+            with suppress(TimeoutError):
+                relay.wait_for_messages(1, timeout=3600)
+            for mail in relay.clear():
                 say("The relay has received a mail.")
-                show(mail)
+                show(mail, inbox)
 
 
 def main() -> int:

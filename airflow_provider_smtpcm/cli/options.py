@@ -160,6 +160,7 @@ def run_relay(arguments: argparse.Namespace) -> int:
         password_env=arguments.password_env,
         save=arguments.save,
         personality=personality,
+        inbox_port=None if arguments.inbox is False else arguments.inbox or 0,
     )
 
 
@@ -219,6 +220,17 @@ RELAY = Command(
                 "type": parse_extended_protection,
                 "metavar": f"{{{','.join(_EXTENDED_PROTECTION)}}}",
                 "help": "of the Exchange: what it does about channel bindings (default: none)",
+            },
+        ),
+        Argument(
+            ("--inbox",),
+            {
+                "nargs": "?",
+                "type": parse_port,
+                # None without a port; Airflow's arguments have no `const`.
+                "default": False,
+                "metavar": "PORT",
+                "help": "show the mails in a browser, at an address that is printed (default: any free port)",
             },
         ),
     ),

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ from airflow_provider_smtpcm.testing.relay import Relay, RelayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from airflow_provider_smtpcm.testing.exchange import Exchange
+    from airflow_provider_smtpcm.testing.inbox import Inbox
     from airflow_provider_smtpcm.testing.relay import ReceivedMail, SslMode
 
 #: Seconds between two checks for Ctrl-C.
@@ -35,6 +37,7 @@ def run_relay(
     password_env: str | None,
     save: Path | None,
     personality: Exchange | None = None,
+    inbox_port: int | None = None,
 ) -> int:
     """Run a relay until SIGINT or SIGTERM.
 
@@ -45,6 +48,7 @@ def run_relay(
         password_env: the environment variable with the user's password; None: a random password.
         save: the folder in which each mail is saved as an `.eml` file; None: mails are not saved.
         personality: as in `Relay`.
+        inbox_port: the port on which a browser can read the mails, 0 for any free one; None: no inbox.
 
     Returns:
         The exit status: 0 after a signal, 1 if the relay failed.
@@ -54,16 +58,28 @@ def run_relay(
             users = None if user is None else {user: find_password(password_env)}
             if save is not None:
                 save.mkdir(parents=True, exist_ok=True)
-            with Relay(port=port, ssl_mode=ssl_mode, users=users, personality=personality) as relay:
-                print_text(format_introduction(relay, user, password_env))
+            with (
+                Relay(port=port, ssl_mode=ssl_mode, users=users, personality=personality) as relay,
+                open_inbox(inbox_port) as inbox,
+            ):
+                print_text(format_introduction(relay, user, password_env, inbox))
                 while not stop.is_set():
-                    report_mails(take_mails(relay), save)
-                report_mails(relay.clear(), save)
+                    report_mails(take_mails(relay), save, inbox)
+                report_mails(relay.clear(), save, inbox)
         except (RelayError, ModuleNotFoundError, ValueError, OSError) as error:
             print(f"relay: {error}", file=sys.stderr)  # noqa: T201
             return 1
         print_text("Stopped.")
         return 0
+
+
+def open_inbox(port: int | None) -> AbstractContextManager[Inbox | None]:
+    """Return an inbox on this port, or a context without one."""
+    if port is None:
+        return nullcontext()
+    from airflow_provider_smtpcm.testing.inbox import Inbox
+
+    return Inbox(port)
 
 
 @contextmanager
@@ -107,13 +123,15 @@ def take_mails(relay: Relay) -> list[ReceivedMail]:
     return relay.clear()
 
 
-def report_mails(mails: list[ReceivedMail], folder: Path | None) -> None:
-    """Print a report of each mail, and save the mail if there is a folder."""
+def report_mails(mails: list[ReceivedMail], folder: Path | None, inbox: Inbox | None) -> None:
+    """Print a report of each mail, save the mail if there is a folder, and show it if there is an inbox."""
     for mail in mails:
+        if inbox is not None:
+            inbox.add(mail)
         print_text(format_report(mail, None if folder is None else save_mail(mail, folder)))
 
 
-def format_introduction(relay: Relay, user: str | None, password_env: str | None) -> str:
+def format_introduction(relay: Relay, user: str | None, password_env: str | None, inbox: Inbox | None) -> str:
     """Describe the relay and how to add its connection. A password from the environment is not shown."""
     connection = relay.airflow_connection()
     ssl_mode = connection["extra"]["ssl_mode"]
@@ -121,6 +139,8 @@ def format_introduction(relay: Relay, user: str | None, password_env: str | None
     lines = [f"The relay listens on {relay.host}, port {relay.port}: ssl_mode={ssl_mode}, {authentication}."]
     if user is not None and password_env is None:
         lines.append(f"Password: {connection['password']}")
+    if inbox is not None:
+        lines.append(f"In a browser, its mails are at {inbox.url}")
     lines += ["", format_add_command(connection, password_env), "", "Stop it with Ctrl-C."]
     return "\n".join(lines)
 

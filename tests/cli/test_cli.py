@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ import pytest
 from airflow_provider_smtpcm.cli import COMMANDS, main
 from airflow_provider_smtpcm.get_provider_info import get_provider_info
 from airflow_provider_smtpcm.testing import Relay
+from airflow_provider_smtpcm.testing.inbox import Inbox
 from tests.testing.clients import log_in
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def running(*arguments: str, **environment: str) -> Iterator[Running]:
         (["rely"], "invalid choice: 'rely'"),
         (["relay", "--port", "70000"], "not a port"),
         (["relay", "--port", "smtp"], "not a port"),
+        (["relay", "--inbox", "here"], "not a port"),
         (["relay", "--ssl-mode", "tls"], "choose one of starttls, none, implicit"),
         (["relay", "--like", "postfix"], "choose exchange"),
         (["relay", "--like", "exchange", "--message-rate-limit", "0"], "messages per minute, from 1"),
@@ -198,6 +201,30 @@ def test_a_mail_is_printed_when_it_arrives_and_saved(tmp_path: Path) -> None:
         assert relay.process.returncode == 0
 
 
+@pytest.mark.parametrize("arguments", [["--inbox"], ["--inbox", "0", "--ssl-mode", "none"], ["--inbox=0"]])
+def test_a_mail_is_shown_in_a_browser_when_it_arrives(arguments: list[str]) -> None:
+    """At the address that is printed, until the relay ends."""
+    with running("relay", *arguments, "--port=0") as relay:
+        [url] = re.findall(r"^In a browser, its mails are at (http://127\.0\.0\.1:\d+/)$", relay.output, re.MULTILINE)
+        connection = json.loads(shlex.split(relay.add_command)[-1])
+        with urllib.request.urlopen(f"{url}events", timeout=60) as events:  # noqa: S310
+            assert b'"mails": []' in b"".join(events.readline() for _ in range(3))
+            with smtplib.SMTP("localhost", connection["port"], timeout=60) as client:
+                client.sendmail("alice@corp.example", ["bob@corp.example"], b"Subject: Hello\r\n\r\n")
+            assert b'"subject": "Hello"' in b"".join(events.readline() for _ in range(3))
+            assert relay.end(signal.SIGINT) == ""
+            assert relay.process.returncode == 0
+            assert events.read() == b""
+
+
+def test_an_inbox_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its port is in use."""
+    with Inbox() as inbox:
+        port = inbox.url.rpartition(":")[2].strip("/")
+        assert main(["relay", "--ssl-mode", "none", "--inbox", port]) == 1
+    assert re.match(rf"relay: The inbox cannot listen on 127\.0\.0\.1, port {port}: .*", capsys.readouterr().err)
+
+
 def test_a_password_from_the_environment_is_not_repeated() -> None:
     """The shell puts it into the line that adds the connection."""
     password = "it's $HOME `hush` ü"
@@ -228,7 +255,17 @@ def test_airflows_command_line_has_the_same_commands() -> None:
 
 def test_the_command_line_loads_what_a_command_needs_only_for_that_command() -> None:
     """`--help` is quick, in a shell and in Airflow's own command line."""
-    heavy = ("airflow", "spnego", "ssl", "smtplib", "email", "asyncio", "airflow_provider_smtpcm.testing")
+    heavy = (
+        "airflow",
+        "spnego",
+        "ssl",
+        "smtplib",
+        "email",
+        "asyncio",
+        "starlette",
+        "uvicorn",
+        "airflow_provider_smtpcm.testing",
+    )
     program = f"""
 import sys
 from airflow_provider_smtpcm.cli import build_parser

@@ -7,6 +7,7 @@ installed; and Airflow listens on free ports.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -169,6 +171,11 @@ class Walk:
             for line in block.code.splitlines():
                 self._command(self._terminals[block.title], line.removeprefix("$ "))
 
+    def inbox_url(self) -> str:
+        """Return the address that the relay has printed."""
+        [url] = re.findall(r"In a browser, its mails are at (\S+)", self._terminals["Terminal 1"].shown)
+        return str(url)
+
     def _command(self, terminal: Terminal, command: str) -> None:
         if " relay " in command:
             terminal.type(command)
@@ -217,3 +224,8 @@ if ON_THE_NEWEST_AIRFLOW:
         assert blocks[-1].language == "text"
         assert "Subject: [Airflow] Failed: nightly_load.load" in blocks[-1].code
         assert r"authenticated as CORP\alice with NTLM" in blocks[-1].code
+        url = walk.inbox_url()
+        with urllib.request.urlopen(f"{url}events", timeout=60) as events:  # noqa: S310
+            assert b"[Airflow] Failed: nightly_load.load" in b"".join(events.readline() for _ in range(3))
+        with urllib.request.urlopen(f"{url}mails/2/html", timeout=60) as html:  # noqa: S310
+            assert b"orders.csv is not there" in html.read()
