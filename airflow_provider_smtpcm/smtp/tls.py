@@ -77,8 +77,9 @@ def create_tls_context(authority: str | None, *, verify: bool) -> ssl.SSLContext
         if is_callers_timeout(error):
             raise
         shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else describe_path(authority or "")
-        is_about_file = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)
-        why = error.strerror if is_about_file else "no certificate found in it"
+        why = "no certificate found in it"
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+            why = error.strerror or why
         raise TlsError(
             f"CA certificate (ca_certificate): {shown} cannot be used ({why}).",
             remedy="Give the path of a PEM file that exists on the worker, or paste the PEM text, BEGIN and END lines "
