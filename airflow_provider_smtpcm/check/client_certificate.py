@@ -31,14 +31,16 @@ def describe_client_certificate(certificate: str, key: str | None) -> tuple[list
         certificate: the path of the certificate.
         key: the path of its key; None: it is in the certificate's file.
     """
-    from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    chain = x509.load_pem_x509_certificates(Path(certificate).read_bytes())
-    ders = [one.public_bytes(Encoding.DER) for one in chain]
-    lines, problems = describe_chain(ders, host=None, authority_known=True)
-    lines.insert(2, f"   SHA-256 fingerprint {hashlib.sha256(ders[0]).digest().hex(':').upper()}")
-    if not _is_for_clients(chain[0]):
+    lines = ["OpenSSL takes the certificates in this file, but their content cannot be shown"]
+    problems: list[str] = []
+    chain = _read_chain(certificate)
+    if chain:
+        ders = [one.public_bytes(Encoding.DER) for one in chain]
+        lines, problems = describe_chain(ders, host=None, authority_known=True)
+        lines.insert(2, f"   SHA-256 fingerprint {hashlib.sha256(ders[0]).digest().hex(':').upper()}")
+    if chain and not _is_for_clients(chain[0]):
         problems.append(
             "Certificate 1 is not issued for TLS clients (extended key usage clientAuth), so a server that verifies it "
             "refuses it."
@@ -51,6 +53,16 @@ def describe_client_certificate(certificate: str, key: str | None) -> tuple[list
             f"{stat.S_IMODE(mode):04o})."
         )
     return lines, problems
+
+
+def _read_chain(certificate: str) -> list[Certificate]:
+    """Return the certificates in a file; none if `cryptography` cannot read them, or if they are being replaced."""
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(Path(certificate).read_bytes())
+    except (OSError, ValueError, x509.InvalidVersion):
+        return []
 
 
 def _is_for_clients(certificate: Certificate) -> bool:
@@ -98,13 +110,8 @@ class CertificateRequestWatch:
 
     def _find_unknown_issuer(self) -> list[str]:
         """Return a warning if the server names the authorities that it accepts, and none of them is an issuer."""
-        from cryptography import x509
-
-        if not self._authorities:
-            return []
-        path = Path(self._manager.client_certificate or "")
-        chain = x509.load_pem_x509_certificates(path.read_bytes())
-        if any(certificate.issuer.public_bytes() in self._authorities for certificate in chain):
+        chain = _read_chain(self._manager.client_certificate or "") if self._authorities else []
+        if not chain or any(certificate.issuer.public_bytes() in self._authorities for certificate in chain):
             return []
         issuer = chain[-1].issuer.rfc4514_string()
         number = len(self._authorities)

@@ -316,6 +316,8 @@ class _Check:
     def _check_server(self, context: ssl.SSLContext | None) -> tuple[MailError | None, str]:
         """Report the steps up to NOOP; return the failure, if there was one, and its remedy."""
         recorder, failure, remedy = self._recorder, None, ""
+        if context is not None:
+            recorder.request_watch = CertificateRequestWatch(context, self._manager)
         session = Session(self._manager, context=context, give_up_at=self._give_up_at, trace=recorder)
         try:
             with session:
@@ -349,7 +351,6 @@ class _Check:
         context: ssl.SSLContext | None = None
         if manager.ssl_mode is not SslMode.NONE:
             context = create_context_of(manager)
-            recorder.request_watch = CertificateRequestWatch(context, manager)
         recorder.begin(CheckStep.WEAK_SETTINGS)
         for warning in manager.warnings:
             recorder.warn(CheckStep.WEAK_SETTINGS, warning)

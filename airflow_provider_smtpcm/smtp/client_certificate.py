@@ -13,11 +13,18 @@ from pathlib import Path
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.connection_manager.fields import ALL_FIELDS
 from airflow_provider_smtpcm.errors import TlsError, is_callers_timeout
+from airflow_provider_smtpcm.smtp.tls import check_is_file
 
 # More than any chain of certificates with a key, and not more than can be read at once.
 _MAX_OCTETS = 1 << 20
 # How DER begins: a SEQUENCE with its length in the next two octets. `.cer`, `.pfx` and `.p12` files of Windows hold it.
 _DER_PREFIX = b"\x30\x82"
+# OpenSSL's reasons for a certificate below its security level.
+_WEAK_REASONS = {
+    "EE_KEY_TOO_SMALL": "its key is too small",
+    "CA_KEY_TOO_SMALL": "the key of its issuer is too small",
+    "CA_MD_TOO_WEAK": "its signature's hash is too weak",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,9 @@ def load_client_certificate(context: ssl.SSLContext, certificate: str, key: str 
         return ""
 
     try:
+        for path in (certificate, key):
+            if path is not None:
+                check_is_file(path)
         # Without a password function OpenSSL would ask on the terminal, if there is one.
         context.load_cert_chain(certificate, key, password=note_encryption)
     except (OSError, ValueError) as error:
@@ -82,6 +92,13 @@ def _find_fault(certificate: str, key: str | None, error: OSError | ValueError, 
             remedy="Give the key with which the certificate was requested; in the file, the certificate comes before "
             "its issuers.",
         )
+    if reason in _WEAK_REASONS:
+        return _Fault(
+            field="client_certificate",
+            path=certificate,
+            found=_WEAK_REASONS[reason],
+            remedy="Have it issued again, with a current key size and hash; this worker's OpenSSL takes no weaker one.",
+        )
     return _Fault(
         field="client_certificate",
         path=certificate,
@@ -93,6 +110,7 @@ def _find_fault(certificate: str, key: str | None, error: OSError | ValueError, 
 def _find_fault_of_file(field: str, path: str, begin: bytes, noun: str) -> _Fault | None:
     """Return why a file cannot be read or holds no PEM block of that kind; None if it does."""
     try:
+        check_is_file(path)
         with Path(path).open("rb") as file:
             octets = file.read(_MAX_OCTETS)
     except (OSError, ValueError) as error:

@@ -412,10 +412,13 @@ class BatchSender:
             self._cancellation.wake = self._background.wake
 
     def _try_open(self) -> Session | OnResult:
-        """Open a session; return it, or a callback for the failure. Runs in a background thread."""
+        """Open a session; return it, or a callback for the failure. Runs in a background thread.
+
+        Nothing may be able to interrupt it, but several servers must share the time until a cancellation.
+        """
         assert self._new_session is not None
         try:
-            return self._new_session().open()
+            return self._new_session().open(give_up_at=self._cancellation.at)
         except Exception as error:  # noqa: BLE001 - raised again in the event loop
             problem = error
 

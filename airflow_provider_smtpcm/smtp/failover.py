@@ -1,9 +1,9 @@
 """Failover: chooses which of a connection's servers a session is opened to (`fallback_hosts`). No sockets.
 
 A server counts as down if it cannot be reached: its name is not resolved, no address answers, it greets with anything
-but 220, or it is silent, hangs up or says 421 before it has answered EHLO. A failure after that (no STARTTLS, a
-certificate that is not trusted, a refused sign-in) is no reason to use another server: that would hide the fault, and
-try a wrong password twice.
+but 220, or it is silent, hangs up, says 421 or something that is not SMTP before it has answered EHLO. A failure after
+that (no STARTTLS, a certificate that is not trusted, a refused sign-in) is no reason to use another server: that would
+hide the fault, and try a wrong password twice.
 
 Each process remembers for a minute which servers are down, and tries them last. After that minute, one session at a
 time tries again.
@@ -152,8 +152,10 @@ class Failover:
                 continue
             try:
                 error = try_server(server, reach_by)
-            except MailError as problem:
-                self._on_unusable(server, problem, errors)
+            except BaseException as problem:
+                server.retry_soon()  # if it was not reached, it was claimed in vain
+                if isinstance(problem, MailError):
+                    self._on_unusable(server, problem, errors)
                 raise
             if error is None:
                 return {rank: one for rank, one in passed_over.items() if one is not None and rank < server.rank}
@@ -231,11 +233,18 @@ def _outage(error: MailError, seconds: float) -> Outage:
     return Outage(error.message, is_slow=seconds >= _SLOW_SECONDS, until=time.monotonic() + DOWN_SECONDS)
 
 
+_UNREACHABLE_REMEDY = (
+    "Check 'SMTP server', 'Port' and 'Fallback hosts', that one of these servers runs, and that no firewall blocks "
+    "this worker."
+)
+
+
 def _unreachable_error(errors: list[MailError]) -> ConnectError:
+    # A server that was connected to may have a reason of its own, such as the client's certificate.
+    remedies = [error.remedy for error in errors if error.reply is not None or not isinstance(error, ConnectError)]
     return ConnectError(
         f"None of the servers can be reached. {' '.join(error.message for error in errors)}",
-        remedy="Check 'SMTP server', 'Port' and 'Fallback hosts', that one of these servers runs, and that no firewall "
-        "blocks this worker.",
+        remedy=" ".join((_UNREACHABLE_REMEDY, *dict.fromkeys(remedies))),
         reply=next((error.reply for error in reversed(errors) if error.reply is not None), None),
         retryable=any(error.retryable for error in errors),
     )

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# The errors that mean, before the reply to EHLO, that another of several servers is to be tried.
+_UNREACHABLE = (ConnectError, ConnectionLostError, NoAnswerError, ProtocolError)
 # Seconds to wait for the reply to QUIT; no mail depends on it.
 QUIT_TIMEOUT = 5.0
 _MAX_SIZE_DIGITS = 20  # RFC 1870 4
@@ -143,7 +145,7 @@ class Session:
         except MailError as error:
             if self._is_interrupted:
                 raise
-            if not handshake.is_reached and isinstance(error, ConnectError | ConnectionLostError | NoAnswerError):
+            if not handshake.is_reached and isinstance(error, _UNREACHABLE):
                 return error.with_traceback(None)  # its frames would refer to the caller's list of errors
             server.mark_up()
             raise
@@ -158,9 +160,14 @@ class Session:
         give_up_at: float | None,
         reach_by: float | None = None,
     ) -> Handshake:
+        context = self._context
+        if context is None and manager.ssl_mode is not SslMode.NONE:
+            from airflow_provider_smtpcm.smtp.tls import create_context_of
+
+            context = create_context_of(manager)
         return Handshake(
             manager,
-            context=self._context,
+            context=context,
             authenticator=authenticator,
             give_up_at=give_up_at,
             trace=self._trace,
@@ -366,7 +373,7 @@ class Handshake:
 
     Args:
         manager: the server, and how to sign in to it.
-        context: a TLS context to reuse; None: one is built if needed.
+        context: the TLS context; None without TLS.
         authenticator: signs in, if the connection uses Windows Authentication.
         give_up_at: deadline (`time.monotonic`) for all operations; None: no deadline.
         trace: receives each step.
@@ -410,12 +417,7 @@ class Handshake:
         manager = self._manager
         deadline = time.monotonic() + manager.timeout
         deadline = deadline if self._reach_by is None else min(deadline, self._reach_by)
-        context = self._context
-        if context is None and manager.ssl_mode is not SslMode.NONE:
-            from airflow_provider_smtpcm.smtp.tls import create_context_of
-
-            context = create_context_of(manager)
-        transport = self._transport
+        context, transport = self._context, self._transport
         try:
             transport.connect(manager.host, manager.port, deadline=deadline, trace=self._trace)
             transport.give_up_at = deadline

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 import ssl
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +50,8 @@ _VERIFY_REMEDIES = (
 )
 # How a DER certificate begins: a SEQUENCE (0x30) whose length is in the next two octets (0x82: 256 octets or more).
 _DER_PREFIX = b"\x30\x82"
+# So often files that are replaced while they are read are read in a row.
+_MAX_READS = 3
 # OpenSSL's reasons for octets that are not TLS.
 _NOT_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
@@ -72,7 +77,9 @@ def create_tls_context(authority: str | None, *, verify: bool) -> ssl.SSLContext
         if is_callers_timeout(error):
             raise
         shown = "the PEM text" if authority and authority.startswith("-----BEGIN") else describe_path(authority or "")
-        why = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificate found in it"
+        why = "no certificate found in it"
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+            why = error.strerror or why
         raise TlsError(
             f"CA certificate (ca_certificate): {shown} cannot be used ({why}).",
             remedy="Give the path of a PEM file that exists on the worker, or paste the PEM text, BEGIN and END lines "
@@ -86,11 +93,30 @@ def create_tls_context(authority: str | None, *, verify: bool) -> ssl.SSLContext
 
 def _create_context_trusting(authority: Path) -> ssl.SSLContext:
     """Create a context that trusts the authorities in a file: PEM, or DER as in a `.cer` file exported by Windows."""
+    check_is_file(str(authority))
     with authority.open("rb") as file:
         is_der = file.read(len(_DER_PREFIX)) == _DER_PREFIX
     if is_der:
         return ssl.create_default_context(cadata=authority.read_bytes())
     return ssl.create_default_context(cafile=authority)
+
+
+def check_is_file(path: str) -> None:
+    """Check that a path leads to a file, before it is opened: opening a named pipe may block forever.
+
+    Raises:
+        OSError: there is no such file, or it is a directory, a pipe or a device. It does not repeat the path, which may
+            be a password in the wrong field.
+        ValueError: the path is none.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise OSError(error.errno, error.strerror) from None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file")
 
 
 def create_context_of(manager: SmtpConnectionManager) -> ssl.SSLContext:
@@ -128,19 +154,34 @@ class TlsContextCache:
             manager.client_key,
         )
         self._paths = tuple(path for path in paths if path is not None)
-        # Before the files are read: if they are replaced meanwhile, they are read again.
-        self._versions = self._get_versions()
-        self._context = create_context_of(manager)
+        # The context of the files that can be used, and the versions of the files that were read last, perhaps in vain.
+        self._context: ssl.SSLContext | None = None
+        self._versions: list[tuple[int, ...] | None] = []
+        self.get()
 
     def get(self) -> ssl.SSLContext:
-        """Return the context. If a replaced file cannot be used, perhaps since it is being written, the old one."""
-        versions = self._get_versions()
-        if versions != self._versions:
+        """Return the context. If a replaced file cannot be used, perhaps since it is being written, the old one.
+
+        Raises:
+            TlsError: a file cannot be used, and there is no old one.
+        """
+        for attempts_left in reversed(range(_MAX_READS)):
+            # Before the files are read: if they are replaced meanwhile, they are read again.
+            versions = self._get_versions()
+            if self._context is not None and versions == self._versions:
+                break
+            self._versions = versions
             try:
                 self._context = create_context_of(self._manager)
-                self._versions = versions
             except TlsError as error:
+                # A certificate and the key of another one are read if they are exchanged in between.
+                if attempts_left and self._get_versions() != versions:
+                    continue
+                if self._context is None:
+                    raise
                 log.warning("%s The files as they were before are still used.", error.message)
+            break
+        assert self._context is not None
         return self._context
 
     def _get_versions(self) -> list[tuple[int, ...] | None]:
@@ -153,7 +194,8 @@ def _get_version(path: str) -> tuple[int, ...] | None:
         status = Path(path).stat()
     except (OSError, ValueError):
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    # The last one changes with the permissions too, which may be why a file cannot be read.
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def handshake_error(error: OSError, peer: str, *, implicit: bool) -> MailError:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
+import ssl
+import subprocess
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
+import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -18,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.testing import Relay
 from tests.check.checked import Checked, CheckIt, make_check
-from tests.client_certificates import Clients
+from tests.client_certificates import Clients, Server, settings_for, tls_server
 
 
 @pytest.fixture
@@ -39,6 +44,35 @@ def checked(check_it: CheckIt, certificate: str, key: str | None = None, **setti
         known = SmtpConnectionManager.from_airflow(type("Connection", (), relay.airflow_connection()))
         changed = dataclasses.replace(known, client_certificate=certificate, client_key=key, **settings)
         return check_it(changed)
+
+
+class StartTlsServer:
+    """One session with STARTTLS, in which every command is taken."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self.port: int = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(60)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        peer, _ = self._listener.accept()
+        peer.settimeout(60)
+        peer.sendall(b"220 mail.corp.example ESMTP\r\n")
+        for reply in (b"250-mail.corp.example\r\n250 STARTTLS\r\n", b"220 2.0.0 go on\r\n"):
+            peer.recv(4096)
+            peer.sendall(reply)
+        with self._context.wrap_socket(peer, server_side=True) as encrypted:
+            while encrypted.recv(4096):
+                encrypted.sendall(b"250 2.0.0 ok\r\n")
 
 
 def for_servers_only(clients: Clients) -> str:
@@ -91,6 +125,29 @@ def test_a_key_that_everybody_may_read_is_noted(in_one_file: bool, clients: Clie
     found = checked(check_it, certificate, key)
     assert found.statuses["client certificate"] == "ok"
     assert f"may read the private key ({key or certificate} has mode 0644)" in found.details["client certificate"]
+
+
+def test_a_certificate_that_openssl_alone_can_read_is_checked_all_the_same(clients: Clients, check_it: CheckIt) -> None:
+    """Such as one with OpenSSL's own notes of trust."""
+    certificate, key = clients.split(clients.issue())
+    trusted = str(clients.folder / "trusted.crt")
+    command = ["openssl", "x509", "-in", certificate, "-trustout", "-out", trusted]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    found = checked(check_it, trusted, key)
+    assert "cannot be shown" in found.details["client certificate"]
+    assert found.report.exit_status == 0
+
+
+def test_what_one_server_asked_for_is_not_said_of_the_next(clients: Clients, check_it: CheckIt) -> None:
+    """The second offers no STARTTLS, so that no handshake begins there."""
+    authority = trustme.CA()
+    context = tls_server(authority, clients.authority, verify_mode=ssl.CERT_OPTIONAL)
+    with StartTlsServer(context) as first, Server() as second:
+        settings = settings_for(authority, ssl_mode="starttls", client_certificate=clients.issue(), port=first.port)
+        found = check_it(SmtpConnectionManager(**settings, fallback_hosts=f"localhost:{second.port}"))
+    there, here = [step.detail for step in found.report.steps if step.name == "TLS"]
+    assert "asked for a client certificate, and it was sent" in there
+    assert here.startswith(f"localhost:{second.port} does not offer STARTTLS")
 
 
 def test_a_file_that_cannot_be_used_ends_the_check_at_the_settings(check_it: CheckIt) -> None:

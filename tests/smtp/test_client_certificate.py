@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MailError, TlsError
@@ -139,6 +147,31 @@ def test_a_certificate_that_was_cut_off_is_refused(clients: Clients) -> None:
     assert "PEM" in complaint(torn).remedy
 
 
+def test_what_is_no_file_is_refused_before_it_is_opened(clients: Clients) -> None:
+    """A named pipe would block the task for as long as nobody writes to it."""
+    certificate, key = clients.split(clients.issue())
+    pipe = str(clients.folder / "pipe")
+    os.mkfifo(pipe)
+    for error in (complaint(pipe), complaint(certificate, pipe), complaint(pipe, key)):
+        assert f"{pipe} cannot be used (not a regular file)" in error.message
+    for path, why in ((pipe, "not a regular file"), (str(clients.folder), "Is a directory")):
+        with pytest.raises(TlsError, match=rf"CA certificate \(ca_certificate\): .* \({why}\)"):
+            create_context_of(SmtpConnectionManager(host="h", ca_certificate=path))
+
+
+def test_a_key_that_is_too_small_has_to_be_issued_again(clients: Clients) -> None:
+    """Writing the file again would not help."""
+    key = generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - as old as they come
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "etl.corp.example")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    now = datetime.now(UTC)
+    issued = builder.not_valid_before(now).not_valid_after(now + timedelta(days=90)).sign(key, SHA256())
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    error = complaint(clients.write("small.pem", issued.public_bytes(Encoding.PEM) + secret))
+    assert "its key is too small" in error.message
+    assert "issued again" in error.remedy
+
+
 def test_no_value_that_may_be_a_password_is_repeated(clients: Clients) -> None:
     """As for every other path."""
     certificate = clients.issue()
@@ -242,10 +275,38 @@ def test_a_certificate_that_is_just_being_renewed_leaves_the_old_one_in_use(
     new_certificate, new_key = clients.split(str(clients.folder / "renewed.pem"))
     Path(new_certificate).rename(certificate)
     with caplog.at_level(logging.WARNING):
-        assert contexts.get() is first
-    assert "is not that of the first certificate" in caplog.text
+        for _ in range(3):
+            assert contexts.get() is first
+    (warning,) = caplog.messages  # however many sessions are opened meanwhile
+    assert "is not that of the first certificate" in warning
     Path(new_key).rename(key)
     assert contexts.get() is not first
+
+
+def test_a_certificate_that_is_renewed_while_it_is_read_is_read_again(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes exchanges both files of a mounted secret at once, by a link: one may be read before, one after."""
+    data = clients.folder / "..data"
+    for version in ("old", "new"):
+        (clients.folder / version).mkdir()
+        for path in clients.split(clients.issue("tls.pem")):
+            Path(path).rename(clients.folder / version / Path(path).name)
+    data.symlink_to("old")
+    load = ssl.SSLContext.load_cert_chain
+
+    def exchange_between(context: ssl.SSLContext, certificate: str, key: str, password: Callable[[], str]) -> None:
+        monkeypatch.undo()
+        data.with_name("..next").symlink_to("new")
+        data.with_name("..next").rename(data)
+        load(context, clients.folder / "old" / "tls.crt", key, password)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", exchange_between)
+    settings = {"client_certificate": str(data / "tls.crt"), "client_key": str(data / "tls.key")}
+    contexts = TlsContextCache(SmtpConnectionManager(host="h", **settings))
+    assert data.readlink() == Path("new")
+    first = contexts.get()
+    assert contexts.get() is first
 
 
 def test_a_renewed_authority_is_trusted_too(tmp_path: Path, authority: trustme.CA) -> None:

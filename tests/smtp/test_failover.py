@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Self
 
@@ -21,6 +22,7 @@ from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Ma
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery, failover
 from airflow_provider_smtpcm.smtp.auth.kerberos import list_service_names
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.failover import Failover
 from airflow_provider_smtpcm.smtp.retry import RetryQueue
@@ -123,7 +125,9 @@ def peers(deliveries: list[Delivery]) -> set[str | None]:
     [
         pytest.param(saying("CONNECT", "421 4.3.2 closing"), id="421 in the greeting"),
         pytest.param(saying("CONNECT", "554 5.3.2 no service here"), id="554 in the greeting"),
+        pytest.param(saying("CONNECT", "* OK IMAP4 ready"), id="no SMTP in the greeting"),
         pytest.param(saying("EHLO", "421 4.3.2 closing"), id="421 to EHLO"),
+        pytest.param(saying("EHLO", "what?"), id="no SMTP at EHLO"),
         pytest.param(saying("EHLO", HANG_UP), id="hang-up at EHLO"),
     ],
 )
@@ -216,6 +220,38 @@ def test_if_no_server_can_be_reached_the_error_names_each_and_its_cause() -> Non
     assert caught.value.retryable
 
 
+def test_if_no_server_can_be_reached_the_error_has_what_helps_at_each(authority: trustme.CA) -> None:
+    """Such as the client certificate, without which a server may hang up."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def hang_up(_: str) -> None:
+        raise ConnectionAbortedError
+
+    with (
+        closed_port() as closed,
+        Server(hang_up, tls=context) as second,
+        Server(hang_up, tls=context) as third,
+    ):
+        trusted = authority.cert_pem.bytes().decode()
+        manager = manager_of(closed, second.port, third.port, ssl_mode="implicit", ca_certificate=trusted)
+        with pytest.raises(ConnectError, match="None of the servers") as caught:
+            Session(manager).open()
+    assert caught.value.remedy.startswith("Check 'SMTP server', 'Port' and 'Fallback hosts'")
+    assert caught.value.remedy.count("It may demand a client certificate: give one as 'Client certificate'.") == 1
+
+
+def test_a_certificate_that_cannot_be_loaded_says_nothing_of_a_server(tmp_path: Path) -> None:
+    """It was not spoken to, so it is still down."""
+    manager = manager_of(25, 26, ssl_mode="implicit", client_certificate=str(tmp_path / "missing.pem"))
+    servers = Failover(manager)
+    outage = failover.Outage("It is down.", is_slow=False, until=0.0)
+    servers.servers[0].mark_down(outage)
+    with pytest.raises(TlsError, match="No such file"):
+        Session(manager, failover=servers).open()
+    assert servers.servers[0].outage is outage
+
+
 def test_the_error_of_a_fallback_host_says_why_it_was_tried() -> None:
     """And is worth another try, since the server before it may be up then."""
     with closed_port() as closed, Server() as server:
@@ -271,6 +307,40 @@ def test_the_servers_share_the_time_that_is_left() -> None:
         manager = manager_of(silent.port, server.port)
         with Session(manager, give_up_at=time.monotonic() + 4) as session:
             assert session.send(letter(1)).server == f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize("protocol", ["negotiate", "ntlm"])
+def test_the_servers_share_the_time_of_an_alert(protocol: str) -> None:
+    """Whether its session is opened in a thread, since Kerberos may be asked, or not."""
+    with Relay(users=ALICE) as relay, SilentListener() as silent:
+        connection = relay.airflow_connection(
+            windows_protocol=protocol, fallback_hosts=f"localhost:{relay.port}", timeout=60
+        )
+        manager = SmtpConnectionManager.from_airflow(SimpleNamespace(**{**connection, "port": silent.port}))
+        servers = Failover(manager)
+        sender = BatchSender(
+            [letter(1)],
+            manager,
+            lambda: Session(manager, failover=servers),
+            cancellation=CancellationToken(at=time.monotonic() + 6, reason="the time ran out"),
+            failover=servers,
+        )
+        assert peers(list(sender.deliveries())) == {f"localhost:{relay.port}"}
+
+
+def test_a_server_whose_trial_was_interrupted_is_tried_by_the_next_session() -> None:
+    """It is unknown whether it is up again."""
+    manager = manager_of(25, 26)
+    servers = Failover(manager)
+    servers.servers[0].mark_down(failover.Outage("It is down.", is_slow=False, until=0.0))
+
+    def interrupt(server: failover.Server, _: float | None) -> None:
+        assert server.rank == 0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        servers.connect(interrupt, None)
+    assert Failover(manager)._list_in_order()[0].rank == 0
 
 
 def test_if_all_are_down_those_that_fail_at_once_are_tried_first() -> None:
