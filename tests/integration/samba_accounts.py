@@ -4,6 +4,7 @@ Arguments: smb.conf and a file of JSON: `users` (name to password), `upns` (name
 domain's DN), `service` (SPN and name of its account), and `keytabs` (path to principals).
 """
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -25,14 +26,18 @@ base = accounts["base"]
 
 def change(dn: str, action: str, name: str, value: object) -> None:
     """Add to, or replace, an attribute."""
-    database.modify_ldif(f"dn: {dn}\nchangetype: modify\n{action}: {name}\n{name}: {value}\n")
+    attribute = name.rstrip(":")  # with a colon behind its name, the value is base64
+    database.modify_ldif(f"dn: {dn}\nchangetype: modify\n{action}: {attribute}\n{name}: {value}\n")
 
 
 database.set_pwdProperties("0")  # no complexity
 database.set_minPwdAge("0")
 change(base, "replace", "lockoutThreshold", 100)  # without one, wrong passwords are not counted
 for user, password in accounts["users"].items():
-    database.newuser(user, password)
+    database.newuser(user, password.encode("utf-8", "replace").decode())
+    if "\ud800" in password:  # as the domain sets that of a managed service account
+        raw = base64.b64encode(password.encode("utf-16-le", "surrogatepass")).decode()
+        change(f"CN={user},CN=Users,{base}", "replace", "clearTextPassword:", raw)
 change(f"CN=Partitions,CN=Configuration,{base}", "add", "uPNSuffixes", accounts["upn_suffix"])
 for user, upn in accounts["upns"].items():
     change(f"CN={user},CN=Users,{base}", "replace", "userPrincipalName", upn)

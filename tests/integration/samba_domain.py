@@ -102,7 +102,7 @@ class SambaDomain:
     upns: ClassVar = {"carol": "carol.brand@brand.example", "erin": "erin.maier@corp.example"}
     #: Letters of which Python's capitals differ from Windows'; Samba knows all of these.
     odd_names = ("groß", "ŉame", "ﬁlip", "ınce", "µser", "ǅeko", "ΐris", "ნინო", "𐐨zoe")
-    users = ("alice", "jürgen", "hash", *upns, *odd_names)
+    users = ("alice", "jürgen", "hash", "half", *upns, *odd_names)
     #: Its key is in `client_keytab`, behind that of a service.
     client_principal = f"svc-etl@{realm}"
     service_principal = f"smtp/localhost@{realm}"
@@ -159,9 +159,11 @@ class SambaDomain:
         return self.environment() | {"KRB5_KTNAME": str(self.service_keytab)}
 
     def password_of(self, user: str) -> str:
-        """Return the password of an account. That of `hash` has the form of two hashes."""
+        """Return the password of an account. That of `hash` has the form of two hashes; `half` has half a character."""
         if user == "hash":
             return ":".join([self._password.encode().hex()[:32].ljust(32, "0")] * 2)
+        if user == "half":
+            return f"{self._password}\ud800"
         return self._password + ("-№2-🔑" if user.lower() == "jürgen" else "")
 
     def ccache(self, user: str, *options: str) -> str:
@@ -217,7 +219,7 @@ class SambaDomain:
             **{f"{name}_port": free_port() for name in ("kdc", "kpasswd", "smb", "rpc")},
         }
         self.krb5_conf.write_text(KRB5_CONF.substitute(settings))
-        self._kdc_port = settings["kdc_port"]
+        self.kdc_address = (ADDRESS, int(settings["kdc_port"]))
         run(
             ["samba-tool", "domain", "provision", f"--realm={self.realm}", f"--domain={self.netbios_domain}",
              "--server-role=dc", "--dns-backend=NONE", f"--targetdir={self.folder}", "--host-name=mail",
@@ -266,7 +268,7 @@ class SambaDomain:
 
     def _is_ready(self) -> bool:
         try:
-            socket.create_connection((ADDRESS, self._kdc_port), timeout=1).close()
+            socket.create_connection(self.kdc_address, timeout=1).close()
             run(["wbinfo", "-p"])
         except (OSError, ProgramError):
             return False

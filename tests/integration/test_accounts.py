@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.auth import negotiation
 from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.integration.binding_server import BindingServer
+from tests.integration.kdc_proxy import KdcProxy
 from tests.integration.samba_domain import SambaDomain
 
 pytestmark = pytest.mark.slow
@@ -49,11 +52,20 @@ def test_ntlm_signs_in_an_account_whatever_the_letters_of_its_name(
 
 
 @pytest.mark.parametrize("protocol", ["ntlm", "kerberos", "negotiate"])
-def test_a_password_that_looks_like_hashes_is_a_password(
-    protocol: str, samba_server: BindingServer, samba: SambaDomain
+@pytest.mark.parametrize("user", ["hash", "half"])
+def test_a_password_that_looks_like_hashes_or_is_no_text_is_a_password(
+    user: str, protocol: str, samba_server: BindingServer, samba: SambaDomain
 ) -> None:
-    """In each protocol."""
-    sign_in(samba_server, login="hash@corp.example", password=samba.password_of("hash"), windows_protocol=protocol)
+    """In each protocol. Managed service accounts have passwords of any UTF-16 code units."""
+    sign_in(samba_server, login=f"{user}@corp.example", password=samba.password_of(user), windows_protocol=protocol)
+
+
+def test_a_password_that_kerberos_would_cut_off_is_not_sent(samba_server: BindingServer, samba: SambaDomain) -> None:
+    """What is before the NUL character would count as wrong, or be somebody's password."""
+    before = samba.bad_password_count("alice")
+    error = refusal(samba_server, login="alice", password="wrong\0horse", windows_protocol="kerberos")
+    assert "contains a NUL character" in str(error)
+    assert samba.bad_password_count("alice") == before
 
 
 # --- UPNs: their suffix need not be a realm, and their name need not be that of the account.
@@ -103,6 +115,36 @@ def test_the_cache_of_another_account_is_not_that_logins(
     assert samba_server.attempts() == []
 
 
+def test_a_cache_of_one_upn_is_not_that_of_another(samba_server: BindingServer, samba: SambaDomain) -> None:
+    """Where its principal is the UPN itself, as `kinit -E` makes it."""
+    ccache = samba.ccache(samba.upns["carol"], "-E")
+    error = refusal(samba_server, login="alice@brand.example", ccache=ccache, windows_protocol="kerberos")
+    assert "carol.brand\\@brand.example@CORP.EXAMPLE, not of alice@brand.example" in str(error)
+    assert samba_server.attempts() == []
+
+
+@pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
+def test_a_upn_whose_suffix_is_another_realm_gets_a_ticket(
+    protocol: str, samba_server: BindingServer, samba: SambaDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a merger whose old domain is still in krb5.conf: its KDC does not know the account."""
+    kdc = ":".join(map(str, samba.kdc_address))
+    use_krb5_conf(
+        samba, tmp_path, monkeypatch, "[domain_realm]", f"BRAND.EXAMPLE = {{\nkdc = {kdc}\n}}\n[domain_realm]"
+    )
+    upn = samba.upns["carol"]
+    authentication = sign_in(samba_server, login=upn, password=samba.password_of("carol"), windows_protocol=protocol)
+    assert str(authentication) == "GSSAPI (Kerberos) as carol@CORP.EXAMPLE"
+
+
+def use_krb5_conf(samba: SambaDomain, folder: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    """Use a changed krb5.conf."""
+    conf = samba.krb5_conf.read_text(encoding="utf-8")
+    assert old in conf
+    (folder / "krb5.conf").write_text(conf.replace(old, new), encoding="utf-8")
+    monkeypatch.setenv("KRB5_CONFIG", str(folder / "krb5.conf"))
+
+
 @pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
 @pytest.mark.parametrize(("user", "upn"), UPNS)
 def test_a_wrong_password_of_a_upn_counts_once(
@@ -124,6 +166,42 @@ def test_a_upn_that_no_account_has_says_what_the_kdc_needs_to_know(samba_server:
     assert "[realms]" not in error.remedy
 
 
+# --- Wrong passwords, with more than one KDC and with a slow one.
+
+
+@pytest.mark.parametrize("protocol", ["kerberos", "negotiate"])
+def test_a_wrong_password_is_not_sent_again_to_the_primary_kdc(
+    protocol: str, samba_server: BindingServer, samba: SambaDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kinit does where krb5.conf names one."""
+    kdc = "kdc = " + ":".join(map(str, samba.kdc_address))
+    with KdcProxy(samba.kdc_address) as primary:
+        use_krb5_conf(samba, tmp_path, monkeypatch, kdc, f"{kdc}\nprimary_kdc = 127.0.0.1:{primary.port}")
+        before = samba.bad_password_count("alice")
+        error = refusal(samba_server, login="alice", password="wrong-horse", windows_protocol=protocol)
+        assert "the password is wrong" in str(error)
+        assert samba.bad_password_count("alice") == before + 1
+        assert primary.requests == 0
+
+
+def test_a_kdc_that_ntlm_has_replaced_is_not_sent_the_password(
+    samba_server: BindingServer, samba: SambaDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it answers later. The server has already refused the password, which counts once."""
+    monkeypatch.setattr(negotiation, "KDC_TIMEOUT", 0.5)
+    with KdcProxy(samba.kdc_address, is_silent=True) as kdc:
+        address = ":".join(map(str, samba.kdc_address))
+        use_krb5_conf(samba, tmp_path, monkeypatch, address, f"127.0.0.1:{kdc.port}")
+        before = samba.bad_password_count("alice")
+        error = refusal(samba_server, login="CORP\\alice", password="wrong-horse")
+        assert "no KDC answered" in str(error)
+        (waiting,) = [thread for thread in threading.enumerate() if thread.name == "smtpcm-kerberos"]
+        kdc.answer()
+        waiting.join()
+        assert samba.bad_password_count("alice") == before + 1
+        assert kdc.requests == 1
+
+
 # --- Names without a suffix, and NetBIOS domains.
 
 
@@ -140,9 +218,7 @@ def test_a_netbios_domain_stands_for_the_realm_that_begins_with_it(
     samba_server: BindingServer, samba: SambaDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where that is not the default realm."""
-    conf = samba.krb5_conf.read_text(encoding="utf-8").replace("default_realm = CORP.EXAMPLE", "default_realm = ELSE")
-    (tmp_path / "krb5.conf").write_text(conf, encoding="utf-8")
-    monkeypatch.setenv("KRB5_CONFIG", str(tmp_path / "krb5.conf"))
+    use_krb5_conf(samba, tmp_path, monkeypatch, "default_realm = CORP.EXAMPLE", "default_realm = ELSE")
     authentication = sign_in(samba_server, login="CORP\\alice", password=samba.password_of("alice"))
     assert str(authentication) == "GSSAPI (Kerberos) as alice@CORP.EXAMPLE"
 
@@ -180,3 +256,23 @@ def test_a_keytab_that_begins_with_a_service_says_which_name_was_tried(
     assert "Enter the account as 'User name'" in error.remedy
     authentication = sign_in(samba_server, keytab=keytab, login="svc-etl@corp.example")
     assert str(authentication) == "GSSAPI (Kerberos) as svc-etl@CORP.EXAMPLE"
+
+
+@pytest.mark.parametrize("login", ["SVC-ETL", "CORP\\Svc-Etl", "Svc-ETL@corp.example"])
+def test_a_keytab_has_the_key_of_an_account_in_any_case(
+    login: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """Windows does not distinguish them, and a keytab does."""
+    authentication = sign_in(samba_server, keytab=str(samba.client_keytab), login=login)
+    assert str(authentication) == "GSSAPI (Kerberos) as svc-etl@CORP.EXAMPLE"
+
+
+def test_a_file_that_is_no_keytab_is_not_a_changed_password(
+    samba_server: BindingServer, samba: SambaDomain, tmp_path: Path
+) -> None:
+    """The library's own words are in the error."""
+    path = tmp_path / "svc-etl.keytab"
+    path.write_text("This is no keytab.")
+    error = refusal(samba_server, keytab=str(path), login="svc-etl")
+    assert "key table format" in str(error)
+    assert "password has been changed" not in error.remedy

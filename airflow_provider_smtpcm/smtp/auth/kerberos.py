@@ -249,7 +249,8 @@ class KerberosClient:
         if owner.lower() in map(str.lower, own_names):  # Active Directory does not distinguish them
             return
         is_upn = names[0].is_enterprise or not is_realm_configured(names[0].realm)
-        if is_upn and owner.rpartition("@")[2] == get_default_realm():
+        # A cache whose principal is itself a UPN (kinit -E without -C) is that of this UPN alone.
+        if is_upn and "\\@" not in owner and owner.rpartition("@")[2] == get_default_realm():
             # kinit has replaced the UPN by the account's principal, as the KDC returned it (RFC 6806 6).
             log.info("The credential cache is that of %s; taking it for %s.", owner, self._manager.login)
             return
@@ -291,7 +292,7 @@ class KerberosClient:
         import krb5
 
         manager = self._manager
-        secret, principal = b"", None
+        principal = None
         source, as_service = self.credential_source, False
         try:
             krb5_context = krb5.init_context()
@@ -304,13 +305,13 @@ class KerberosClient:
                 source, as_service = f"{source}, whose first entry is {first}", "/" in first
             else:
                 principals = [name.parse(krb5_context) for name in self._list_client_names()]
+                if keytab is not None:
+                    principals = [_find_in_keytab(krb5_context, keytab, principal) for principal in principals]
+                else:
+                    _require_whole_password(manager.password or "")
             for principal in principals:
                 try:
-                    if keytab is not None:
-                        credentials = krb5.get_init_creds_keytab(krb5_context, principal, options, keytab=keytab)
-                    else:
-                        secret = (manager.password or "").encode("utf-8", "replace")
-                        credentials = krb5.get_init_creds_password(krb5_context, principal, options, password=secret)
+                    credentials = self._ask_kdc(krb5_context, principal, options, keytab)
                     break
                 except krb5.Krb5Error as error:
                     if get_error_code(error) not in _NAME_UNKNOWN or principal is principals[-1]:
@@ -332,16 +333,49 @@ class KerberosClient:
                 account=account,
                 key_types=key_types,
             ) from None
-        finally:
-            secret = b""  # error trackers record the variables of each frame
         # Closing a cache, as python-krb5 does, leaves its tickets in the memory of the process.
         weakref.finalize(self, _destroy_cache, krb5_context, cache)
         return _Ticket(krb5_context, cache, f"MEMORY:{(cache.name or b'').decode()}", float(credentials.times.endtime))
 
+    def _ask_kdc(self, krb5_context: Any, principal: Any, options: Any, keytab: Any) -> Any:
+        """Ask a KDC for credentials; without a keytab, with the password, which is sent at most once.
+
+        `get_init_creds_password`, like kinit, would send a wrong one again to the realm's `primary_kdc`. The password
+        is prompted for, so that a call which NTLM has replaced by now ends instead of sending it.
+        """
+        import krb5
+
+        client = self
+
+        class PasswordPrompt(krb5.Krb5Prompt):
+            was_too_late = False
+
+            def prompt(self, msg: bytes, hidden: bool) -> bytes:  # noqa: ARG002, FBT001 - python-krb5's signature
+                self.was_too_late = client._is_ntlm_possible and client._calls.has_timed_out()
+                if self.was_too_late:
+                    raise TimeoutError
+                return _encode_password(client._manager.password or "")
+
+        prompt = None if keytab is not None else PasswordPrompt()
+        request = krb5.init_creds_init(krb5_context, principal, options, 0, prompt)
+        if keytab is not None:
+            krb5.init_creds_set_keytab(krb5_context, request, keytab)
+        try:
+            krb5.init_creds_get(krb5_context, request)
+        except krb5.Krb5Error:
+            if prompt is not None and prompt.was_too_late:
+                self._calls.raise_if_silent()
+            raise
+        return krb5.init_creds_get_creds(krb5_context, request)
+
+    @property
+    def _is_ntlm_possible(self) -> bool:
+        return self._manager.windows_protocol is WindowsProtocol.NEGOTIATE and bool(self._manager.password)
+
     def _list_client_names(self) -> list[ClientName]:
         """Return the names to try. Where NTLM is possible too, none whose KDC would have to be looked up in DNS."""
         names = list_client_names(self._manager)
-        if self._manager.windows_protocol is WindowsProtocol.NEGOTIATE and self._manager.password:
+        if self._is_ntlm_possible:
             return [name for name in names if is_realm_configured(name.realm)] or names
         return names
 
@@ -351,6 +385,30 @@ class KerberosClient:
         name = self._manager.keytab or ""
         _require_readable("Keytab (keytab)", name.removeprefix("FILE:"))
         return krb5.kt_resolve(krb5_context, name.encode())
+
+
+def _encode_password(password: str) -> bytes:
+    """Return a password as Windows derives its Kerberos keys from it: UTF-8, and U+FFFD for half a surrogate pair."""
+    return password.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def _require_whole_password(password: str) -> None:
+    """Reject a password with a NUL character: the Kerberos library would send what is before that."""
+    if "\0" in password:
+        raise AuthenticationError(
+            "Kerberos: the password contains a NUL character, at which the Kerberos library would cut it off.",
+            remedy="Set another password for the account, use a keytab, or set 'Windows protocol' to 'ntlm'.",
+        )
+
+
+def _find_in_keytab(krb5_context: Any, keytab: Any, principal: Any) -> Any:
+    """Return a principal as the keytab writes it, in upper or lower case; unchanged if the keytab does not have it."""
+    import krb5
+
+    name = krb5.unparse_name_flags(krb5_context, principal)
+    names = {krb5.unparse_name_flags(krb5_context, entry.principal): None for entry in keytab}
+    same = [found for found in names if found.decode().lower() == name.decode().lower()]
+    return principal if name in names or not same else krb5.parse_name_flags(krb5_context, same[0])
 
 
 def _get_first_principal(krb5_context: Any, keytab: Any, path: str) -> Any:
@@ -504,6 +562,10 @@ class TimedCalls:
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]
+
+    def has_timed_out(self) -> bool:
+        """Return whether this thread's call has timed out: its result is no longer waited for."""
+        return self._timed_out is not None and self._timed_out[0] is threading.current_thread()
 
     def raise_if_silent(self) -> None:
         """Raise the error for a KDC that has not answered, if a call waits for one.

@@ -88,7 +88,7 @@ def list_client_names(manager: SmtpConnectionManager) -> list[ClientName]:
     if is_upn or "." in domain:
         if is_realm_configured(realm):
             names.append(ClientName(f"{user}@{domain}@{realm}", realm, is_enterprise=True))
-        elif default:  # the realm to which UPNs with other suffixes belong
+        if default and realm != default:  # the realm to which UPNs with other suffixes belong
             names.append(ClientName(f"{user}@{domain}", default, is_enterprise=True))
     if not names:
         raise AuthenticationError(
