@@ -206,6 +206,7 @@ class AirflowStack:
             "api.base_url": self.url,
             "api_auth.jwt_secret": secrets.token_urlsafe(48),
             "dag_processor.parsing_processes": "1",
+            "workers.execution_api_timeout": "60",  # a busy machine exceeds the default of 5 s
             "workers.min_heartbeat_interval": "1",  # how often a worker checks that its task still exists
             **self._config,
         }
