@@ -112,6 +112,8 @@ def check_is_file(path: str) -> None:
     try:
         mode = Path(path).stat().st_mode
     except OSError as error:
+        if is_callers_timeout(error):
+            raise
         raise OSError(error.errno, error.strerror) from None
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

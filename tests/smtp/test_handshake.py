@@ -98,23 +98,33 @@ def test_a_time_limit_of_the_caller_s_own_is_not_taken_for_the_server_s_silence(
             signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.parametrize("hangs", ["stat", "read"])
+@pytest.mark.parametrize("setting", ["ca_certificate", "client_certificate"])
 def test_a_time_limit_of_the_caller_s_own_is_not_taken_for_a_bad_certificate(
-    tmp_path: Path, manager_for: ManagerFor
+    setting: str, hangs: str, tmp_path: Path, manager_for: ManagerFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is one that is never read to its end, as on a network drive that hangs."""
-    authority = tmp_path / "authority.pem"
-    os.mkfifo(authority)
+    file = tmp_path / "certificate.pem"
+    os.mkfifo(file)
+    a_file = Path(__file__).stat()
+
+    def stat(_: Path) -> os.stat_result:
+        if hangs == "stat":
+            signal.pause()
+        return a_file
 
     def time_is_up(_number: int, _frame: object) -> None:
         raise TimeoutError("the caller's own")
 
     with Dialogue("HANG") as dialogue:
         before = signal.signal(signal.SIGALRM, time_is_up)
+        monkeypatch.setattr(Path, "stat", stat)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         try:
             with pytest.raises(TimeoutError, match="the caller's own"):
-                Session(manager_for(dialogue, ssl_mode="implicit", ca_certificate=str(authority))).open()
+                Session(manager_for(dialogue, ssl_mode="implicit", **{setting: str(file)})).open()
         finally:
+            monkeypatch.undo()
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
