@@ -345,28 +345,32 @@ class KerberosClient:
         """
         import krb5
 
-        client = self
+        def is_replaced() -> bool:
+            return self._is_ntlm_possible and self._calls.has_timed_out()
+
+        def get_password() -> bytes:
+            if is_replaced():
+                raise TimeoutError
+            return _encode_password(self._manager.password or "")
 
         class PasswordPrompt(krb5.Krb5Prompt):
-            was_too_late = False
-
             def prompt(self, msg: bytes, hidden: bool) -> bytes:  # noqa: ARG002, FBT001 - python-krb5's signature
-                self.was_too_late = client._is_ntlm_possible and client._calls.has_timed_out()
-                if self.was_too_late:
-                    raise TimeoutError
-                return _encode_password(client._manager.password or "")
+                return get_password()
 
         prompt = None if keytab is not None else PasswordPrompt()
         request = krb5.init_creds_init(krb5_context, principal, options, 0, prompt)
-        if keytab is not None:
-            krb5.init_creds_set_keytab(krb5_context, request, keytab)
         try:
+            if keytab is not None:
+                krb5.init_creds_set_keytab(krb5_context, request, keytab)
             krb5.init_creds_get(krb5_context, request)
+            return krb5.init_creds_get_creds(krb5_context, request)
         except krb5.Krb5Error:
-            if prompt is not None and prompt.was_too_late:
+            if is_replaced():
                 self._calls.raise_if_silent()
             raise
-        return krb5.init_creds_get_creds(krb5_context, request)
+        finally:
+            # Python's garbage collection, to which a traceback would leave it, crashes in python-krb5 0.10.
+            del request
 
     @property
     def _is_ntlm_possible(self) -> bool:
