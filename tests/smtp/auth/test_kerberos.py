@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth import kerberos
 from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient, TimedCalls
+from tests.integration.programs import KERBEROS_COMMAND
 from tests.waiting import wait_until
 
 NO_ANSWER = r"Kerberos \(password of alice\): no KDC answered within .* seconds\."
@@ -203,3 +208,40 @@ def test_a_thread_that_hangs_in_the_library_does_not_block_others_forever(
     answer.set()
     first.join()
     assert someone._renew_ticket(ticket).cache_name in ("late", "soon")
+
+
+# An error whose traceback is part of a cycle, as those of Airflow's tasks are, is left to Python's garbage collection.
+COLLECTED = """\
+import gc, sys
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
+
+manager = SmtpConnectionManager(
+    host="mail.corp.example", auth_mode="windows", windows_protocol="kerberos", login="alice", password="secret"
+)
+for _ in range(5):
+    try:
+        KerberosClient(manager).create_context(None, in_spnego=False, timeout=60)
+    except AuthenticationError as error:
+        cycle = [error]
+        cycle.append(cycle)
+        del cycle
+    gc.collect()
+"""
+
+
+def test_a_failed_request_for_a_ticket_is_released_at_once(tmp_path: Path) -> None:
+    """The Kerberos binding crashes the process if a request that failed is garbage-collected."""
+    pytest.importorskip("krb5", reason=KERBEROS_COMMAND)
+    path = tmp_path / "krb5.conf"
+    path.write_text(
+        "[libdefaults]\n default_realm = CORP.EXAMPLE\n dns_lookup_kdc = false\n"
+        "[realms]\n CORP.EXAMPLE = {\n kdc = 127.0.0.1:1\n }\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"KRB5_CONFIG": str(path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", COLLECTED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
