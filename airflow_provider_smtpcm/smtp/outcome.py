@@ -164,7 +164,7 @@ def partial_error(peer: str, message_id: str, accepted: Sequence[str], refused: 
     return RefusedError(
         f"{peer} accepted {message_id} for {format_addresses(accepted)}, who will receive it, and refused "
         f"{_format_refusals(refused)}.",
-        remedy="Once the refused addresses are corrected, send it to them only.",
+        remedy="Once the server accepts the refused addresses, send the mail to them only.",
         phase=Phase.ENVELOPE,
         reply=next(iter(refused.values())),
         retryable=any(reply.transient for reply in refused.values()),
@@ -261,17 +261,18 @@ _THROTTLED = (
     "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
     "once, or have the limit raised."
 )
+# A limit on the client, not on one mailbox or one message.
+_THROTTLING = (
+    r"(?i)throttl|(submission|message) rate|rate limit|concurrent|too (fast|many (connections|messages|sessions))"
+)
 # Remedies by the reply's text, for a reply whose enhanced code has no remedy of its own below.
 _BY_TEXT = (
     # Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
     (r"(?i)send as\b|SendAsDenied|send on behalf", _SEND_AS),
-    # A limit on the client, not on one mailbox or one message.
-    (
-        r"(?i)throttl|(submission|message) rate|rate limit|concurrent|too (fast|many (connections|messages|sessions))",
-        _THROTTLED,
-    ),
+    (_THROTTLING, _THROTTLED),
 )
 _BY_ENHANCED_CODE = {
+    "4.3.1": "The server is short of disk space or memory; try again later, or tell its administrator.",
     "5.1.1": "Check the recipient's address: the server has no such mailbox.",
     "5.1.2": "Check the domain behind the recipient's @.",
     "5.1.10": "Check the recipient's address: the server has no such mailbox.",
@@ -321,6 +322,20 @@ def _get_usual_remedy(reply: Reply, *, is_anonymous: bool, has_client_certificat
     if reply.code == 552:
         return "The server has no room for the message, or it is too large; send a link instead of the file."
     return "Ask the server's administrator what this reply means."
+
+
+def get_greeting_remedy(reply: Reply, *, has_client_certificate: bool) -> str:
+    """Return the remedy for a greeting with which the server turns the client away.
+
+    Args:
+        reply: the greeting.
+        has_client_certificate: whether the connection has a client certificate.
+    """
+    if remedy := get_certificate_remedy(reply, has_client_certificate=has_client_certificate):
+        return remedy
+    if re.search(_THROTTLING, reply.text):
+        return _THROTTLED
+    return "The server accepts no mail from this worker now; try again, or ask its administrator why."
 
 
 # Postfix with smtpd_tls_req_ccert lets every handshake pass, and then says `421 4.7.1 Error: No client certificate

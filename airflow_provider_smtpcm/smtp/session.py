@@ -28,7 +28,7 @@ from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
-from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses, get_certificate_remedy, remedy_for
+from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses, get_greeting_remedy, remedy_for
 from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
@@ -457,8 +457,7 @@ class Handshake:
         if reply.code != 220:  # RFC 5321 3.1: the server accepts no mail now
             raise ConnectError(
                 f"{transport.peer} greeted with '{reply}'.",
-                remedy=get_certificate_remedy(reply, has_client_certificate=transport.has_client_certificate)
-                or "The server accepts no mail from this worker now; try again, or ask its administrator why.",
+                remedy=get_greeting_remedy(reply, has_client_certificate=transport.has_client_certificate),
                 reply=reply,
                 retryable=not 500 <= reply.code <= 599,
             )

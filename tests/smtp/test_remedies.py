@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_smtpcm.errors import Reply
-from airflow_provider_smtpcm.smtp.outcome import remedy_for
+from airflow_provider_smtpcm.smtp.outcome import get_greeting_remedy, remedy_for
 
 
 @pytest.mark.parametrize("anonymous", [True, False])
@@ -91,3 +91,25 @@ def test_a_recipient_whom_exchange_does_not_know_is_one_without_a_mailbox() -> N
     """Its code for that differs from everybody else's."""
     reply = Reply(code=550, enhanced="5.1.10", text="RESOLVER.ADR.RecipientNotFound; Recipient not found")
     assert "no such mailbox" in remedy_for(reply, is_anonymous=False)
+
+
+def test_a_server_that_is_short_of_resources_is_not_only_temporary() -> None:
+    """Exchange's back pressure ends when somebody makes room."""
+    remedy = remedy_for(Reply(code=452, enhanced="4.3.1", text="Insufficient system resources"), is_anonymous=True)
+    assert "disk space or memory" in remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text", "remedy"),
+    [
+        (421, "4.3.2", "The maximum number of concurrent connections has exceeded a limit", "'connections'"),
+        (554, "5.7.1", "No SMTP service for you", "ask its administrator"),
+        (421, "4.7.1", "Error: No client certificate presented", "'Client certificate'"),
+    ],
+)
+def test_a_greeting_that_turns_the_client_away_has_its_own_remedy(
+    code: int, enhanced: str, text: str, remedy: str
+) -> None:
+    """A limit of the server says what to turn down."""
+    reply = Reply(code=code, enhanced=enhanced, text=text)
+    assert remedy in get_greeting_remedy(reply, has_client_certificate=False)
