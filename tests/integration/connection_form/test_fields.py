@@ -53,6 +53,7 @@ FILLED = {
     "Timeout (seconds)": "12.5",
     "Final reply timeout (seconds)": "900",
     "Binary attachments (BINARYMIME)": "on",
+    "Fallback hosts": "mail2.corp.example:2525; [2001:db8::2]",
     "Local host name": "worker1.corp.example",
 }
 CLEARED: dict[str, str | None] = {
@@ -65,6 +66,7 @@ CLEARED: dict[str, str | None] = {
     "Channel binding": None,
     "Client certificate": "",
     "Client key": "",
+    "Fallback hosts": "",
     "Timeout (seconds)": "",
 }
 
