@@ -130,7 +130,7 @@ def test_a_setting_that_could_have_no_effect_is_refused(extra: dict[str, str], m
 
 @pytest.mark.parametrize("setting", ["client_certificate", "client_key"])
 def test_a_client_certificate_is_a_path_and_no_text(setting: str) -> None:
-    """A private key in a connection would be shown to whoever may edit it."""
+    """A private key in a connection would be shown to everybody who may edit it."""
     key = "-----BEGIN PRIVATE KEY-----\nHunter2x\n-----END PRIVATE KEY-----"
     faults = extra_faults(**{"client_certificate": "/x.pem", setting: key})
     assert ["holds PEM text" in fault for fault in faults] == [True]

@@ -293,7 +293,7 @@ def test_who_wants_all_of_it_again_gets_a_new_generation(standing: RunState) -> 
     ("standing", "rejected"), [(RunState.UNFINISHED, {"c@corp.example": "550 no"}), (RunState.FAILED, {})]
 )
 def test_what_is_unfinished_is_resumed(standing: RunState, rejected: dict[str, str]) -> None:
-    """Airflow's own retry skips permanent refusals; whoever cleared the task may have fixed the cause."""
+    """Airflow's own retry skips permanent refusals; the person who cleared the task may have fixed the cause."""
     store = Memory()
     ledger = MergeLedger(store)
     reserved(ledger, 0)

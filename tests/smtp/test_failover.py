@@ -193,7 +193,7 @@ def test_a_refused_sign_in_is_an_error() -> None:
 
 
 def test_a_mail_whose_message_was_begun_is_not_given_to_another_server() -> None:
-    """The server dies while it gets the message, or after it: the next one hears of nothing."""
+    """The server dies while it gets the message, or after it: the next server gets nothing."""
     for when in ("DATA", MESSAGE):
         with Server(saying(when, HANG_UP)) as primary, Server() as second:
             manager = manager_of(primary.port, second.port)
