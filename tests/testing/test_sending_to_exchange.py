@@ -145,7 +145,7 @@ def test_a_limit_of_the_server_is_worth_another_try(connect: Connect) -> None:
         assert away.value.retryable
     with Relay(personality=exchange(back_pressure=1)) as relay:
         hook = connect(relay)
-        with pytest.raises(RefusedError, match=r"452 4\.3\.1 Insufficient system resources.*temporary") as refused:
+        with pytest.raises(RefusedError, match=r"452 4\.3\.1 Insufficient system resources.*short of disk") as refused:
             hook.send(MAIL)
         assert refused.value.retryable
         hook.send(MAIL)
