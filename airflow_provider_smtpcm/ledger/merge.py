@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.ledger.record import StateStore
 
 #: The window is the number of rows that are sent in `WINDOW_SECONDS`, but at most `LARGEST_WINDOW` rows.
-LARGEST_WINDOW, WINDOW_SECONDS = 256, 0.25
+LARGEST_WINDOW, WINDOW_SECONDS = 384, 0.25
 # Time constant (s) of the measured rate: after this much time spent sending, a result has a weight of 1/e.
 _DECAY_SECONDS = 1.0
 # Seconds between renewals of the whole ledger; Airflow's retention counts in days.

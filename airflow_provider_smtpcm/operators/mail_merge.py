@@ -95,7 +95,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         on_clear: what happens if the task is cleared after it failed for good: it sends the pending rows
             (`resume_unfinished`) or all rows (`send_again`). After a success it always sends all rows.
         ledger_window: how many rows may be in doubt after a crash; None: the number that is sent in a quarter of a
-            second, at most 256. It is never less than `connections`. A small window means more writes to Airflow's task
+            second, at most 384. It is never less than `connections`. A small window means more writes to Airflow's task
             state store.
 
     Returns:

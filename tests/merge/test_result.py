@@ -132,7 +132,7 @@ def test_the_same_trouble_of_many_rows_is_said_once_with_their_number(caplog: py
 
 
 def test_a_row_that_may_have_been_delivered_has_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    """Each has to be looked for in the server's log; a window may have 256."""
+    """Each has to be looked for in the server's log; a window may have 384."""
     result = result_of()
     for number in range(1, 257):
         result.add_unknown(number, "k", OutcomeUnknownError("No answer."), message_id=f"<{number}@corp.example>")
