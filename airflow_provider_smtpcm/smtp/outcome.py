@@ -258,8 +258,8 @@ _MAY_NOT_SUBMIT = (
     "(-PermissionGroups ExchangeUsers), or use the connector that does."
 )
 _THROTTLED = (
-    "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
-    "once, or have the limit raised."
+    "The server limits how much it accepts: let fewer tasks send at once, lower 'rate_limit' and 'connections' of a "
+    "merge, or have the limit raised."
 )
 # A limit on the client, not on one mailbox or one message.
 _THROTTLING = (
