@@ -276,8 +276,8 @@ _BY_ENHANCED_CODE = {
     "5.1.1": "Check the recipient's address: the server has no such mailbox.",
     "5.1.2": "Check the domain behind the recipient's @.",
     # An Exchange says so at the end of the message if one of its recipients is unknown, without naming it.
-    "5.1.10": "Check each recipient's address: the server has no such mailbox, and may refuse the mail for all recipients "
-    "because of one.",
+    "5.1.10": "Check each recipient's address: the server has no such mailbox, and may refuse the mail for all "
+    "recipients because of one.",
     "5.1.3": "Check how the recipient's address is written.",
     "5.1.8": "Check the From address: the server does not accept its domain.",
     "5.2.2": "The recipient's mailbox is full; it must be emptied.",
