@@ -23,6 +23,7 @@ from airflow_provider_smtpcm.check.report import (
     CheckStep,
     ExitStatus,
     Report,
+    Status,
     StepCallback,
     StepRecorder,
     StepReport,
@@ -52,6 +53,8 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 #: Time limit for each server in seconds, whatever the connection's timeouts are.
 CHECK_SECONDS = 30.0
+# A server that fails at one of these steps cannot be reached, so that mail goes to a fallback host.
+_UNREACHABLE_AT = (Step.NAME, Step.TCP, Step.GREETING)
 _WINDOWS_MECHANISMS = ("NTLM", "GSSAPI", "GSS-SPNEGO")
 # OpenSSL's codes (X509_V_ERR_...) for a chain that does not end in a trusted authority.
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
@@ -287,6 +290,8 @@ class _Check:
             return report_unusable(error, subject=self._subject, recorder=recorder)
         servers = manager.list_servers()
         failures: list[tuple[str, MailError, str]] = []
+        unreachable: list[str] = []
+        fallback: str | None = None
         for number, server in enumerate(servers):
             peer = format_peer(server.host, server.port)
             if len(servers) > 1:
@@ -296,7 +301,12 @@ class _Check:
             self._give_up_at = time.monotonic() + CHECK_SECONDS
             steps_before = len(recorder.steps)
             failure, remedy = self._check_server(context)
-            reached = {step.name for step in recorder.steps[steps_before:]}
+            steps = recorder.steps[steps_before:]
+            if any(step.status is Status.FAILED and step.name in _UNREACHABLE_AT for step in steps):
+                unreachable.append(peer)
+            elif failure is None and fallback is None and len(unreachable) == number > 0:
+                fallback = peer
+            reached = {step.name for step in steps}
             for step in _list_steps(self._manager):
                 if step not in reached and step not in (CheckStep.SETTINGS, CheckStep.WEAK_SETTINGS):
                     recorder.skip(step, f"{NOT_REACHED} at {peer}" if len(servers) > 1 else NOT_REACHED)
@@ -311,6 +321,7 @@ class _Check:
             error=failures[0][1] if failures else None,
             remedy=" ".join(remedies),
             exit_status=ExitStatus.FAILED if failures else ExitStatus.OK,
+            fallback=fallback,
         )
 
     def _check_server(self, context: ssl.SSLContext | None) -> tuple[MailError | None, str]:

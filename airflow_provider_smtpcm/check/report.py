@@ -105,6 +105,7 @@ class Report:
         error: the failure; None if there was none.
         remedy: what to do about the failure.
         exit_status: one of `ExitStatus`.
+        fallback: the fallback host that takes the mail, since no server before it can be reached; None: there is none.
     """
 
     subject: str
@@ -112,6 +113,7 @@ class Report:
     error: MailError | None = None
     remedy: str = ""
     exit_status: int = ExitStatus.OK
+    fallback: str | None = None
 
     @property
     def verdict(self) -> Status:
@@ -287,6 +289,8 @@ class CheckPrinter:
         self._print("")
         match report.verdict:
             case Status.FAILED:
+                if report.fallback is not None:
+                    self._print(f"Mail is sent through {report.fallback}, until a server before it can be reached.")
                 self._print(f"FAILED at this step: {report.failed_step}.")
                 for line in textwrap.wrap(f"What to do: {report.remedy}", self._width, break_long_words=False):
                     self._print(line)

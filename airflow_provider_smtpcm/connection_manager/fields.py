@@ -182,7 +182,7 @@ FIELDS: tuple[Field, ...] = (
         name="reply_to",
         label="Reply-To address",
         type=FieldType.TEXT,
-        help="Default Reply-To address. Separate several with `;`.",
+        help="Default Reply-To address. Separate several with semicolons.",
     ),
     Field(
         name="ssis_properties",
@@ -257,7 +257,7 @@ FIELDS: tuple[Field, ...] = (
         label="Client certificate",
         type=FieldType.TEXT,
         help="Path of a TLS client certificate on the worker (PEM), for a server that recognizes its clients by their "
-        "certificates; beside either authentication. Its issuers and its private key may follow in the same file.",
+        "certificates; with either authentication. Its issuers and its private key may follow in the same file.",
         advanced=True,
     ),
     Field(
@@ -312,9 +312,9 @@ FIELDS: tuple[Field, ...] = (
         name="fallback_hosts",
         label="Fallback hosts",
         type=FieldType.TEXT,
-        help="Servers to use while the SMTP server cannot be reached, in this order: `host` or `host:port`, separated "
-        "by `;`, an IPv6 address in brackets. Empty port: that of the SMTP server. The other settings apply to them "
-        "too, except the SPN.",
+        help="Servers to use, in this order, while the SMTP server cannot be reached: `host` or `host:port`, with "
+        "semicolons between them, and IPv6 addresses in brackets. Without a port: that of the SMTP server. The other "
+        "settings apply to them too, except the SPN.",
         advanced=True,
     ),
     Field(

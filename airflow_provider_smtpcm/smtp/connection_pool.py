@@ -367,7 +367,7 @@ class BatchSender:
         wait = rate.on_throttled()
         if wait is not None:
             log.info(
-                "The server is throttling this client ('%s'): continuing in %.1f seconds, with at most %d %s.",
+                "The server accepts no mail for now ('%s'): continuing in %.1f seconds, with at most %d %s.",
                 delivery.reply,
                 wait,
                 rate.connections,

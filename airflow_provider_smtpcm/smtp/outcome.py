@@ -258,8 +258,8 @@ _MAY_NOT_SUBMIT = (
     "(-PermissionGroups ExchangeUsers), or use the connector that does."
 )
 _THROTTLED = (
-    "The server limits how much it accepts: lower 'rate_limit' and 'connections' of the merge, let fewer tasks send at "
-    "once, or have the limit raised."
+    "The server limits how much it accepts: let fewer tasks send at once, lower 'rate_limit' and 'connections' of a "
+    "merge, or have the limit raised."
 )
 # A limit on the client, not on one mailbox or one message.
 _THROTTLING = (
@@ -275,7 +275,9 @@ _BY_ENHANCED_CODE = {
     "4.3.1": "The server is short of disk space or memory; try again later, or tell its administrator.",
     "5.1.1": "Check the recipient's address: the server has no such mailbox.",
     "5.1.2": "Check the domain behind the recipient's @.",
-    "5.1.10": "Check the recipient's address: the server has no such mailbox.",
+    # An Exchange says so at the end of the message if one of its recipients is unknown, without naming it.
+    "5.1.10": "Check each recipient's address: the server has no such mailbox, and may refuse the mail for all "
+    "recipients because of one.",
     "5.1.3": "Check how the recipient's address is written.",
     "5.1.8": "Check the From address: the server does not accept its domain.",
     "5.2.2": "The recipient's mailbox is full; it must be emptied.",

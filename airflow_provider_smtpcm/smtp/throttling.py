@@ -189,9 +189,11 @@ class RateController:
                 self.next_at = max(self.next_at, now + interval)
                 self._pause = max(FIRST_PAUSE, min(self._pause, 2 * interval))
                 self._rates_learned += 1
+                rate = 60 / interval
                 log.info(
-                    "The server accepts about %s mails a minute; mails are now sent at this rate.",
-                    f"{round(60 / interval, 2):g}",
+                    "The server accepts about %.*f mails a minute; mails are now sent at this rate.",
+                    0 if rate >= 10 else 1,
+                    rate,
                 )
         self._sample_since, self._sample_size = now, 0
 

@@ -62,7 +62,7 @@ def run_relay(
                 Relay(port=port, ssl_mode=ssl_mode, users=users, personality=personality) as relay,
                 open_inbox(inbox_port) as inbox,
             ):
-                print_text(format_introduction(relay, user, password_env, inbox))
+                print_text(format_introduction(relay, user, password_env, inbox, personality))
                 while not stop.is_set():
                     report_mails(take_mails(relay), save, inbox)
                 report_mails(relay.clear(), save, inbox)
@@ -131,18 +131,33 @@ def report_mails(mails: list[ReceivedMail], folder: Path | None, inbox: Inbox | 
         print_text(format_report(mail, None if folder is None else save_mail(mail, folder)))
 
 
-def format_introduction(relay: Relay, user: str | None, password_env: str | None, inbox: Inbox | None) -> str:
+def format_introduction(
+    relay: Relay, user: str | None, password_env: str | None, inbox: Inbox | None, personality: Exchange | None
+) -> str:
     """Describe the relay and how to add its connection. A password from the environment is not shown."""
     connection = relay.airflow_connection()
     ssl_mode = connection["extra"]["ssl_mode"]
     authentication = "anonymous" if user is None else f"Windows Authentication as {user}"
     lines = [f"The relay listens on {relay.host}, port {relay.port}: ssl_mode={ssl_mode}, {authentication}."]
+    if personality is not None:
+        lines.append(f"It behaves as an on-premises Exchange does: {describe_limits(personality)}.")
     if user is not None and password_env is None:
         lines.append(f"Password: {connection['password']}")
     if inbox is not None:
         lines.append(f"In a browser, its mails are at {inbox.url}")
     lines += ["", format_add_command(connection, password_env), "", "Stop it with Ctrl-C."]
     return "\n".join(lines)
+
+
+def describe_limits(exchange: Exchange) -> str:
+    """Describe what limits the clients of an Exchange."""
+    rate, connections = exchange.message_rate_limit, exchange.connection_limit
+    limits = [
+        "no message rate limit" if rate is None else f"message rate limit {rate} in {exchange.rate_interval:g} seconds",
+        "no connection limit" if connections is None else f"connection limit {connections}",
+        f"Extended Protection {exchange.extended_protection}",
+    ]
+    return ", ".join(limits)
 
 
 def format_add_command(connection: dict[str, Any], password_env: str | None) -> str:

@@ -277,6 +277,7 @@ def test_each_server_is_checked(check_it: CheckIt) -> None:
     assert [step.name for step in found.report.steps].count("settings") == 1
     found.assert_failed_at("TCP", f"127.0.0.1:{port}: Check 'SMTP server' and 'Port'")
     assert f"not reached at 127.0.0.1:{port}: greeting, EHLO, identity, size limit, NOOP" in found.text
+    assert f"Mail is sent through 127.0.0.1:{relay.port}, until a server before it can be reached." in found.text
     assert found.statuses["NOOP"] == "ok"
 
 
@@ -302,6 +303,7 @@ def test_an_account_that_one_server_refused_is_not_tried_at_the_next(check_it: C
     assert [step.name for step in found.report.steps].count("sign-in") == 1
     found.assert_failed_at("sign-in", "User name")
     assert f"not tried: localhost:{first.port} refused the account" in found.text
+    assert "Mail is sent through" not in found.text
     assert found.statuses["NOOP"] == "ok"
 
 

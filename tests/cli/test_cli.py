@@ -162,8 +162,12 @@ def test_the_relay_runs_until_a_signal_stops_it(number: signal.Signals) -> None:
 
 
 def test_the_relay_behaves_as_an_exchange_where_it_is_told_to() -> None:
-    """Its greeting and its limit, and the connection is added as for every relay."""
+    """Its greeting and its limits, which it prints, and the connection is added as for every relay."""
     with running("relay", "--like", "exchange", "--ssl-mode", "none", "--message-rate-limit", "1") as relay:
+        assert (
+            "It behaves as an on-premises Exchange does: message rate limit 1 in 60 seconds, connection limit 20, "
+            "Extended Protection none.\n" in relay.output
+        )
         connection = json.loads(shlex.split(relay.add_command)[-1])
         with smtplib.SMTP(connection["host"], connection["port"], timeout=60) as client:
             client.sendmail("alice@corp.example", ["bob@corp.example"], b"Subject: x\r\n\r\nHello\r\n")

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tomllib
@@ -17,8 +18,11 @@ from types import SimpleNamespace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
+from cryptography import x509
 
+from airflow_provider_smtpcm.check.client_certificate import describe_client_certificate
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
+from airflow_provider_smtpcm.smtp.client_certificate import load_client_certificate
 from airflow_provider_smtpcm.testing import Relay
 from tests.documents.pages import ROOT, Block, blocks_in, commands_of
 
@@ -44,6 +48,7 @@ NOT_RUN = {
 }
 RUN = ("airflow ", "python -m airflow_provider_smtpcm ")
 PARSED = ("pip install ", "make", "export ")
+CERTIFICATE = "openssl req "  # run by a test of its own
 
 COMMANDS = [(block, command) for block in blocks_in("console") for command in commands_of(block)]
 
@@ -65,7 +70,8 @@ def test_every_line_of_a_console_block_is_a_command_or_its_comment() -> None:
 def test_every_command_is_run_or_excused(block: Block, command: str) -> None:
     """And a shell can parse it."""
     subprocess.run(["bash", "-n", "-c", command], check=True)
-    assert reason_not_to_run(command) or command.startswith((*RUN, *PARSED)), f"{block}: run it, or say why not"
+    is_run = command.startswith((*RUN, *PARSED, CERTIFICATE))
+    assert is_run or reason_not_to_run(command), f"{block}: run it, or say why not"
 
 
 @pytest.mark.parametrize("words", NOT_RUN)
@@ -91,6 +97,23 @@ def test_every_extra_in_a_pip_command_exists() -> None:
         name, _, extra = requirement.rstrip("]").partition("[")
         assert name == project["name"]
         assert not extra or extra in project["optional-dependencies"]
+
+
+def test_a_client_certificate_is_made_as_the_page_says(tmp_path: Path) -> None:
+    """A request with the name and the usage, and a certificate that can be sent; nobody else may read the key."""
+    request, self_signed = [command for _, command in COMMANDS if command.startswith(CERTIFICATE)]
+    for command in (request, self_signed):
+        subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+        assert (tmp_path / "etl.key").stat().st_mode & 0o077 == 0
+    asked_for = x509.load_pem_x509_csr((tmp_path / "etl.csr").read_bytes())
+    made = x509.load_pem_x509_certificate((tmp_path / "etl.crt").read_bytes())
+    for each in (asked_for, made):
+        assert each.subject.rfc4514_string() == "CN=etl.corp.example"
+        names = each.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == ["etl.corp.example"]
+    certificate, key = str(tmp_path / "etl.crt"), str(tmp_path / "etl.key")
+    load_client_certificate(ssl.create_default_context(), certificate, key)
+    assert describe_client_certificate(certificate, key)[1] == []
 
 
 def test_every_connection_in_the_environment_is_valid() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_smtpcm.smtp.auth import kerberos_errors
+from airflow_provider_smtpcm.smtp import outcome
+from airflow_provider_smtpcm.smtp.auth import kerberos_errors, remedies
 from tests.documents.pages import DOCS, ROOT, text_of
 
 PAGE = DOCS / "troubleshooting.md"
@@ -56,11 +57,15 @@ def quotes() -> list[str]:
     return found
 
 
+def compile_quote(quote: str) -> re.Pattern[str]:
+    """Return a pattern for text that has all the fixed parts of the quote, in their order."""
+    parts = [re.escape(part) for part in quote.split(HOLE) if part.strip()]
+    return re.compile(".*?".join(parts), re.DOTALL)
+
+
 def has_message(quote: str) -> bool:
     """Return whether one message has all the fixed parts of the quote, in their order."""
-    parts = [re.escape(part) for part in quote.split(HOLE) if part.strip()]
-    pattern = re.compile(".*?".join(parts), re.DOTALL)
-    return any(pattern.search(message) for message in MESSAGES)
+    return any(map(compile_quote(quote).search, MESSAGES))
 
 
 # The words of a server in the quotes, which are not in the code.
@@ -86,3 +91,15 @@ def test_every_error_of_kerberos_is_on_the_page() -> None:
     said = [meaning.problem.format(spn=HOLE, configuration=HOLE) for meaning in kerberos_errors._EXPLANATIONS.values()]
     assert len(said) > 10
     assert [words for words in said if words not in listed] == []
+
+
+def test_every_remedy_for_a_refusal_is_on_the_page() -> None:
+    """Of a mail, and of a sign-in: at least a part of each is quoted."""
+    known = [
+        *outcome._BY_ENHANCED_CODE.values(),
+        *(remedy for _, remedy in (*outcome._BY_TEXT, *remedies._UNUSABLE_ACCOUNTS)),
+        *remedies._BY_CODE.values(),
+    ]
+    patterns = list(map(compile_quote, quotes()))
+    assert len(known) > 20
+    assert [remedy for remedy in known if not any(pattern.search(remedy) for pattern in patterns)] == []

@@ -54,6 +54,13 @@ def test_every_link_has_a_target(page: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_ids)
+def test_every_row_of_a_table_is_below_a_header(page: Path) -> None:
+    """A blank line ends a table: rows after it would be shown as text."""
+    tables = re.findall(r"(?:^\|.*\n)+", f"{prose_of(page)}\n", re.MULTILINE)
+    assert [table for table in tables if not re.match(r".*\n\|(?:\s*:?-+:?\s*\|)+\n", table)] == []
+
+
 def test_a_broken_anchor_would_be_noticed() -> None:
     """The pages have anchors, and not every word is one."""
     assert "every-field" in anchors_of(DOCS / "connection.md")

@@ -115,6 +115,10 @@ def test_a_mail_is_shown_as_html_text_headers_and_source(browser: Browser, inbox
         html = page.frame_locator("iframe")
         assert html.get_by_text("Red").evaluate("e => getComputedStyle(e).color") == "rgb(255, 0, 0)"
         html.locator("img").evaluate("e => e.decode()")
+        attachments = page.get_by_role("definition").filter(has=page.get_by_role("link", name="résumé.html"))
+        assert attachments.locator("xpath=preceding-sibling::dt[1]").inner_text() == "Attachments"
+        bullets = attachments.locator("li").evaluate_all("all => all.map(e => getComputedStyle(e).listStyleType)")
+        assert set(bullets) == {"none"}  # one would stand on the text before it
         assert html.locator("img").evaluate("e => e.naturalWidth") == 10
         page.get_by_role("radio", name="Text").check()
         page.get_by_text("The same as text.").wait_for()

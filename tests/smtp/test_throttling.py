@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 import threading
 import time
 from collections import deque
@@ -208,6 +209,18 @@ def test_a_server_that_takes_so_many_a_minute_is_sent_nearly_so_many(
         taken = clock.send(RateController(1, None), 20 * limit, limit=limit, window=window)
         assert taken[-1] - taken[0] < 3 * 20 * window
         assert max(after - before for before, after in itertools.pairwise(taken)) < 2 * 60
+
+
+def test_the_rate_that_was_found_is_logged_without_needless_digits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One decimal below ten mails a minute, none above."""
+    caplog.set_level("INFO", logger=module.__name__)
+    for limit in (3, 100):
+        Clock(monkeypatch).send(RateController(1, None), 10 * limit, limit=limit, window=60)
+    rates = re.findall(r"accepts about (\S+) mails a minute", caplog.text)
+    assert [rate for rate in rates if not re.fullmatch(r"\d\.\d|\d{2,}", rate)] == []
+    assert {"." in rate for rate in rates} == {True, False}
 
 
 def test_a_rate_that_was_asked_for_is_kept_to_whatever_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,7 +191,7 @@ def test_a_merge_under_the_limits_loses_nothing_and_doubles_nothing(
         merge(rows=rows, connections=4, retry_for=300, **limits).execute(context())
         arrived = Counter(str(mail.message["Subject"]) for mail in relay.messages)
     assert arrived == {f"For {number}": 1 for number in range(200)}
-    complaints = caplog.text.count("is throttling this client ('421 4.4.2")
+    complaints = caplog.text.count("accepts no mail for now ('421 4.4.2")
     assert "452 4.3.1 Insufficient system resources" in caplog.text
     if rate_limit is None:
         assert 1 <= complaints <= 60

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.auth.remedies import UNKNOWN_ACCOUNT
 from airflow_provider_smtpcm.smtp.auth.sasl import AccountRefusedError, describe_library_error
 
 # The base of MIT's com_err codes. The numbers added to it are those of RFC 4120 7.5.9; from 128 on, MIT's own. Other
@@ -86,7 +87,7 @@ _EXPLANATIONS = {
         problem="the account has expired", remedy="Have it renewed in the directory.", account_refused=True
     ),
     6: _Explanation(
-        problem="the KDC does not know the account",
+        problem=UNKNOWN_ACCOUNT,
         remedy="Check 'User name': it is the account's UPN, or its name in the directory (sAMAccountName) with the "
         "realm (user@corp.example). For a UPN whose suffix is no realm, krb5.conf on the worker must have the "
         "account's realm as default_realm.",

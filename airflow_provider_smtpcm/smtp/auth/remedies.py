@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import dataclasses
 import re
 import struct
 import time
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # Some servers reject lines with more octets of base64 than this, although RFC 4954 4 requires 12288.
 _MIN_LONG_LINE = 1000
 _NEGOTIATE_TARGET_INFO = 0x00800000  # MS-NLMP 2.2.2.5
+#: What is wrong with an account of which the KDC has no entry (`kerberos_errors`).
+UNKNOWN_ACCOUNT = "the KDC does not know the account"
 # Kerberos accepts clocks that differ by five minutes; a greeting may be some seconds old.
 _MAX_CLOCK_SKEW = 280.0
 
@@ -51,6 +54,12 @@ def get_authentication_remedy(
         greeting: the text of the server's greeting.
     """
     if reply.code == 535:
+        # The reason for NTLM at a server that offers Kerberos; Kerberos would not help then.
+        is_unknown = authentication.protocol == "NTLM" and UNKNOWN_ACCOUNT in authentication.reason
+        if is_unknown and find_account_remedy(reply) is None:
+            authentication = dataclasses.replace(authentication, offers_kerberos=False)
+            remedy = _get_remedy_for_535(reply, authentication, token_lines, greeting)
+            return f"The KDC does not know this account, so 'User name' is probably wrong. {remedy}"
         return _get_remedy_for_535(reply, authentication, token_lines, greeting)
     longest_line = max(map(len, token_lines), default=0)
     if reply.code in (500, 501, 552) and longest_line > _MIN_LONG_LINE:

@@ -33,6 +33,18 @@ def test_the_remedy_for_a_refused_sign_in_has_three_sentences_at_most(authentica
     assert ("may take Kerberos only" in remedy) is authentication.offers_kerberos
 
 
+def test_an_account_that_the_kdc_does_not_know_is_a_matter_of_its_name() -> None:
+    """The server refuses it by NTLM afterward, which alone would say nothing about the name. Kerberos does not help."""
+    reason = "Kerberos (password of x@corp.example): the KDC does not know the account."
+    refused = replace(NTLM_BESIDE_KERBEROS, reason=reason)
+    remedy = get_authentication_remedy(REFUSED, refused, token_lines=[])
+    assert remedy.startswith("The KDC does not know this account, so 'User name' is probably wrong.")
+    assert "may take Kerberos only" not in remedy
+    assert remedy.count(". ") <= 2
+    locked = Reply(code=535, text="The account is locked out")
+    assert "KDC" not in get_authentication_remedy(locked, refused, token_lines=[])
+
+
 def challenge(flags: int) -> list[str]:
     """The lines of an NTLM sign-in, with the server's CHALLENGE_MESSAGE."""
     message = b"NTLMSSP\0" + struct.pack("<IHHII", 2, 0, 0, 0, flags) + bytes(24)
