@@ -25,6 +25,7 @@ from airflow_provider_smtpcm.connection_manager.fields import WindowsProtocol
 from airflow_provider_smtpcm.errors import AuthenticationError
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import (
     CLIENT_UNKNOWN,
+    NO_KDC_ANSWERS,
     NO_KDC_KNOWN,
     NO_KEY_IN_KEYTAB,
     NO_SUCH_TICKET,
@@ -40,7 +41,7 @@ from airflow_provider_smtpcm.smtp.auth.kerberos_names import (
     list_client_names,
     list_service_names,
 )
-from airflow_provider_smtpcm.smtp.auth.sasl import create_context
+from airflow_provider_smtpcm.smtp.auth.sasl import AccountRefusedError, create_context
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -159,7 +160,7 @@ class KerberosClient:
         return name if re.match(r"[A-Z]{2,}:", name) else f"FILE:{name}"
 
     def create_context(
-        self, bindings: GssChannelBindings | None, *, in_spnego: bool, timeout: float
+        self, bindings: GssChannelBindings | None, *, in_spnego: bool, timeout: float, proof_timeout: float = 0.0
     ) -> tuple[ContextProxy, bytes]:
         """Create a security context for the server and take its first step; return the context and the token.
 
@@ -167,11 +168,14 @@ class KerberosClient:
             bindings: the channel binding; None: the sign-in is not bound to TLS.
             in_spnego: whether the tokens are wrapped in SPNEGO, with Kerberos as the only protocol.
             timeout: seconds to wait for a KDC.
+            proof_timeout: seconds to wait in all, if that is longer, once the password was proved to a KDC.
 
         Raises:
             AuthenticationError: it cannot be created: there is no ticket, for example, or no KDC answered in time.
         """
-        return self._calls.run(lambda: self._create_context(bindings, in_spnego=in_spnego), timeout=timeout)
+        return self._calls.run(
+            lambda: self._create_context(bindings, in_spnego=in_spnego), timeout=timeout, proof_timeout=proof_timeout
+        )
 
     def raise_if_kdc_is_silent(self) -> None:
         """Raise AuthenticationError if a sign-in of another thread is waiting for a KDC."""
@@ -324,7 +328,7 @@ class KerberosClient:
             if manager.keytab and principal is not None and get_error_code(error) in NO_SUITABLE_KEY:
                 account = krb5.unparse_name_flags(krb5_context, principal).decode()
                 key_types = _list_key_types(krb5_context, manager.keytab, account)
-            raise explain_kerberos_error(
+            problem = explain_kerberos_error(
                 error,
                 source,
                 "",
@@ -332,24 +336,25 @@ class KerberosClient:
                 as_service=as_service,
                 account=account,
                 key_types=key_types,
-            ) from None
+            )
+            if get_error_code(error) == NO_KDC_ANSWERS and self._calls.is_proving():
+                raise _unanswered_proof_error(source, problem) from problem
+            raise problem from None
         # Closing a cache, as python-krb5 does, leaves its tickets in the memory of the process.
         weakref.finalize(self, _destroy_cache, krb5_context, cache)
         return _Ticket(krb5_context, cache, f"MEMORY:{(cache.name or b'').decode()}", float(credentials.times.endtime))
 
     def _ask_kdc(self, krb5_context: Any, principal: Any, options: Any, keytab: Any) -> Any:
-        """Ask a KDC for credentials; without a keytab, with the password, which is sent at most once.
+        """Ask a KDC for credentials; without a keytab, with the password, which is proved at most once.
 
-        `get_init_creds_password`, like kinit, would send a wrong one again to the realm's `primary_kdc`. The password
-        is prompted for, so that a call which NTLM has replaced by now ends instead of sending it.
+        `get_init_creds_password`, like kinit, would send a wrong one again to the realm's `primary_kdc`. The library
+        prompts for the password after the KDC's first answer, to prove it (RFC 4120 5.2.7.2). So a call that NTLM has
+        replaced by then ends instead, and NTLM does not replace one that has proved it.
         """
         import krb5
 
-        def is_replaced() -> bool:
-            return self._is_ntlm_possible and self._calls.has_timed_out()
-
         def get_password() -> bytes:
-            if is_replaced():
+            if not self._calls.begin_proof(is_awaited=self._is_ntlm_possible):
                 raise TimeoutError
             return _encode_password(self._manager.password or "")
 
@@ -363,9 +368,10 @@ class KerberosClient:
             if keytab is not None:
                 krb5.init_creds_set_keytab(krb5_context, request, keytab)
             krb5.init_creds_get(krb5_context, request)
+            self._calls.end_proof()
             return krb5.init_creds_get_creds(krb5_context, request)
         except krb5.Krb5Error:
-            if is_replaced():
+            if self._is_ntlm_possible and self._calls.has_timed_out() and not self._calls.is_proving():
                 self._calls.raise_if_silent()
             raise
         finally:
@@ -503,6 +509,21 @@ def _require_readable(label: str, path: str) -> None:
         )
 
 
+def _unanswered_proof_error(credential_source: str, cause: AuthenticationError) -> AccountRefusedError:
+    """Return the error for a KDC that has not said whether the password is right, which it may have counted as wrong.
+
+    Args:
+        credential_source: the source of the ticket.
+        cause: why there is no answer.
+    """
+    return AccountRefusedError(
+        f"Kerberos ({credential_source}): a KDC was sent proof of the password, and has not said whether it is right. "
+        f"{cause.message}",
+        remedy="Check 'User name' and 'Password', and the network and the firewall between this worker and the KDC "
+        "(port 88); then run the task again. The password was not sent again, to avoid locking the account.",
+    )
+
+
 class TimedCalls:
     """Runs calls into the Kerberos library with a timeout, each in a thread. Thread-safe.
 
@@ -518,10 +539,16 @@ class TimedCalls:
         # The thread of the last call, and of the last one that timed out; and when it started (`time.monotonic`).
         self._last: tuple[threading.Thread, float] | None = None
         self._timed_out: tuple[threading.Thread, float] | None = None
+        # The thread of the call that has proved the password to a KDC, until it is known that the password is right.
+        self._proving: threading.Thread | None = None
+        # Why the account was refused, as a call has found after it had timed out.
+        self._late_refusal: AccountRefusedError | None = None
+        # Held to decide whether a call has timed out, and whether it may prove the password.
+        self._lock = threading.Lock()
         # The failure of the last call if it waited for a silent KDC; None: the last call got an answer.
         self._silence: AuthenticationError | None = None
 
-    def run(self, function: Callable[[], T], *, timeout: float) -> T:
+    def run(self, function: Callable[[], T], *, timeout: float, proof_timeout: float = 0.0) -> T:
         """Return the result of a call.
 
         While a call that timed out still runs, the next one fails at once, since it would wait for the same KDC. After
@@ -531,13 +558,17 @@ class TimedCalls:
         Args:
             function: makes the call.
             timeout: how long to wait, in seconds.
+            proof_timeout: how long to wait in all, if that is longer, once the call has proved the password to a KDC,
+                which counts a wrong one: nobody may prove it again before it is known to be right.
 
         Raises:
-            AuthenticationError: it timed out. An error of the call itself is raised unchanged.
+            AuthenticationError: it timed out; `AccountRefusedError` if it has proved the password and got no answer to
+                that, or if a call that timed out was refused later. An error of the call itself is raised unchanged.
         """
+        if self._late_refusal is not None:
+            raise copy.copy(self._late_refusal)
         self._raise_if_running(self._timed_out)
-        silence = self._silence
-        timeout = timeout if silence is None else min(timeout, RECHECK_SECONDS)
+        timeout = timeout if self._silence is None else min(timeout, RECHECK_SECONDS)
         start = time.monotonic()
         outcome: list[Any] = []
 
@@ -552,24 +583,70 @@ class TimedCalls:
                 self._silence = None
             elif time.monotonic() - start > RECHECK_SECONDS:
                 self._silence = copy.copy(error)
-            outcome.append((result, error))
+            with self._lock:
+                outcome.append((result, error))
+                if self.is_proving():
+                    self._proving = None
+                if self.has_timed_out() and isinstance(error, AccountRefusedError):
+                    self._late_refusal = copy.copy(error)
 
         thread = threading.Thread(target=call, daemon=True, name="smtpcm-kerberos")
         self._last = thread, start
         thread.start()
-        thread.join(timeout)
-        if not outcome:
-            self._timed_out = thread, start
-            self._silence = silence or self._timeout_error(timeout)
-            raise copy.copy(self._silence)
+        self._wait_for(outcome, (thread, start), timeout, max(timeout, proof_timeout))
         result, error = outcome[0]
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]
 
+    def _wait_for(
+        self, outcome: list[Any], call: tuple[threading.Thread, float], timeout: float, longest: float
+    ) -> None:
+        """Wait until a call has ended: for the timeout, or longer if the call has proved the password by then."""
+        thread, start = call
+        for seconds in (timeout, longest):
+            thread.join(max(0.0, start + seconds - time.monotonic()))
+            with self._lock:
+                is_unanswered = self._proving is thread
+                if outcome:
+                    return
+                if not is_unanswered or seconds == longest:
+                    self._timed_out = call
+                    break
+        error = self._timeout_error(seconds)
+        if is_unanswered:
+            raise _unanswered_proof_error(self._credential_source, error) from error
+        self._silence = self._silence or error
+        raise copy.copy(self._silence)
+
     def has_timed_out(self) -> bool:
         """Return whether this thread's call has timed out: its result is no longer waited for."""
         return self._timed_out is not None and self._timed_out[0] is threading.current_thread()
+
+    def begin_proof(self, *, is_awaited: bool) -> bool:
+        """Record that this thread's call is about to prove the password to a KDC.
+
+        Args:
+            is_awaited: whether it may do so only if its result is still waited for.
+
+        Returns:
+            Whether it may.
+        """
+        with self._lock:
+            if is_awaited and self.has_timed_out():
+                return False
+            self._proving = threading.current_thread()
+            return True
+
+    def is_proving(self) -> bool:
+        """Return whether this thread's call has proved the password, and the password is not known to be right."""
+        return self._proving is threading.current_thread()
+
+    def end_proof(self) -> None:
+        """Record that the password of this thread's call is right."""
+        with self._lock:
+            if self.is_proving():
+                self._proving = None
 
     def raise_if_silent(self) -> None:
         """Raise the error for a KDC that has not answered, if a call waits for one.

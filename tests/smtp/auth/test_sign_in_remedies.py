@@ -33,6 +33,17 @@ def test_the_remedy_for_a_refused_sign_in_has_three_sentences_at_most(authentica
     assert ("may take Kerberos only" in remedy) is authentication.offers_kerberos
 
 
+@pytest.mark.parametrize("authentication", [NTLM, replace(NTLM, offers_kerberos=True), replace(BOUND_KERBEROS)])
+def test_a_binding_that_is_turned_off_comes_first(authentication: Authentication) -> None:
+    """What is right about the account, the server never gets to say."""
+    unbound = replace(authentication, has_channel_binding=False, is_binding_off=True)
+    remedy = get_authentication_remedy(REFUSED, unbound, token_lines=[])
+    assert remedy.startswith("'Channel binding' is 'none', and a server whose Extended Protection requires one")
+    assert "set it to 'tls-server-end-point'" in remedy.partition(":")[2].partition(".")[0]
+    locked = get_authentication_remedy(Reply(code=535, text="Account is locked out"), unbound, token_lines=[])
+    assert "'Channel binding'" not in locked
+
+
 def challenge(flags: int) -> list[str]:
     """The lines of an NTLM sign-in, with the server's CHALLENGE_MESSAGE."""
     message = b"NTLMSSP\0" + struct.pack("<IHHII", 2, 0, 0, 0, flags) + bytes(24)
