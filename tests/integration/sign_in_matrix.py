@@ -67,6 +67,9 @@ class Cell:
         return f"{self.server}, {self.mechanism} ({self.protocol}), {TLS[self.ssl_mode]}, {self.credential}"
 
 
+#: The package's relay with the personality of an Exchange, and its Extended Protection.
+RELAY = "embedded relay as Exchange, Extended Protection"
+
 # Server: its ports by TLS mode, and its mechanisms by protocol.
 _SERVERS = {
     "Postfix, Cyrus SASL": ({"starttls": "starttls_port", "implicit": "implicit_port"}, {"ntlm": "NTLM"}),
@@ -80,6 +83,10 @@ _SERVERS = {
         {"starttls": "port", "implicit": "port"},
         {"kerberos": "GSSAPI", "ntlm": "NTLM"},
     ),
+    **{
+        f"{RELAY} {policy}": ({"starttls": "port"}, {"kerberos": "GSSAPI", "ntlm": "NTLM"})
+        for policy in ("off", "allow", "require")
+    },
     "bindings required, layer in SPNEGO": ({"starttls": "port"}, {"kerberos": "GSS-SPNEGO", "ntlm": "GSS-SPNEGO"}),
 }
 
