@@ -16,8 +16,9 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.auth import kerberos
-from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient, TimedCalls
+from airflow_provider_smtpcm.smtp.auth import kdc_calls, kerberos
+from airflow_provider_smtpcm.smtp.auth.kdc_calls import TimedCalls
+from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
 from airflow_provider_smtpcm.smtp.auth.sasl import AccountRefusedError
 from tests.integration.programs import KERBEROS_COMMAND
 from tests.waiting import wait_until
@@ -90,7 +91,7 @@ def test_a_call_that_hangs_forever_does_not_block_others_forever(
     calls = TimedCalls("password of alice")
     with pytest.raises(AuthenticationError, match=NO_ANSWER):
         calls.run(answer.wait, timeout=0.05)
-    monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.0)  # they are over
+    monkeypatch.setattr(kdc_calls, "STUCK_SECONDS", 0.0)  # they are over
     assert calls.run(lambda: 7, timeout=60) == 7
 
 
@@ -122,7 +123,7 @@ def test_a_kdc_that_answers_again_is_waited_for_as_at_first(answer: threading.Ev
         calls.run(answer.wait, timeout=0.05)
     answer.set()
     wait_until(lambda: calls._silence is None)
-    assert calls.run(lambda: time.sleep(2 * kerberos.RECHECK_SECONDS) or 7, timeout=60) == 7
+    assert calls.run(lambda: time.sleep(2 * kdc_calls.RECHECK_SECONDS) or 7, timeout=60) == 7
 
 
 def test_a_refusal_that_came_after_the_timeout_is_that_of_later_calls(answer: threading.Event) -> None:
