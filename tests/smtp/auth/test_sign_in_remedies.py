@@ -44,6 +44,14 @@ def test_a_binding_that_is_turned_off_comes_first(authentication: Authentication
     assert "'Channel binding'" not in locked
 
 
+def test_a_refused_local_account_is_not_told_to_try_kerberos() -> None:
+    """No KDC knows it."""
+    local = replace(NTLM_BESIDE_KERBEROS, identity=r".\alice")
+    remedy = get_authentication_remedy(REFUSED, local, token_lines=[])
+    assert r".\user is a local account of the server itself" in remedy
+    assert "Kerberos" not in remedy
+
+
 def challenge(flags: int) -> list[str]:
     """The lines of an NTLM sign-in, with the server's CHALLENGE_MESSAGE."""
     message = b"NTLMSSP\0" + struct.pack("<IHHII", 2, 0, 0, 0, flags) + bytes(24)
