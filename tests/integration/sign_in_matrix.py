@@ -83,11 +83,11 @@ _SERVERS = {
         {"starttls": "port", "implicit": "port"},
         {"kerberos": "GSSAPI", "ntlm": "NTLM"},
     ),
+    "bindings required, layer in SPNEGO": ({"starttls": "port"}, {"kerberos": "GSS-SPNEGO", "ntlm": "GSS-SPNEGO"}),
     **{
         f"{RELAY} {policy}": ({"starttls": "port"}, {"kerberos": "GSSAPI", "ntlm": "NTLM"})
         for policy in ("off", "allow", "require")
     },
-    "bindings required, layer in SPNEGO": ({"starttls": "port"}, {"kerberos": "GSS-SPNEGO", "ntlm": "GSS-SPNEGO"}),
 }
 
 
