@@ -138,7 +138,8 @@ class ServerProgram:
         deadline = time.monotonic() + START_SECONDS
         while not is_ready():
             if self._service.returncode is not None or time.monotonic() > deadline:
-                raise ProgramError(f"{self.name} does not start:\n{self._output()}\n{self.log()}")
+                said = "\n".join(dict.fromkeys((self._output(), self.log())))
+                raise ProgramError(f"{self.name} does not start:\n{said}")
             time.sleep(0.02)
 
     def _end(self) -> None:
