@@ -124,7 +124,8 @@ _TEXTS: Mapping[str, str] = {
     FaultCode.KERBEROS_ONLY: "{title} is for Kerberos, but {windows_protocol} is 'ntlm'; leave it empty or choose "
     "'kerberos'.",
     FaultCode.DOMAIN_WITHOUT_LOGIN: "{title} is given, but there is no user name; enter one, or clear the domain.",
-    FaultCode.TWO_DOMAINS: "{title} differs from the domain in the user name; name the domain once.",
+    FaultCode.TWO_DOMAINS: "{title} differs from the domain in the user name; name the domain once: "
+    "clear it, since a user name with '@' or a backslash needs no other domain.",
     FaultCode.NO_TLS_TO_BIND_TO: "{title} is 'tls-unique', but there is no TLS to bind to; leave it empty, or set "
     "{ssl_mode} to 'starttls' or 'implicit'.",
     FaultCode.NO_TLS_FOR_CERTIFICATE: "{title} is given, but {ssl_mode} is 'none', so it would never be sent; set "

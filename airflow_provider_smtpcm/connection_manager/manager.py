@@ -17,6 +17,9 @@ from airflow_provider_smtpcm.connection_manager.parse import Settings, parse_ext
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
 from airflow_provider_smtpcm.frozen_dataclasses import Record
 
+#: Windows' name for the accounts of a machine itself, here those of the mail server: `.\alice`.
+LOCAL_DOMAIN = "."
+
 # What was not given has its default after parsing.
 _NOT_GIVEN: Any = None
 _DEFAULTS = {setting.name: setting.default for setting in FIELDS}
@@ -203,7 +206,10 @@ class SmtpConnectionManager(Record):
 
     @property
     def account(self) -> str | None:
-        r"""The Windows account for NTLM: the login, as `DOMAIN\login` if only `domain` names it; None: no login."""
+        r"""The Windows account for NTLM: the login, as `DOMAIN\login` if only `domain` names it; None: no login.
+
+        As in Windows, a UPN (`user@corp.example`) is an account by itself, and a domain beside it is not sent.
+        """
         if self.login and self.domain and "\\" not in self.login and "@" not in self.login:
             return f"{self.domain}\\{self.login}"
         return self.login

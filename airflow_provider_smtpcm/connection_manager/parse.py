@@ -455,8 +455,17 @@ def _check_account_name(settings: Settings, unreadable: frozenset[str], faults: 
         faults.add("domain", FaultCode.DOMAIN_WITHOUT_LOGIN)
     if isinstance(login, str) and isinstance(domain, str):
         in_login = login.split("\\")[0] if "\\" in login else login.rpartition("@")[2] if "@" in login else ""
-        if in_login and in_login.lower() != domain.lower():
+        if in_login and not _may_be_same_domain(in_login, domain):
             faults.add("domain", FaultCode.TWO_DOMAINS)
+
+
+def _may_be_same_domain(one: str, other: str) -> bool:
+    """Return whether two names may be those of one domain: the same, or `CORP` and `corp.example`.
+
+    Which NetBIOS name a domain has, only the domain knows; it usually is the first label of its DNS name.
+    """
+    one, other = one.lower(), other.lower()
+    return one == other or (("." in one) is not ("." in other) and one.split(".")[0] == other.split(".")[0])
 
 
 def _check_client_certificate(settings: Settings, unreadable: frozenset[str], faults: Faults) -> None:

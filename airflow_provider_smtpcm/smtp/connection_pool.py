@@ -443,14 +443,14 @@ class BatchSender:
 
         Returns:
             Why the session is not needed: the better server that was tried before it limits connections, since it has
-            refused this one at once while others are open. None if the session is to be used.
+            turned this one away while others are open. None if the session is to be used.
         """
         server = session.server
         if server is None or server.rank == self._rank:
             return None
         if server.rank > self._rank and self._failover is not None and self._session_count:
             outage = session.passed_over.get(self._rank)
-            if outage is not None and not outage.is_slow:
+            if outage is not None and outage.may_be_limit:
                 self._failover.servers[self._rank].mark_up()
                 return outage.error
         next_at = min(self.rate.next_at, time.monotonic() + 60 / (self._rate_limit or math.inf))

@@ -6,7 +6,7 @@ that (no STARTTLS, a certificate that is not trusted, a refused sign-in) is no r
 hide the fault, and try a wrong password twice.
 
 Each process remembers for a minute which servers are down, and tries them last. After that minute, one session at a
-time tries again.
+time tries again. Connections share that only if they reach the server in the same way; see `_get_reach`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
+from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, MailError
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.transport import format_peer
@@ -41,18 +41,34 @@ class Outage:
         error: the message of the error; the error itself would keep the frames of its traceback.
         is_slow: whether it took long to fail.
         until: when (`time.monotonic`) the server may be tried again.
+        may_be_limit: whether the server may have reached a limit on connections: it failed at once, or it answered,
+            perhaps late on purpose, as a tarpit does.
     """
 
-    __slots__ = ("error", "is_slow", "until")
+    __slots__ = ("error", "is_slow", "may_be_limit", "until")
 
-    def __init__(self, error: str, *, is_slow: bool, until: float) -> None:
+    def __init__(self, error: str, *, is_slow: bool, until: float, may_be_limit: bool = False) -> None:
         self.error = error
         self.is_slow = is_slow
         self.until = until
+        self.may_be_limit = may_be_limit
 
 
-# The servers that are down, by host and port. Threads share it without a lock: each access is one dict operation.
-_outages: dict[tuple[str, int], Outage] = {}
+# The servers that are down, by `_get_reach`. Threads share it without a lock: each access is one dict operation.
+_outages: dict[Hashable, Outage] = {}
+
+
+def _get_reach(manager: SmtpConnectionManager) -> Hashable:
+    """Return the settings that decide whether a server can be reached.
+
+    Connections in which they differ share no outage: one that waits for a second says nothing to one that waits for a
+    minute, nor does one whose TLS settings fail before the greeting.
+    """
+    tls = None
+    if manager.ssl_mode is SslMode.IMPLICIT:
+        files = manager.ca_certificate, manager.client_certificate, manager.client_key
+        tls = (manager.verify_certificate, *files)
+    return manager.server_name.lower(), manager.port, manager.timeout, manager.local_hostname, tls
 
 
 class Server:
@@ -70,22 +86,29 @@ class Server:
         self.authenticator = authenticator
         self.profile = ServerProfile()
         self.peer = format_peer(manager.host, manager.port)
-        self._key = manager.server_name.lower(), manager.port
+        self._reach = _get_reach(manager)
+        # Why no session could be opened although the server was reached: for this connection alone.
+        self._unusable: Outage | None = None
 
     @property
     def outage(self) -> Outage | None:
         """Why the server counts as down; None if it does not."""
-        return _outages.get(self._key)
+        return self._unusable or _outages.get(self._reach)
 
     def mark_down(self, outage: Outage) -> bool:
-        """Remember that the server is down; return whether that is news."""
-        is_news = _outages.setdefault(self._key, outage) is outage
-        _outages[self._key] = outage
+        """Remember that the server cannot be reached; return whether that is news."""
+        is_news = _outages.setdefault(self._reach, outage) is outage
+        _outages[self._reach] = outage
         return is_news
+
+    def mark_unusable(self, outage: Outage) -> None:
+        """Remember, for this connection alone, that no session can be opened to the server, which was reached."""
+        self._unusable = outage
 
     def mark_up(self) -> None:
         """Remember that the server has been reached."""
-        if _outages.pop(self._key, None) is not None:
+        self._unusable = None
+        if _outages.pop(self._reach, None) is not None:
             log.info("%s can be reached again.", self.peer)
 
     def claim(self) -> bool:
@@ -195,6 +218,8 @@ class Failover:
         except Exception as problem:  # noqa: BLE001 - it must not end a batch whose other server does its work
             log.warning("Mail is still sent through a fallback host. %s", problem)
             error = problem if isinstance(problem, MailError) else MailError(repr(problem))
+            server.mark_unusable(_outage(error, time.monotonic() - began_at))
+            return False
         if error is not None:
             server.mark_down(_outage(error, time.monotonic() - began_at))
         return error is None
@@ -230,7 +255,9 @@ class Failover:
 
 def _outage(error: MailError, seconds: float) -> Outage:
     """Return the outage of a server that took so many seconds to fail."""
-    return Outage(error.message, is_slow=seconds >= _SLOW_SECONDS, until=time.monotonic() + DOWN_SECONDS)
+    is_slow = seconds >= _SLOW_SECONDS
+    may_be_limit = error.reply is not None or not is_slow
+    return Outage(error.message, is_slow=is_slow, until=time.monotonic() + DOWN_SECONDS, may_be_limit=may_be_limit)
 
 
 _UNREACHABLE_REMEDY = (

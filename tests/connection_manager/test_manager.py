@@ -152,11 +152,27 @@ def test_a_password_beside_a_file_is_refused(credential: str) -> None:
     assert ["only one credential can be used" in fault for fault in faults] == [True]
 
 
-@pytest.mark.parametrize("login", [r"CORP\etl", "etl@corp.example"])
-def test_two_domains_for_one_account_are_refused(login: str) -> None:
+@pytest.mark.parametrize("login", [r"CORP\etl", "etl@corp.example", r".\etl"])
+@pytest.mark.parametrize("domain", ["OTHER", "other.example", "sub.corp.example"])
+def test_two_domains_for_one_account_are_refused(login: str, domain: str) -> None:
     """Which one is meant cannot be known."""
-    (fault,) = faults_of(login=login, password="p", extra={"auth_mode": "windows", "domain": "OTHER"})
-    assert "name the domain once" in fault
+    (fault,) = faults_of(login=login, password="p", extra={"auth_mode": "windows", "domain": domain})
+    assert "name the domain once: clear it" in fault
+
+
+@pytest.mark.parametrize(
+    ("login", "domain"),
+    [
+        ("etl@corp.example", "CORP"),
+        ("etl@CORP.example", "corp.example"),
+        (r"CORP\etl", "corp.example"),
+        (r".\etl", "."),
+    ],
+)
+def test_a_domain_that_repeats_that_of_the_user_name_is_not_sent(login: str, domain: str) -> None:
+    """As in Windows, a UPN is an account by itself."""
+    extra = {"auth_mode": "windows", "domain": domain}
+    assert SmtpConnectionManager.from_airflow(connection(login=login, password="p", extra=extra)).account == login
 
 
 @pytest.mark.parametrize(

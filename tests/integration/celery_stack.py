@@ -11,82 +11,47 @@ import os
 import secrets
 import shutil
 import signal
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from signal import SIGINT
+from typing import Any
 
 from demo.airflow_stack import AIRFLOW, AirflowStack
 from demo.processes import LOOPBACK, Service, free_port, processes_in, stop
-from tests.integration.programs import LIBRARIES, absent, run, system_path
+from tests.integration.programs import LIBRARIES, ServerProgram, absent, run
 
-START_SECONDS = 120
 _INITDB = "postgresql/*/bin/initdb"
 _NOBODY, _NOGROUP = "nobody", "nogroup"
 
 
-class DaemonError(Exception):
-    """A daemon did not start; the message ends in its log."""
+class Daemon(ServerProgram):
+    """A server on a free port, with a password of its own, that never runs as root."""
 
-
-class Daemon:
-    """A server as a context manager: on a free port, with a password and a folder of its own, never as root."""
-
-    name: ClassVar[str]
+    # On SIGTERM PostgreSQL waits for its clients to leave; on SIGINT both servers shut down at once.
+    stop_signal = SIGINT
 
     def __init__(self) -> None:
+        super().__init__()
         self.port = free_port()
         self.password = secrets.token_hex(16)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
-        self._service: Service | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            if os.geteuid() == 0:
-                shutil.chown(self._folder, _NOBODY, _NOGROUP)
-            command = [*_unprivileged(), *self._prepare(self._folder)]
-            env = {"PATH": system_path(), "LANG": "C"}
-            self._service = Service(self.name, command, env=env, log=self._folder / "log")
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End it, and remove its folder. Idempotent."""
-        if self._service is not None:
-            if self._service.returncode is None:
-                # On SIGTERM PostgreSQL waits for its clients to leave; on SIGINT both servers shut down at once.
-                os.kill(self._service.session, signal.SIGINT)
-            self._service.wait(60)
-            stop([self._service])
-            self._service = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def _start(self) -> None:
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, _NOBODY, _NOGROUP)
+        command = [*_unprivileged(), *self._prepare(self.folder)]
+        self._launch(command, self._is_ready, env={"LANG": "C"})
 
     def _prepare(self, folder: Path) -> list[str]:
         """Write its configuration, and return the command that starts it."""
         raise NotImplementedError
 
-    def _wait_until_ready(self) -> None:
-        """Wait for the line that both servers log when ready; an open port alone does not mean that."""
-        assert self._service is not None
-        deadline = time.monotonic() + START_SECONDS
-        while "ready to accept connections" not in self._service.log.read_text(errors="replace").lower():
-            if self._service.returncode is not None or time.monotonic() > deadline:
-                raise DaemonError(f"{self.name} did not start:\n{self._service.log_tail()}")
-            time.sleep(0.05)
+    def _is_ready(self) -> bool:
+        """Look for the line that both servers log when ready; an open port alone does not mean that."""
+        return "ready to accept connections" in self.log().lower()
 
     def _secret_file(self, name: str, text: str) -> Path:
-        path = self._folder / name
+        path = self.folder / name
         path.touch(0o600)
         path.write_text(text)
         if os.geteuid() == 0:

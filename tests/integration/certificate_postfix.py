@@ -57,7 +57,7 @@ class CertificatePostfix(LoopbackPostfix):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clients = Clients(self._folder)
+        self.clients = Clients(self.folder)
         #: Whose fingerprint the server has.
         self.known = self.clients.issue("known.pem")
         #: Of the same authority, but with a fingerprint that the server does not have.

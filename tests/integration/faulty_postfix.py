@@ -89,20 +89,19 @@ class FaultyPostfix(AnonymousPostfix):
 
     def halt(self) -> None:
         """Run `postfix stop`, which leaves the queue as it is."""
-        self._postfix("stop")
+        self._end()
 
     def resume(self) -> None:
         """Run `postfix start`, and wait until it answers."""
         # The pickup daemon is no longer root when it warns of an incomplete file.
-        shutil.chown(self._folder / "maillog", "postfix")
-        self._postfix("start")
-        self._wait_for_ports()
+        shutil.chown(self.folder / "maillog", "postfix")
+        self._start_master()
 
     def _on_its_way(self) -> bool:
         """Return whether a queue file is not executable yet: an incomplete mail, which was not acknowledged."""
         queues = ("maildrop", "incoming", "active", "deferred", "hold", "corrupt")
         try:
-            modes = [path.lstat().st_mode for queue in queues for path in (self._folder / "spool" / queue).rglob("*")]
+            modes = [path.lstat().st_mode for queue in queues for path in (self.folder / "spool" / queue).rglob("*")]
         except FileNotFoundError:  # gone since it was listed
             return True
         return any(stat.S_ISREG(mode) and mode & stat.S_IXUSR for mode in modes)

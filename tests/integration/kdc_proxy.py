@@ -1,4 +1,4 @@
-"""A proxy in front of a KDC: a second address of it, whose first answer can be held back."""
+"""A proxy in front of a KDC: a second address of it, whose answers can be held back."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ class KdcProxy:
 
     Args:
         address: of the KDC.
-        is_silent: whether the first answer is held back until `answer`.
+        silent_after: how many requests are answered before the next answer is held back until `answer`; None: all. In
+            the second request, a client proves its password.
     """
 
-    def __init__(self, address: tuple[str, int], *, is_silent: bool = False) -> None:
+    def __init__(self, address: tuple[str, int], *, silent_after: int | None = None) -> None:
         self._address = address
+        self._silent_after = silent_after
         self._may_answer = threading.Event()
-        if not is_silent:
-            self._may_answer.set()
+        #: Set while an answer of the KDC is held back.
+        self.is_holding = threading.Event()
         self._listener = socket.create_server((LOOPBACK, 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self.port: int = self._listener.getsockname()[1]
@@ -63,7 +65,9 @@ class KdcProxy:
         with socket.create_connection(self._address) as kdc:
             kdc.sendall(request)
             answer = _receive(kdc)
-        self._may_answer.wait()
+        if self._silent_after is not None and self.requests > self._silent_after:
+            self.is_holding.set()
+            self._may_answer.wait()
         client.sendall(answer)
 
 

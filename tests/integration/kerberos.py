@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from demo.processes import LOOPBACK, free_port
-from tests.integration.programs import FAKETIME, absent, faked_clock, run, system_path
+from tests.integration.programs import FAKETIME, ServerProgram, absent, faked_clock, is_listening, run
 
 PROGRAMS = ("krb5kdc", "kdb5_util", "kadmin.local", "kinit")
-START_SECONDS = 60
 BULKY_TICKET = Path(__file__).with_name("bulky_ticket.py")
 
 KRB5_CONF = Template("""\
@@ -71,17 +64,14 @@ KDC_CONF = Template("""\
 """)
 
 
-class KerberosError(Exception):
-    """The KDC does not run; the message ends in its log."""
-
-
-class KerberosRealm:
+class KerberosRealm(ServerProgram):
     """The realm as a context manager.
 
     `users` can sign in. All other accounts have a password too (`password_of`), and are refused, each for a reason of
     its own. As in Active Directory, every account has to prove its password before it gets a ticket.
     """
 
+    name = "kerberos"
     realm = "CORP.EXAMPLE"
     domain = "corp.example"
     #: What NTLM calls the same domain.
@@ -97,8 +87,8 @@ class KerberosRealm:
     smtpsvc_only_host = "exchange.corp.example"
 
     def __init__(self) -> None:
+        super().__init__()
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="kerberos-"))
         self.krb5_conf = self.folder / "krb5.conf"
         #: As `krb5_conf`, for a client that does not set its clock by the KDC's.
         self.strict_clock_krb5_conf = self.folder / "strict-clock.conf"
@@ -106,27 +96,11 @@ class KerberosRealm:
         self.client_keytab = self.folder / "client.keytab"
         #: `users` for gss-ntlmssp, by its environment variable `NTLM_USER_FILE`.
         self.ntlm_user_file = self.folder / "ntlm-users"
-        self._kdc: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            self._configure()
-            self._add_principals()
-            self.start_kdc()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End the KDC and remove everything. Idempotent."""
-        self.stop_kdc()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _start(self) -> None:
+        self._configure()
+        self._add_principals()
+        self.start_kdc()
 
     def environment(self) -> dict[str, str]:
         """Return the variables for a client of this realm."""
@@ -180,36 +154,12 @@ class KerberosRealm:
 
     def start_kdc(self, *, clock_offset: int = 0) -> None:
         """Start the KDC, with its clock ahead by some seconds."""
-        env = {**os.environ, "PATH": system_path(), **self._own_environment(), **faked_clock(clock_offset)}
-        with (self.folder / "kdc.out").open("ab") as output:
-            self._kdc = subprocess.Popen(
-                ["krb5kdc", "-n", "-r", self.realm],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection((LOOPBACK, self.port), timeout=1).close()
-                return
-            except OSError:
-                if self._kdc.poll() is not None or time.monotonic() > deadline:
-                    raise KerberosError(f"The KDC does not listen on port {self.port}:\n{self.log()}") from None
-                time.sleep(0.02)
+        env = self._own_environment() | faked_clock(clock_offset)
+        self._launch(["krb5kdc", "-n", "-r", self.realm], lambda: is_listening(self.port), env=env)
 
     def stop_kdc(self) -> None:
         """Stop the KDC: its port refuses connections. Idempotent."""
-        if self._kdc is not None:
-            self._kdc.terminate()
-            try:
-                self._kdc.wait(START_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._kdc.kill()
-                self._kdc.wait()
-            self._kdc = None
+        self._end()
 
     @contextmanager
     def kdc_stopped(self) -> Iterator[None]:
@@ -223,12 +173,12 @@ class KerberosRealm:
     @contextmanager
     def kdc_silent(self) -> Iterator[None]:
         """Silence the KDC for a block: it accepts connections and does not answer, as behind some firewalls."""
-        assert self._kdc is not None
-        self._kdc.send_signal(signal.SIGSTOP)
+        assert self._service is not None
+        os.kill(self._service.session, signal.SIGSTOP)
         try:
             yield
         finally:
-            self._kdc.send_signal(signal.SIGCONT)
+            os.kill(self._service.session, signal.SIGCONT)
 
     @contextmanager
     def kdc_clock_ahead(self, seconds: int) -> Iterator[None]:
@@ -243,7 +193,7 @@ class KerberosRealm:
 
     def log(self) -> str:
         """Return the KDC's log."""
-        paths = (self.folder / name for name in ("kdc.out", "kdc.log"))
+        paths = (self.folder / name for name in ("output", "kdc.log"))
         return "".join(path.read_text(errors="replace") for path in paths if path.exists())
 
     @staticmethod

@@ -9,22 +9,18 @@ from __future__ import annotations
 import email.policy
 import pwd
 import shutil
-import socket
-import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from email.message import EmailMessage
 from pathlib import Path
 from string import Template
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import trustme
 
 from demo.processes import LOOPBACK, free_port
-from tests.integration.programs import ProgramError, absent, run
-
-START_SECONDS = 60
+from tests.integration.programs import ProgramError, ServerProgram, absent, is_listening, run
 
 MAIN_CF = Template("""\
 compatibility_level = 3.6
@@ -104,12 +100,13 @@ IMPLICIT_TLS = ("smtpd_tls_wrappermode=yes",)
 
 
 class PostfixError(Exception):
-    """Postfix failed; the message ends in its log."""
+    """Postfix did not do what was waited for; the message ends in its log."""
 
 
-class LoopbackPostfix:
+class LoopbackPostfix(ServerProgram):
     """The server as a context manager. Each name in `services` becomes an attribute: the port of that smtpd."""
 
+    name = "postfix"
     host = "localhost"
     domain = "corp.example"
     #: What `(Authenticated sender: ...)` has after the name.
@@ -122,47 +119,36 @@ class LoopbackPostfix:
     plugins: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
+        super().__init__()
         self._ports = {name: free_port() for name in self.services}
         vars(self).update(self._ports)
         certificates = trustme.CA()
         self.ca_certificate = certificates.cert_pem.bytes().decode()
         self._server_pem = certificates.issue_cert(*self.certificate_names).private_key_and_cert_chain_pem.bytes()
-        self._folder = Path(tempfile.mkdtemp(prefix="postfix-"))
-        self._etc = self._folder / "etc"
+        self._etc = self.folder / "etc"
 
     def _configure_sasl(self) -> Mapping[str, str]:
         """Write Cyrus SASL's configuration below `_etc`; return the environment that smtpd needs for it."""
         raise NotImplementedError
 
-    def __enter__(self) -> Self:
-        try:
-            self._configure()
-            self._postfix("start")
-            self._wait_for_ports()
-        except BaseException:
-            self.stop()
-            raise
-        return self
+    def _start(self) -> None:
+        self._configure()
+        self._start_master()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _start_master(self) -> None:
+        ports = self._ports.values()
+        self._launch(["postfix", "-c", str(self._etc), "start-fg"], lambda: is_listening(*ports))
 
-    def stop(self) -> None:
-        """End this Postfix, and remove its folder. Idempotent."""
-        if self._runs():
-            self._postfix("stop")
-            deadline = time.monotonic() + START_SECONDS
-            while self._runs():
-                if time.monotonic() > deadline:
-                    raise PostfixError(f"Postfix in {self._folder} did not stop:\n{self.log()}")
-                time.sleep(0.05)
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def _end(self) -> None:
+        """Run `postfix stop`, since the program in front of Postfix' master passes no signal on. Idempotent."""
+        if self._service is not None and self._service.returncode is None:
+            with suppress(ProgramError):  # it has not started
+                run(["postfix", "-c", str(self._etc), "stop"])
+        super()._end()
 
     def messages(self) -> list[EmailMessage]:
         """Return the delivered mails, oldest first; their topmost Received header has the authenticated user."""
-        stored = sorted((self._folder / "mail/inbox/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+        stored = sorted((self.folder / "mail/inbox/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
         return [_parse(path.read_bytes()) for path in stored]
 
     def wait_for_messages(self, count: int, *, timeout: float = 60) -> list[EmailMessage]:
@@ -176,12 +162,12 @@ class LoopbackPostfix:
 
     def clear(self) -> None:
         """Remove the delivered mails."""
-        for path in (self._folder / "mail/inbox/new").glob("*"):
+        for path in (self.folder / "mail/inbox/new").glob("*"):
             path.unlink()
 
     def log(self) -> str:
         """Return Postfix' log."""
-        path = self._folder / "maillog"
+        path = self.folder / "maillog"
         return path.read_text(errors="replace") if path.exists() else ""
 
     @classmethod
@@ -191,17 +177,17 @@ class LoopbackPostfix:
 
     def _configure(self) -> None:
         # Postfix' daemons run as other users and must be able to enter.
-        self._folder.chmod(0o755)
-        if not all(path.stat().st_mode & 0o001 for path in self._folder.parents):
-            raise PostfixError(f"Postfix cannot enter {self._folder}: set TMPDIR to a folder that all users may enter.")
+        self.folder.chmod(0o755)
+        if not all(path.stat().st_mode & 0o001 for path in self.folder.parents):
+            raise PostfixError(f"Postfix cannot enter {self.folder}: set TMPDIR to a folder that all users may enter.")
         for folder in ("etc/sasl", "spool", "data", "mail"):
-            (self._folder / folder).mkdir(parents=True)
-        shutil.chown(self._folder / "data", "postfix")
-        shutil.chown(self._folder / "mail", "nobody")
+            (self.folder / folder).mkdir(parents=True)
+        shutil.chown(self.folder / "data", "postfix")
+        shutil.chown(self.folder / "mail", "nobody")
         self._secret_file("server.pem", self._server_pem)
         nobody = pwd.getpwnam("nobody")
         main_cf = MAIN_CF.substitute(
-            folder=self._folder,
+            folder=self.folder,
             address=LOOPBACK,
             name=f"mail.{self.domain}",
             domain=self.domain,
@@ -231,30 +217,6 @@ class LoopbackPostfix:
         if owner is not None:
             shutil.chown(path, owner)
         return path
-
-    def _wait_for_ports(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        for port in self._ports.values():
-            while True:
-                try:
-                    socket.create_connection((LOOPBACK, port), timeout=1).close()
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        raise PostfixError(f"Port {port} did not open:\n{self.log()}") from None
-                    time.sleep(0.05)
-
-    def _postfix(self, verb: str) -> None:
-        run(["postfix", "-c", str(self._etc), verb])
-
-    def _runs(self) -> bool:
-        if not (self._etc / "master.cf").exists():
-            return False
-        try:
-            self._postfix("status")
-        except ProgramError:
-            return False
-        return True
 
 
 def _parse(message: bytes) -> EmailMessage:

@@ -10,23 +10,17 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
-import signal
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from string import Template
-from types import TracebackType
-from typing import IO, ClassVar, Self
+from typing import IO, ClassVar
 
 from demo.processes import free_port
-from tests.integration.programs import GSS_NTLMSSP, ProgramError, absent, run, system_path
+from tests.integration.programs import GSS_NTLMSSP, START_SECONDS, ProgramError, ServerProgram, absent, run, system_path
 
 PROGRAMS = ("samba", "samba-tool", "winbindd", "wbinfo", "kinit")
-# On a machine with ten times its load each step takes a minute.
-START_SECONDS = 300
 #: LDAP and RPC have fixed ports, so the domain controller has an address of its own on the loopback interface.
 ADDRESS = "127.0.0.61"
 #: libwbclient looks nowhere else, so that a machine has one winbindd.
@@ -91,9 +85,10 @@ KRB5_CONF = Template("""\
 """)
 
 
-class SambaDomain:
+class SambaDomain(ServerProgram):
     """The domain as a context manager; `users` can log in, and those with a UPN of their own by that, too."""
 
+    name = "samba"
     realm = "CORP.EXAMPLE"
     domain = "corp.example"
     netbios_domain = "CORP"
@@ -108,44 +103,17 @@ class SambaDomain:
     service_principal = f"smtp/localhost@{realm}"
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="samba-"))
+        super().__init__()
         self.krb5_conf = self.folder / "krb5.conf"
         self.service_keytab = self.folder / "service.keytab"
         self.client_keytab = self.folder / "client.keytab"
         self._smb_conf = self.folder / "smb.conf"
         self._password = f"P@ssw0rd-{secrets.token_hex(4)}"
-        self._samba: subprocess.Popen[bytes] | None = None
         self._lock: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            # Another worker of the same test run may have the machine's one winbindd; it ends with its file of tests.
-            self._lock = LOCK.open("wb")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            self._provision()
-            self._add_accounts()
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def stop(self) -> None:
         """End the domain controller and remove everything. Idempotent."""
-        if self._samba is not None:
-            os.killpg(self._samba.pid, signal.SIGTERM)
-            try:
-                self._samba.wait(START_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._samba.pid, signal.SIGKILL)
-                self._samba.wait()
-            self._samba = None
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().stop()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -190,7 +158,7 @@ class SambaDomain:
 
     def log(self) -> str:
         """Return the log of the domain controller."""
-        paths = (self.folder / "samba.out", *sorted(self.folder.glob("log.*")))
+        paths = (self.folder / "output", *sorted(self.folder.glob("log.*")))
         return "".join(path.read_text(errors="replace") for path in paths if path.exists())
 
     @staticmethod
@@ -199,6 +167,15 @@ class SambaDomain:
         return absent(PROGRAMS, {GSS_NTLMSSP: "gss-ntlmssp"}) or (None if PROVISION.exists() else "samba-ad-provision")
 
     # --- Setting up.
+
+    def _start(self) -> None:
+        # Another worker of the same test run may have the machine's one winbindd; it ends with its file of tests.
+        self._lock = LOCK.open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._provision()
+        self._add_accounts()
+        command = ["samba", "-i", "-M", "single", "-s", str(self._smb_conf)]
+        self._launch(command, self._is_ready, env={"PYTHONPATH": ""})
 
     @property
     def _database(self) -> Path:
@@ -249,22 +226,6 @@ class SambaDomain:
             env={"PYTHONPATH": "", "LC_ALL": "C.UTF-8"},
             timeout=START_SECONDS,
         )
-
-    def _start(self) -> None:
-        with (self.folder / "samba.out").open("wb") as output:
-            self._samba = subprocess.Popen(
-                ["samba", "-i", "-M", "single", "-s", str(self._smb_conf)],
-                env={**os.environ, "PATH": system_path(), "PYTHONPATH": ""},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._is_ready():
-            if self._samba.poll() is not None or time.monotonic() > deadline:
-                raise ProgramError(f"Samba does not start:\n{self.log()}")
-            time.sleep(0.05)
 
     def _is_ready(self) -> bool:
         try:

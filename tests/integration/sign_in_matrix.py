@@ -67,6 +67,9 @@ class Cell:
         return f"{self.server}, {self.mechanism} ({self.protocol}), {TLS[self.ssl_mode]}, {self.credential}"
 
 
+#: The package's relay with the personality of an Exchange, and its Extended Protection.
+RELAY = "embedded relay as Exchange, Extended Protection"
+
 # Server: its ports by TLS mode, and its mechanisms by protocol.
 _SERVERS = {
     "Postfix, Cyrus SASL": ({"starttls": "starttls_port", "implicit": "implicit_port"}, {"ntlm": "NTLM"}),
@@ -81,6 +84,10 @@ _SERVERS = {
         {"kerberos": "GSSAPI", "ntlm": "NTLM"},
     ),
     "bindings required, layer in SPNEGO": ({"starttls": "port"}, {"kerberos": "GSS-SPNEGO", "ntlm": "GSS-SPNEGO"}),
+    **{
+        f"{RELAY} {policy}": ({"starttls": "port"}, {"kerberos": "GSSAPI", "ntlm": "NTLM"})
+        for policy in ("off", "allow", "require")
+    },
 }
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
-from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.errors import AuthenticationError, ConnectionSettingsError
 from airflow_provider_smtpcm.smtp.auth import negotiation
 from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
 from airflow_provider_smtpcm.smtp.session import Session
@@ -91,6 +94,67 @@ def test_a_upn_signs_in_by_ntlm(user: str, upn: str, samba_server: BindingServer
     sign_in(samba_server, login=upn, password=samba.password_of(user), windows_protocol="ntlm")
     (attempt,) = samba_server.attempts()
     assert attempt.protocol == "ntlm"
+
+
+@pytest.mark.parametrize("domain", ["CORP", "corp", "corp.example"])
+@pytest.mark.parametrize("protocol", ["kerberos", "negotiate", "ntlm"])
+def test_a_upn_beside_its_domain_signs_in_as_the_upn_alone(
+    protocol: str, domain: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """A controller of the domain would not find the name of a UPN in its NetBIOS domain."""
+    settings = {"login": samba.upns["erin"], "password": samba.password_of("erin"), "domain": domain}
+    sign_in(samba_server, windows_protocol=protocol, **settings)
+    (attempt,) = samba_server.attempts()
+    # gss-ntlmssp writes the domain that was sent before a backslash: none.
+    assert str(attempt.user) == (f"\\{samba.upns['erin']}" if protocol == "ntlm" else "erin@CORP.EXAMPLE")
+
+
+def test_a_upn_beside_another_domain_is_not_tried(samba_server: BindingServer, samba: SambaDomain) -> None:
+    """It may be the account of either."""
+    with pytest.raises(ConnectionSettingsError, match=r"Windows domain .* differs from the domain in the user name"):
+        sign_in(samba_server, login=samba.upns["erin"], password=samba.password_of("erin"), domain="OTHER")
+
+
+# --- Local accounts of the server, which only it knows.
+
+
+@pytest.mark.parametrize(
+    "settings", [{"login": ".\\alice"}, {"login": "alice", "domain": "."}], ids=["login", "domain"]
+)
+def test_a_local_account_of_the_server_signs_in_by_ntlm_alone(
+    settings: dict[str, str], samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """Also where Kerberos is possible. The accounts of a domain controller itself are those of the domain."""
+    authentication = sign_in(samba_server, password=samba.password_of("alice"), **settings)
+    assert str(authentication) == "NTLM as .\\alice"
+    assert "local account of the mail server, which no KDC knows" in authentication.reason
+    (attempt,) = samba_server.attempts()
+    assert "alice" in str(attempt.user)
+
+
+@pytest.mark.parametrize("protocol", ["negotiate", "ntlm"])
+def test_a_wrong_password_of_a_local_account_counts_once(
+    protocol: str, samba_server: BindingServer, samba: SambaDomain
+) -> None:
+    """The remedy says whose account it is, and not to try Kerberos."""
+    before = samba.bad_password_count("alice")
+    error = refusal(samba_server, login=".\\alice", password="wrong-horse", windows_protocol=protocol)
+    assert samba.bad_password_count("alice") == before + 1
+    assert "local account of the server itself" in error.remedy
+    assert "'kerberos' as 'Windows protocol'" not in error.remedy
+
+
+def test_a_local_account_has_no_ticket(samba_server: BindingServer, samba: SambaDomain) -> None:
+    """No KDC is asked for it."""
+    before = samba.bad_password_count("alice")
+    error = refusal(samba_server, login=".\\alice", password="wrong-horse", windows_protocol="kerberos")
+    assert "a local account of the mail server, which no KDC knows" in str(error)
+    assert "'negotiate' or 'ntlm'" in error.remedy
+    assert samba.bad_password_count("alice") == before
+    assert samba_server.attempts() == []
+
+
+# --- Credential caches.
 
 
 @pytest.mark.parametrize("options", [("-E",), ("-E", "-C")], ids=" ".join)
@@ -189,7 +253,7 @@ def test_a_kdc_that_ntlm_has_replaced_is_not_sent_the_password(
 ) -> None:
     """Also if it answers later. The server has already refused the password, which counts once."""
     monkeypatch.setattr(negotiation, "KDC_TIMEOUT", 0.5)
-    with KdcProxy(samba.kdc_address, is_silent=True) as kdc:
+    with KdcProxy(samba.kdc_address, silent_after=0) as kdc:
         address = ":".join(map(str, samba.kdc_address))
         use_krb5_conf(samba, tmp_path, monkeypatch, address, f"127.0.0.1:{kdc.port}")
         before = samba.bad_password_count("alice")
@@ -200,6 +264,65 @@ def test_a_kdc_that_ntlm_has_replaced_is_not_sent_the_password(
         waiting.join()
         assert samba.bad_password_count("alice") == before + 1
         assert kdc.requests == 1
+
+
+@contextmanager
+def slow_second_answer(samba: SambaDomain, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KdcProxy]:
+    """A KDC whose answer to the proof of the password is held back, and a client that waits less for the first one."""
+    monkeypatch.setattr(negotiation, "KDC_TIMEOUT", 2.0)
+    with KdcProxy(samba.kdc_address, silent_after=1) as kdc:
+        address = ":".join(map(str, samba.kdc_address))
+        use_krb5_conf(samba, folder, monkeypatch, address, f"127.0.0.1:{kdc.port}")
+        yield kdc
+
+
+def answer_late(kdc: KdcProxy) -> None:
+    """Let the KDC answer when the client would have tried NTLM, if it had not proved the password."""
+    kdc.is_holding.wait()
+    time.sleep(negotiation.KDC_TIMEOUT + 0.5)
+    kdc.answer()
+
+
+@pytest.mark.parametrize("password", ["wrong-horse", None], ids=["wrong", "right"])
+def test_a_kdc_that_has_proof_of_the_password_is_waited_for(
+    password: str | None,
+    samba_server: BindingServer,
+    samba: SambaDomain,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NTLM would be the second proof, and would count a wrong one twice."""
+    before = samba.bad_password_count("alice")
+    with slow_second_answer(samba, tmp_path, monkeypatch) as kdc:
+        threading.Thread(target=answer_late, args=(kdc,), daemon=True).start()
+        if password is None:
+            authentication = sign_in(samba_server, login="CORP\\alice", password=samba.password_of("alice"))
+            assert authentication.protocol == "Kerberos"
+        else:
+            error = refusal(samba_server, login="CORP\\alice", password=password)
+            assert "the password is wrong" in str(error)
+            assert samba.bad_password_count("alice") == before + 1
+            assert samba_server.attempts() == []
+
+
+@pytest.mark.parametrize("protocol", ["negotiate", "kerberos"])
+def test_a_kdc_that_never_says_whether_the_password_is_right_is_the_end(
+    protocol: str, samba_server: BindingServer, samba: SambaDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have counted it, as a server that hangs up after it. Neither NTLM nor a retry proves it again."""
+    before = samba.bad_password_count("alice")
+    settings = {"login": "CORP\\alice", "password": "wrong-horse", "windows_protocol": protocol, "timeout": 4.0}
+    with slow_second_answer(samba, tmp_path, monkeypatch) as kdc:
+        error = refusal(samba_server, **settings)
+        assert "a KDC was sent proof of the password, and has not said whether it is right." in str(error)
+        assert "was not sent again" in error.remedy
+        assert not error.retryable
+        assert samba.bad_password_count("alice") == before + 1
+        assert samba_server.attempts() == []
+        (waiting,) = [thread for thread in threading.enumerate() if thread.name == "smtpcm-kerberos"]
+        kdc.answer()
+        waiting.join()
+    assert samba.bad_password_count("alice") == before + 1
 
 
 # --- Names without a suffix, and NetBIOS domains.

@@ -87,5 +87,7 @@ def test_this_package_signs_in_where_channel_bindings_are_required(kerberos: Ker
             session.send(MAIL)
         [mail] = relay.messages
         assert (mail.authenticated_as, mail.mechanism) == (kerberos.client_principal, "GSSAPI")
-        with pytest.raises(AuthenticationError, match=r"535 5\.7\.3"):
+        with pytest.raises(AuthenticationError, match=r"535 5\.7\.3") as refused:
             Session(SmtpConnectionManager(**settings, channel_binding="none")).open()
+        assert refused.value.remedy.startswith("'Channel binding' is 'none'")
+        assert "setspn" not in refused.value.remedy

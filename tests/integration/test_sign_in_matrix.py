@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,17 +14,19 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Outcome
 from airflow_provider_smtpcm.smtp.session import Session
+from airflow_provider_smtpcm.testing import Exchange, Relay
 from tests.integration.binding_server import BindingServer
 from tests.integration.gssapi_postfix import GssapiPostfix
 from tests.integration.kerberos import KerberosRealm
 from tests.integration.loopback_postfix import LoopbackPostfix
 from tests.integration.postfix import Postfix
 from tests.integration.samba_domain import SambaDomain
-from tests.integration.sign_in_matrix import IDENTITY, Cell, cells, directory_cells, write
+from tests.integration.sign_in_matrix import IDENTITY, RELAY, Cell, cells, directory_cells, write
 
 pytestmark = pytest.mark.slow
 
 MAIL = Mail(from_address="etl@corp.example", to="operations@corp.example", subject="Signed in", text="From Linux.")
+Server = LoopbackPostfix | BindingServer | Relay
 EXCHANGES_LIST = ("GSSAPI", "NTLM")
 
 
@@ -67,15 +71,39 @@ def settings_for(
     return settings
 
 
+@pytest.fixture(scope="module")
+def relays() -> Iterator[Callable[[Exchange, str], Relay]]:
+    """One relay for all cells of the same server."""
+    running: dict[str | None, Relay] = {}
+    with ExitStack() as stack:
+
+        def get(personality: Exchange, password: str) -> Relay:
+            policy = personality.extended_protection
+            if policy not in running:
+                running[policy] = stack.enter_context(Relay(users={r"CORP\alice": password}, personality=personality))
+            running[policy].clear()
+            return running[policy]
+
+        yield get
+
+
 @pytest.fixture
 def server_of(
-    postfix: Postfix, gssapi_postfix: GssapiPostfix, binding_server: Callable[..., BindingServer]
-) -> Callable[[Cell], LoopbackPostfix | BindingServer]:
+    postfix: Postfix,
+    gssapi_postfix: GssapiPostfix,
+    binding_server: Callable[..., BindingServer],
+    relays: Callable[[Exchange, str], Relay],
+    kerberos: KerberosRealm,
+) -> Callable[[Cell], Server]:
     """The server of a cell, with an empty mailbox."""
 
-    def server(cell: Cell) -> LoopbackPostfix | BindingServer:
+    def server(cell: Cell) -> Server:
         if cell.server == "Postfix, Cyrus SASL":
             return postfix
+        if cell.server.startswith(RELAY):
+            policy: Any = cell.server.removeprefix(RELAY).strip().replace("off", "none")
+            personality = Exchange(keytab=str(kerberos.service_keytab), tarpit=0, extended_protection=policy)
+            return relays(personality, kerberos.password_of("alice"))
         if "bindings" not in cell.server:
             return gssapi_postfix
         spnego = "SPNEGO" in cell.server
@@ -89,8 +117,11 @@ def server_of(
     return server
 
 
-def recorded(server: LoopbackPostfix | BindingServer) -> str:
+def recorded(server: Server) -> str:
     """Whom the server let in, in its own words."""
+    if isinstance(server, Relay):
+        [mail] = server.messages
+        return str(mail.authenticated_as)
     if isinstance(server, BindingServer):
         (attempt,) = server.attempts()
         assert attempt.bindings == "right"
@@ -104,7 +135,7 @@ def recorded(server: LoopbackPostfix | BindingServer) -> str:
 def test_this_way_in_works(
     cell: Cell,
     settings_for: Callable[[Cell], dict[str, str]],
-    server_of: Callable[[Cell], LoopbackPostfix | BindingServer],
+    server_of: Callable[[Cell], Server],
     passed: dict[Cell, str],
 ) -> None:
     """With the identity that was meant."""

@@ -8,6 +8,7 @@ import logging
 import math
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,13 @@ def send_batch(manager: SmtpConnectionManager, mails: Iterator[Mail], connection
         mails, manager, lambda: Session(manager, failover=servers), connections=connections, failover=servers
     )
     return list(sender.deliveries())
+
+
+def end_the_minute(manager: SmtpConnectionManager) -> None:
+    """Let the next session try the first server again."""
+    outage = Failover(manager).servers[0].outage
+    assert outage is not None
+    outage.until = 0.0
 
 
 def peers(deliveries: list[Delivery]) -> set[str | None]:
@@ -276,7 +284,7 @@ def test_falling_back_and_coming_back_is_a_line_each(caplog: pytest.LogCaptureFi
         primary = stack.enter_context(Server(port=port))
         sent(manager, 3)
         assert primary.heard == []
-        failover._outages["127.0.0.1", port].until = 0.0  # the minute is over
+        end_the_minute(manager)
         for number in (4, 5):
             assert sent(manager, number).server == f"127.0.0.1:{port}"
     back, again = [record.getMessage() for record in caplog.records]
@@ -295,7 +303,7 @@ def test_a_server_that_is_down_is_waited_for_once() -> None:
         for number in range(2, 6):
             sent(manager, number)
         assert silent.count_connections() == 1
-        failover._outages["127.0.0.1", silent.port].until = 0.0  # the minute is over
+        end_the_minute(manager)
         first, second = Failover(manager), Failover(manager)
         assert [one.rank for one in first._list_in_order()] == [0, 1]
         assert [one.rank for one in second._list_in_order()] == [1, 0]
@@ -468,6 +476,81 @@ def test_a_server_that_limits_connections_is_not_down() -> None:
     assert outcomes(deliveries) == ["accepted"] * 100
     # The first mails may have gone through the fallback host, before it was known that others reach the server.
     assert len(primary.stored) >= 90
+
+
+def test_a_server_that_limits_connections_from_a_tarpit_is_not_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It turns further connections away late, while mail goes through those that the batch has."""
+    monkeypatch.setattr(failover, "_SLOW_SECONDS", 0.0)  # whatever fails has taken long
+    greeted, refused = itertools.count(1), threading.Event()
+
+    def decide(about: str) -> str | None:
+        if about != "CONNECT" or next(greeted) == 1:
+            return None
+        wait_until(lambda: primary.stored)
+        refused.set()
+        return "421 4.3.2 The maximum number of concurrent server connections has exceeded a per-source limit"
+
+    def mails() -> Iterator[Mail]:
+        yield from (letter(number) for number in range(20))
+        refused.wait()
+        yield from (letter(number) for number in range(20, 100))
+
+    with Server(decide) as primary, Server() as second:
+        deliveries = send_batch(manager_of(primary.port, second.port), mails(), 4)
+        assert outcomes(deliveries) == ["accepted"] * 100
+        assert peers(deliveries) == {f"127.0.0.1:{primary.port}"}
+        assert second.stored == []
+
+
+# --- Which connections share what they know of a server.
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_shared"),
+    [
+        pytest.param({}, {"auth_mode": "windows"}, True, id="authentication"),
+        pytest.param({}, {"ssl_mode": "starttls"}, True, id="TLS after EHLO"),
+        pytest.param(
+            {"ssl_mode": "starttls"}, {"ssl_mode": "starttls", "verify_certificate": False}, True, id="its settings"
+        ),
+        pytest.param({}, {"ssl_mode": "implicit"}, False, id="TLS before the greeting"),
+        pytest.param(
+            {"ssl_mode": "implicit"}, {"ssl_mode": "implicit", "client_certificate": "/x.pem"}, False, id="certificate"
+        ),
+        pytest.param({}, {"timeout": 61.0}, False, id="time to wait"),
+        pytest.param({}, {"local_hostname": "worker1.corp.example"}, False, id="name in EHLO"),
+    ],
+)
+def test_connections_share_an_outage_if_they_reach_the_server_in_the_same_way(
+    one: dict[str, object], other: dict[str, object], is_shared: bool
+) -> None:
+    """What differs after EHLO does not matter for that."""
+    Failover(manager_of(25, 26, **one)).servers[0].mark_down(failover.Outage("Down.", is_slow=False, until=math.inf))
+    ranks = [server.rank for server in Failover(manager_of(25, 26, **other))._list_in_order()]
+    assert ranks == ([1, 0] if is_shared else [0, 1])
+
+
+def test_a_connection_that_waits_for_a_greeting_before_tls_keeps_that_to_itself() -> None:
+    """The server waits for the client's TLS, which another connection begins at once."""
+    with Relay(ssl_mode="implicit") as relay, Server() as second:
+        wrong = manager_of(relay.port, second.port, host="localhost", timeout=2.0)
+        assert sent(wrong).server == f"127.0.0.1:{second.port}"
+        connection = relay.airflow_connection(fallback_hosts=wrong.fallback_hosts, timeout=wrong.timeout)
+        right = SmtpConnectionManager.from_airflow(SimpleNamespace(**connection))
+        assert right.host == wrong.host
+        assert sent(right, 2).server == f"localhost:{relay.port}"
+
+
+def test_a_server_that_one_connection_cannot_use_is_up_for_the_others() -> None:
+    """The first lacks nothing but the STARTTLS on which its own settings insist."""
+    with Server() as primary, Server() as second:
+        manager = manager_of(primary.port, second.port, ssl_mode="starttls")
+        servers = Failover(manager)
+        servers.servers[0].mark_down(failover.Outage("It is down.", is_slow=False, until=0.0))
+        assert not Session(manager, failover=servers).open_to(servers.servers[0])
+        assert [server.rank for server in servers._list_in_order()] == [1, 0]
+        other = manager_of(primary.port, second.port)
+        assert sent(other).server == f"127.0.0.1:{primary.port}"
 
 
 def test_what_was_learned_of_one_server_does_not_bind_another() -> None:

@@ -114,11 +114,16 @@ def test_one_unknown_recipient_keeps_the_mail_from_all(connect: Connect) -> None
 
 @pytest.mark.parametrize("changes", [{"password": "wrong"}, {"channel_binding": "none"}], ids=str)
 def test_a_refused_sign_in_is_tried_once(changes: dict[str, Any], connect: Connect) -> None:
-    """A wrong password, or no channel bindings where Extended Protection requires them: Exchange says the same."""
+    """A wrong password, or no channel bindings where Extended Protection requires them: Exchange says the same.
+
+    The remedy begins with the binding that is turned off.
+    """
     with Relay(users=USERS, personality=exchange(extended_protection="require")) as relay:
         with pytest.raises(AuthenticationError, match=r"535 5\.7\.3 Authentication unsuccessful") as refused:
             connect(relay, **changes).send(MAIL)
         assert not refused.value.retryable
+        is_binding_off = "channel_binding" in changes
+        assert refused.value.remedy.startswith("'Channel binding' is 'none'") is is_binding_off
         connect(relay).send(MAIL)
         assert [mail.authenticated_as for mail in relay.messages] == [USER]
 

@@ -20,7 +20,7 @@ class AnonymousPostfix(LoopbackPostfix):
 
     def settled(self, count: int, *, timeout: float = 120) -> list[bytes]:
         """Every copy, with CRLF as on the wire, once there are this many and the queue is empty."""
-        inbox = self._folder / "mail/inbox/new"
+        inbox = self.folder / "mail/inbox/new"
         deadline = time.monotonic() + timeout
         while len(copies := sorted(inbox.glob("*"))) < count or self._on_its_way():
             if time.monotonic() > deadline:
@@ -30,4 +30,4 @@ class AnonymousPostfix(LoopbackPostfix):
 
     def _on_its_way(self) -> bool:
         queues = ("maildrop", "incoming", "active", "deferred", "hold", "corrupt")
-        return any(path.is_file() for queue in queues for path in (self._folder / "spool" / queue).rglob("*"))
+        return any(path.is_file() for queue in queues for path in (self.folder / "spool" / queue).rglob("*"))

@@ -7,7 +7,6 @@ would affect every thread of the process.
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import operator
 import os
@@ -15,16 +14,17 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.connection_manager.faults import describe_path
 from airflow_provider_smtpcm.connection_manager.fields import WindowsProtocol
 from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.auth.kdc_calls import STUCK_SECONDS, TimedCalls, unanswered_proof_error
 from airflow_provider_smtpcm.smtp.auth.kerberos_errors import (
     CLIENT_UNKNOWN,
+    NO_KDC_ANSWERS,
     NO_KDC_KNOWN,
     NO_KEY_IN_KEYTAB,
     NO_SUCH_TICKET,
@@ -54,17 +54,9 @@ log = logging.getLogger(__name__)
 
 # A ticket is renewed this many seconds before it ends.
 _RENEW_BEFORE_END = 120
-#: After this many seconds, a call that still runs no longer prevents the next one. By then, the Kerberos library would
-#: have given up on a silent KDC, so the call hangs for another reason.
-STUCK_SECONDS = 90.0
-#: A KDC that answers usually does so within a fraction of this many seconds. Once it was silent, sign-ins wait no
-#: longer for it, until it has answered.
-RECHECK_SECONDS = 0.5
 
 # With these codes a KDC, or the keytab, does not know one name of an account; another name may be known.
 _NAME_UNKNOWN = (CLIENT_UNKNOWN, NO_KDC_KNOWN, NO_KEY_IN_KEYTAB)
-
-T = TypeVar("T")
 
 
 class _Ticket(NamedTuple):
@@ -159,7 +151,7 @@ class KerberosClient:
         return name if re.match(r"[A-Z]{2,}:", name) else f"FILE:{name}"
 
     def create_context(
-        self, bindings: GssChannelBindings | None, *, in_spnego: bool, timeout: float
+        self, bindings: GssChannelBindings | None, *, in_spnego: bool, timeout: float, proof_timeout: float = 0.0
     ) -> tuple[ContextProxy, bytes]:
         """Create a security context for the server and take its first step; return the context and the token.
 
@@ -167,11 +159,14 @@ class KerberosClient:
             bindings: the channel binding; None: the sign-in is not bound to TLS.
             in_spnego: whether the tokens are wrapped in SPNEGO, with Kerberos as the only protocol.
             timeout: seconds to wait for a KDC.
+            proof_timeout: seconds to wait in all, if that is longer, once the password was proved to a KDC.
 
         Raises:
             AuthenticationError: it cannot be created: there is no ticket, for example, or no KDC answered in time.
         """
-        return self._calls.run(lambda: self._create_context(bindings, in_spnego=in_spnego), timeout=timeout)
+        return self._calls.run(
+            lambda: self._create_context(bindings, in_spnego=in_spnego), timeout=timeout, proof_timeout=proof_timeout
+        )
 
     def raise_if_kdc_is_silent(self) -> None:
         """Raise AuthenticationError if a sign-in of another thread is waiting for a KDC."""
@@ -324,7 +319,7 @@ class KerberosClient:
             if manager.keytab and principal is not None and get_error_code(error) in NO_SUITABLE_KEY:
                 account = krb5.unparse_name_flags(krb5_context, principal).decode()
                 key_types = _list_key_types(krb5_context, manager.keytab, account)
-            raise explain_kerberos_error(
+            problem = explain_kerberos_error(
                 error,
                 source,
                 "",
@@ -332,24 +327,25 @@ class KerberosClient:
                 as_service=as_service,
                 account=account,
                 key_types=key_types,
-            ) from None
+            )
+            if get_error_code(error) == NO_KDC_ANSWERS and self._calls.is_proving():
+                raise unanswered_proof_error(source, problem) from problem
+            raise problem from None
         # Closing a cache, as python-krb5 does, leaves its tickets in the memory of the process.
         weakref.finalize(self, _destroy_cache, krb5_context, cache)
         return _Ticket(krb5_context, cache, f"MEMORY:{(cache.name or b'').decode()}", float(credentials.times.endtime))
 
     def _ask_kdc(self, krb5_context: Any, principal: Any, options: Any, keytab: Any) -> Any:
-        """Ask a KDC for credentials; without a keytab, with the password, which is sent at most once.
+        """Ask a KDC for credentials; without a keytab, with the password, which is proved at most once.
 
-        `get_init_creds_password`, like kinit, would send a wrong one again to the realm's `primary_kdc`. The password
-        is prompted for, so that a call which NTLM has replaced by now ends instead of sending it.
+        `get_init_creds_password`, like kinit, would send a wrong one again to the realm's `primary_kdc`. The library
+        prompts for the password after the KDC's first answer, to prove it (RFC 4120 5.2.7.2). So a call that NTLM has
+        replaced by then ends instead, and NTLM does not replace one that has proved it.
         """
         import krb5
 
-        def is_replaced() -> bool:
-            return self._is_ntlm_possible and self._calls.has_timed_out()
-
         def get_password() -> bytes:
-            if is_replaced():
+            if not self._calls.begin_proof(is_awaited=self._is_ntlm_possible):
                 raise TimeoutError
             return _encode_password(self._manager.password or "")
 
@@ -363,9 +359,10 @@ class KerberosClient:
             if keytab is not None:
                 krb5.init_creds_set_keytab(krb5_context, request, keytab)
             krb5.init_creds_get(krb5_context, request)
+            self._calls.end_proof()
             return krb5.init_creds_get_creds(krb5_context, request)
         except krb5.Krb5Error:
-            if is_replaced():
+            if self._is_ntlm_possible and self._calls.has_timed_out() and not self._calls.is_proving():
                 self._calls.raise_if_silent()
             raise
         finally:
@@ -500,94 +497,4 @@ def _require_readable(label: str, path: str) -> None:
         raise AuthenticationError(
             f"{label}: {describe_path(path)} cannot be used ({why}).",
             remedy="Give the path of a file that exists on the worker and that the worker's user can read.",
-        )
-
-
-class TimedCalls:
-    """Runs calls into the Kerberos library with a timeout, each in a thread. Thread-safe.
-
-    The library has no timeout of its own and cannot be interrupted: a call that timed out continues in its thread.
-    MIT's library gives up on a silent KDC after about half a minute.
-
-    Args:
-        credential_source: the source of the tickets, for the error.
-    """
-
-    def __init__(self, credential_source: str) -> None:
-        self._credential_source = credential_source
-        # The thread of the last call, and of the last one that timed out; and when it started (`time.monotonic`).
-        self._last: tuple[threading.Thread, float] | None = None
-        self._timed_out: tuple[threading.Thread, float] | None = None
-        # The failure of the last call if it waited for a silent KDC; None: the last call got an answer.
-        self._silence: AuthenticationError | None = None
-
-    def run(self, function: Callable[[], T], *, timeout: float) -> T:
-        """Return the result of a call.
-
-        While a call that timed out still runs, the next one fails at once, since it would wait for the same KDC. After
-        it has failed too, the next ones wait only for `RECHECK_SECONDS`. So all sessions wait for a silent KDC once,
-        not one after another, and a KDC that answers again is used again.
-
-        Args:
-            function: makes the call.
-            timeout: how long to wait, in seconds.
-
-        Raises:
-            AuthenticationError: it timed out. An error of the call itself is raised unchanged.
-        """
-        self._raise_if_running(self._timed_out)
-        silence = self._silence
-        timeout = timeout if silence is None else min(timeout, RECHECK_SECONDS)
-        start = time.monotonic()
-        outcome: list[Any] = []
-
-        def call() -> None:
-            result: T | None = None
-            error: BaseException | None = None
-            try:
-                result = function()
-            except BaseException as problem:  # noqa: BLE001 - raised in the caller's thread
-                error = problem
-            if not (isinstance(error, AuthenticationError) and error.retryable):
-                self._silence = None
-            elif time.monotonic() - start > RECHECK_SECONDS:
-                self._silence = copy.copy(error)
-            outcome.append((result, error))
-
-        thread = threading.Thread(target=call, daemon=True, name="smtpcm-kerberos")
-        self._last = thread, start
-        thread.start()
-        thread.join(timeout)
-        if not outcome:
-            self._timed_out = thread, start
-            self._silence = silence or self._timeout_error(timeout)
-            raise copy.copy(self._silence)
-        result, error = outcome[0]
-        if error is not None:
-            raise error
-        return result  # type: ignore[no-any-return]
-
-    def has_timed_out(self) -> bool:
-        """Return whether this thread's call has timed out: its result is no longer waited for."""
-        return self._timed_out is not None and self._timed_out[0] is threading.current_thread()
-
-    def raise_if_silent(self) -> None:
-        """Raise the error for a KDC that has not answered, if a call waits for one.
-
-        Raises:
-            AuthenticationError: the last call, or the last one that timed out, still runs.
-        """
-        self._raise_if_running(self._timed_out)
-        self._raise_if_running(self._last)
-
-    def _raise_if_running(self, call: tuple[threading.Thread, float] | None) -> None:
-        if call is not None and call[0].is_alive() and (seconds := time.monotonic() - call[1]) < STUCK_SECONDS:
-            silence = self._silence  # the call may end meanwhile
-            raise copy.copy(silence) if silence is not None else self._timeout_error(seconds)
-
-    def _timeout_error(self, seconds: float) -> AuthenticationError:
-        return AuthenticationError(
-            f"Kerberos ({self._credential_source}): no KDC answered within {round(seconds, 1):g} seconds.",
-            remedy="Check krb5.conf, the network and the firewall between this worker and the KDC (port 88).",
-            retryable=True,
         )

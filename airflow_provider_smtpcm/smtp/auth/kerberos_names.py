@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.connection_manager.manager import LOCAL_DOMAIN
 from airflow_provider_smtpcm.errors import AuthenticationError, is_callers_timeout
 
 _NETBIOS = re.compile(r"([^\\]+)\\(.+)")
@@ -72,7 +73,8 @@ def list_client_names(manager: SmtpConnectionManager) -> list[ClientName]:
         manager: has a login.
 
     Raises:
-        AuthenticationError: the login is `CORP\alice`, and this worker's krb5.conf has no realm for `CORP`.
+        AuthenticationError: the login is `CORP\alice`, and this worker's krb5.conf has no realm for `CORP`; or it is
+            `.\alice`, an account of the mail server itself.
     """
     login = manager.login or ""
     netbios = _NETBIOS.fullmatch(login)
@@ -80,6 +82,13 @@ def list_client_names(manager: SmtpConnectionManager) -> list[ClientName]:
     is_upn = not netbios and "@" in login
     if is_upn:
         user, _, domain = login.rpartition("@")
+    if domain == LOCAL_DOMAIN:
+        raise AuthenticationError(
+            r"Kerberos: a user name with the domain '.' (.\user) is a local account of the mail server, which no KDC "
+            "knows.",
+            remedy=r"Write an account of the domain as CORP\user or user@corp.example; for a local account of the "
+            "server, enter its password and set 'Windows protocol' to 'negotiate' or 'ntlm'.",
+        )
     default = get_default_realm()
     if not domain:
         return [ClientName(user, default)]

@@ -8,6 +8,7 @@ and nothing weaker is tried afterward. pyspnego's own negotiation is not used, s
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import logging
 import math
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Seconds to wait for a KDC if NTLM is possible too. Only the first session of a hook waits.
+# Seconds to wait for a KDC's first answer if NTLM is possible too. Only the first session of a hook waits.
 KDC_TIMEOUT = 5.0
 #: For so many seconds after a sign-in others need not wait for their turn: the password has hardly changed since.
 TRUST_SECONDS = 60.0
@@ -184,6 +185,8 @@ class WindowsAuthenticator:
             trace.info(Step.BINDING, str(kind))
         trace.begin(Step.CHOICE)
         authentication, mechanism = self._choose_protocol(offered, bindings, transport, trace)
+        is_binding_off = kind is ChannelBinding.NONE and transport.tls_version is not None
+        authentication = dataclasses.replace(authentication, is_binding_off=is_binding_off)
         trace.info(Step.CHOICE, f"{authentication}: {authentication.reason}")
         # The reason may be a sentence; its period does not belong in parentheses.
         reason = authentication.reason.removesuffix(".")
@@ -210,8 +213,14 @@ class WindowsAuthenticator:
         if protocol is WindowsProtocol.NTLM:
             return self._prepare_ntlm(offered, bindings, "the connection asks for NTLM")
         if protocol is WindowsProtocol.KERBEROS:
-            timeout = transport.seconds_left(transport.timeout)
-            return self._prepare_kerberos(offered, bindings, timeout, "the connection asks for Kerberos", trace)
+            return self._prepare_kerberos(
+                offered,
+                bindings,
+                transport,
+                "the connection asks for Kerberos",
+                trace,
+                timeout=transport.timeout,
+            )
         with self._protocol_lock:
             obstacle = self._find_kerberos_obstacle(offered)
             if self._has_used_kerberos and obstacle is not None:
@@ -220,8 +229,10 @@ class WindowsAuthenticator:
             kerberos_problem = self._kerberos_failure or (obstacle.message if obstacle else None)
             if kerberos_problem is None:
                 try:
-                    timeout = transport.seconds_left(KDC_TIMEOUT if self._has_ntlm_identity() else transport.timeout)
-                    prepared = self._prepare_kerberos(offered, bindings, timeout, "Kerberos is preferred", trace)
+                    timeout = KDC_TIMEOUT if self._has_ntlm_identity() else transport.timeout
+                    prepared = self._prepare_kerberos(
+                        offered, bindings, transport, "Kerberos is preferred", trace, timeout=timeout
+                    )
                 except AccountRefusedError:
                     raise
                 except AuthenticationError as error:
@@ -274,7 +285,14 @@ class WindowsAuthenticator:
         )
 
     def _prepare_kerberos(
-        self, offered: list[str], bindings: GssChannelBindings | None, timeout: float, reason: str, trace: Trace
+        self,
+        offered: list[str],
+        bindings: GssChannelBindings | None,
+        transport: Transport,
+        reason: str,
+        trace: Trace,
+        *,
+        timeout: float,
     ) -> tuple[Authentication, Mechanism]:
         name = next((name for name in _KERBEROS_MECHANISMS if name in offered), None)
         if name is None:
@@ -284,7 +302,12 @@ class WindowsAuthenticator:
             )
         trace.begin(Step.TICKET)
         kerberos = self._kerberos
-        context, token = kerberos.create_context(bindings, in_spnego=name == "GSS-SPNEGO", timeout=timeout)
+        context, token = kerberos.create_context(
+            bindings,
+            in_spnego=name == "GSS-SPNEGO",
+            timeout=transport.seconds_left(timeout),
+            proof_timeout=transport.seconds_left(transport.timeout),
+        )
         authentication = Authentication(
             mechanism=name,
             protocol="Kerberos",

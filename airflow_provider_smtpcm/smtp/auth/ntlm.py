@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.connection_manager.manager import LOCAL_DOMAIN
 from airflow_provider_smtpcm.errors import AuthenticationError, is_callers_timeout
 from airflow_provider_smtpcm.smtp.auth.sasl import create_context
 
@@ -31,15 +32,18 @@ class NtlmIdentity:
     password_hash: str | None = field(default=None, repr=False)
 
     def to_credential(self) -> NTLMHash:
-        """Return pyspnego's credential object.
+        r"""Return pyspnego's credential object.
 
         It is always the NT hash. pyspnego would read a password such as `hash:hash` as hashes, and for a password in
         SPNEGO it would ask a KDC first and let the server choose Kerberos.
+
+        A local account of the server (`.\alice`) is sent without a domain, for which Windows looks in the server's own
+        accounts before those of its domain.
         """
         import spnego
 
         password_hash = self.password_hash or compute_nt_hash(self.password or "")
-        return spnego.NTLMHash(_AccountName(self.account), nt_hash=password_hash)
+        return spnego.NTLMHash(_AccountName(self.account.removeprefix(f"{LOCAL_DOMAIN}\\")), nt_hash=password_hash)
 
 
 def find_ntlm_identity(manager: SmtpConnectionManager) -> NtlmIdentity:

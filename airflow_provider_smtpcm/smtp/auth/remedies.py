@@ -85,6 +85,14 @@ _UNUSABLE_ACCOUNTS = (
 )
 
 
+# Exchange says the same of a sign-in without a binding as of a wrong password.
+_BINDING_OFF = (
+    "'Channel binding' is 'none', and a server whose Extended Protection requires one refuses any sign-in without it: "
+    "set it to 'tls-server-end-point'; or, if a proxy ends TLS in front of the server, have that policy changed to "
+    "'Allow'."
+)
+
+
 def find_account_remedy(reply: Reply) -> str | None:
     """Return what to do about an account that a 535 calls unusable (locked, expired...); None if it does not."""
     return next((remedy for pattern, remedy in _UNUSABLE_ACCOUNTS if re.search(pattern, reply.text)), None)
@@ -107,17 +115,21 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication, token_line
             "permission; its log says which."
         )
     else:
+        is_local = authentication.identity.startswith(".\\")
         may_know_v1_only = authentication.mechanism == "NTLM" and not _has_target_info(token_lines)
         if may_know_v1_only and "exim" in greeting.lower():
             return (
                 "This server takes NTLMv1 only, as Exim's own NTLM does, and NTLMv2 is all that is sent here: have "
                 "Kerberos (GSSAPI) enabled on it, or have it accept this worker's mail without a sign-in."
             )
+        forms = r"CORP\user or user@corp.example"
+        if is_local:
+            forms += r"; .\user is a local account of the server itself"
         remedy = (
-            r"Check 'User name' (CORP\user or user@corp.example) and 'Password', and that the account is neither "
-            "locked nor barred from this server; no weaker protocol was tried, to avoid locking the account."
+            f"Check 'User name' ({forms}) and 'Password', and that the account "
+            "is neither locked nor barred from this server; no weaker protocol was tried, to avoid locking the account."
         )
-        if authentication.offers_kerberos:
+        if authentication.offers_kerberos and not is_local:
             remedy += (
                 " If the password is right: this server may take Kerberos only for this account (where the domain "
                 "restricts NTLM, or for a member of Protected Users); 'kerberos' as 'Windows protocol' passes then, or "
@@ -125,6 +137,8 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication, token_line
             )
         if may_know_v1_only:
             remedy += " A server that takes NTLMv1 only refuses right passwords too; this one does not announce NTLMv2."
+    if authentication.is_binding_off:
+        return f"{_BINDING_OFF} If it is refused with that, too: {remedy}"
     if authentication.has_channel_binding:
         remedy += (
             " If all that is right and a proxy ends TLS in front of a server with Extended Protection, set 'Channel "

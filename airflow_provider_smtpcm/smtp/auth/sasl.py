@@ -50,6 +50,7 @@ class Authentication:
         identity: the account, as far as the client knows it.
         reason: why this protocol was chosen.
         has_channel_binding: whether the tokens carry a channel binding.
+        is_binding_off: whether they carry none although there is TLS, since `channel_binding` is `none`.
         offers_kerberos: whether the server offers mechanisms that carry Kerberos.
         clock_offset: the seconds by which the KDC's clock is ahead of this worker's, as far as known.
     """
@@ -59,6 +60,7 @@ class Authentication:
     identity: str
     reason: str = ""
     has_channel_binding: bool = False
+    is_binding_off: bool = False
     offers_kerberos: bool = False
     clock_offset: float = 0.0
 

@@ -16,8 +16,10 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.errors import AuthenticationError
-from airflow_provider_smtpcm.smtp.auth import kerberos
-from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient, TimedCalls
+from airflow_provider_smtpcm.smtp.auth import kdc_calls, kerberos
+from airflow_provider_smtpcm.smtp.auth.kdc_calls import TimedCalls
+from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
+from airflow_provider_smtpcm.smtp.auth.sasl import AccountRefusedError
 from tests.integration.programs import KERBEROS_COMMAND
 from tests.waiting import wait_until
 
@@ -89,7 +91,7 @@ def test_a_call_that_hangs_forever_does_not_block_others_forever(
     calls = TimedCalls("password of alice")
     with pytest.raises(AuthenticationError, match=NO_ANSWER):
         calls.run(answer.wait, timeout=0.05)
-    monkeypatch.setattr(kerberos, "STUCK_SECONDS", 0.0)  # they are over
+    monkeypatch.setattr(kdc_calls, "STUCK_SECONDS", 0.0)  # they are over
     assert calls.run(lambda: 7, timeout=60) == 7
 
 
@@ -121,7 +123,42 @@ def test_a_kdc_that_answers_again_is_waited_for_as_at_first(answer: threading.Ev
         calls.run(answer.wait, timeout=0.05)
     answer.set()
     wait_until(lambda: calls._silence is None)
-    assert calls.run(lambda: time.sleep(2 * kerberos.RECHECK_SECONDS) or 7, timeout=60) == 7
+    assert calls.run(lambda: time.sleep(2 * kdc_calls.RECHECK_SECONDS) or 7, timeout=60) == 7
+
+
+def test_a_refusal_that_came_after_the_timeout_is_that_of_later_calls(answer: threading.Event) -> None:
+    """The KDC has counted the password, and another call would prove it again."""
+    calls, made = TimedCalls("password of alice"), []
+
+    def prove() -> None:
+        answer.wait()
+        assert calls.begin_proof(is_awaited=False)
+        raise AccountRefusedError("the password is wrong")
+
+    with pytest.raises(AuthenticationError, match=NO_ANSWER) as caught:
+        calls.run(prove, timeout=0.05)
+    assert caught.value.retryable
+    (waiting,) = [thread for thread in threading.enumerate() if thread.name == "smtpcm-kerberos"]
+    answer.set()
+    waiting.join()
+    with pytest.raises(AccountRefusedError, match="the password is wrong"):
+        calls.run(lambda: made.append(1), timeout=60)
+    assert made == []
+
+
+def test_a_call_that_timed_out_proves_nothing_where_nobody_waits_for_it(answer: threading.Event) -> None:
+    """NTLM has taken its place."""
+    calls, may_prove = TimedCalls("password of alice"), []
+
+    def prove() -> None:
+        answer.wait()
+        may_prove.append(calls.begin_proof(is_awaited=True))
+
+    with pytest.raises(AuthenticationError, match=NO_ANSWER):
+        calls.run(prove, timeout=0.05, proof_timeout=60)
+    answer.set()
+    wait_until(lambda: may_prove)
+    assert may_prove == [False]
 
 
 # --- The ticket of a password or a keytab.

@@ -117,6 +117,15 @@ def test_a_netbios_domain_that_is_no_realm_or_several_is_an_error(login: str, kr
         names_of(login)
 
 
+@pytest.mark.parametrize(("login", "domain"), [(r".\zoe", ""), ("zoe", "."), (r".\zoe", ".")])
+def test_a_local_account_of_the_server_has_no_name_at_a_kdc(login: str, domain: str) -> None:
+    """Whatever krb5.conf knows."""
+    manager = SmtpConnectionManager(host="h", auth_mode="windows", login=login, domain=domain, password="x")  # type: ignore[arg-type]
+    with pytest.raises(AuthenticationError, match="local account of the mail server, which no KDC knows") as caught:
+        list_client_names(manager)
+    assert "'negotiate' or 'ntlm'" in caught.value.remedy
+
+
 def test_without_a_default_realm_a_upn_has_nobody_to_ask(krb5_conf: Path) -> None:
     """Only the realm that its suffix may be."""
     krb5_conf.write_text(KRB5_CONF.replace("default_realm = CORP.EXAMPLE", ""), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,16 @@ def test_three_messages_and_it_is_done(account: str) -> None:
     assert steps.send(CHALLENGE).startswith(b"NTLMSSP\x00\x03\x00\x00\x00")
     with pytest.raises(StopIteration):
         steps.send(None)
+
+
+@pytest.mark.parametrize("account", [r".\alice", "alice"])
+def test_a_local_account_of_the_server_is_sent_without_a_domain(account: str) -> None:
+    """Windows looks in the server's own accounts first, if there is none; it has no domain of the name `.`."""
+    steps = mechanism(account)
+    next(steps)
+    message = steps.send(CHALLENGE)
+    domain, user = (message[start : start + size] for size, _, start in struct.iter_unpack("<HHI", message[28:44]))
+    assert (domain, user.decode("utf-16-le")) == (b"", "alice")  # MS-NLMP 2.2.1.3
 
 
 def test_integrity_is_requested() -> None:

@@ -45,6 +45,25 @@ def test_an_account_that_the_kdc_does_not_know_is_a_matter_of_its_name() -> None
     assert "KDC" not in get_authentication_remedy(locked, refused, token_lines=[])
 
 
+@pytest.mark.parametrize("authentication", [NTLM, replace(NTLM, offers_kerberos=True), replace(BOUND_KERBEROS)])
+def test_a_binding_that_is_turned_off_comes_first(authentication: Authentication) -> None:
+    """What is right about the account, the server never gets to say."""
+    unbound = replace(authentication, has_channel_binding=False, is_binding_off=True)
+    remedy = get_authentication_remedy(REFUSED, unbound, token_lines=[])
+    assert remedy.startswith("'Channel binding' is 'none', and a server whose Extended Protection requires one")
+    assert "set it to 'tls-server-end-point'" in remedy.partition(":")[2].partition(".")[0]
+    locked = get_authentication_remedy(Reply(code=535, text="Account is locked out"), unbound, token_lines=[])
+    assert "'Channel binding'" not in locked
+
+
+def test_a_refused_local_account_is_not_told_to_try_kerberos() -> None:
+    """No KDC knows it."""
+    local = replace(NTLM_BESIDE_KERBEROS, identity=r".\alice")
+    remedy = get_authentication_remedy(REFUSED, local, token_lines=[])
+    assert r".\user is a local account of the server itself" in remedy
+    assert "Kerberos" not in remedy
+
+
 def challenge(flags: int) -> list[str]:
     """The lines of an NTLM sign-in, with the server's CHALLENGE_MESSAGE."""
     message = b"NTLMSSP\0" + struct.pack("<IHHII", 2, 0, 0, 0, flags) + bytes(24)
