@@ -197,12 +197,12 @@ def render_field(
             key: render_field(name, part, environments, variables, render_other, item=True)
             for key, part in value.items()
         }
-    if is_dataclass(value) and hasattr(type(value), "template_fields"):  # Airflow would change the object in place
-        parts = {
-            field: render_field(field, getattr(value, field), environments, variables, render_other)
-            for field in type(value).template_fields
+    if is_dataclass(value) and (fields := getattr(type(value), "template_fields", ())):
+        # A copy: Airflow would render the object in place, which several tasks may share.
+        changes = {
+            field: render_field(field, getattr(value, field), environments, variables, render_other) for field in fields
         }
-        return replace(value, **parts)
+        return replace(value, **changes)  # type: ignore[type-var]  # not a class
     from airflow_provider_smtpcm.mail.attachment import RemotePath
 
     rendered = render_other(value)

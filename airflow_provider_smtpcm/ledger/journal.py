@@ -290,7 +290,7 @@ class PriorDelivery:
         if self._row is None or not (self._row.is_in_doubt or self._row.progress.accepted):
             return None
         error = MessageError(
-            f"This attempt has no mail ({reason.rstrip('.')}).",
+            f"This attempt has no mail ({reason.rstrip('.') or 'it was to be skipped'}).",
             remedy="Mark the task as success if nobody else needs the mail, or clear it when there is one to send.",
         )
         if self._row.is_in_doubt:

@@ -129,7 +129,7 @@ class SqlQuery(Record):
         from airflow.sdk import BaseHook
 
         with supervisor_lock:
-            connection = BaseHook.get_connection(self.sql_conn_id)
+            connection: Any = BaseHook.get_connection(self.sql_conn_id)
         # As in Airflow's own SQL operators, an extra of the connection is an argument of the hook.
         arguments = {**connection.extra_dejson, **(self.sql_hook_params or {})}
         try:

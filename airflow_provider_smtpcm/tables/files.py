@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from importlib.util import find_spec
@@ -28,9 +28,9 @@ _KINDS: dict[str, tuple[str, tuple[str, str] | None]] = {
 }
 _NAME_REMEDY = "Give a name that ends in .csv, .tsv, .xlsx or .parquet, such as 'orders.csv'."
 
-# A spreadsheet runs a cell of a CSV file that begins so (OWASP, CSV injection), unless only digits and their
-# punctuation follow: a telephone number, a negative number.
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠](?![\d .,()/:%+-]*\Z)")
+# A spreadsheet runs a cell of a CSV file that begins so (OWASP, CSV injection). After a sign, digits and their
+# punctuation alone are a number, or a telephone number.
+_FORMULA = re.compile(r"[=@\t\r\n＝＠]|[+\-＋－](?![\d .,()/:%+-]*\Z)")
 
 # Limits of Excel.
 _MAX_XLSX_ROWS = 1_048_576
@@ -213,7 +213,7 @@ def _write_xlsx(table: Table, name: str, file: IO[bytes]) -> None:
         workbook.close()
 
 
-def _write_cell(sheet: Any, row: int, column: int, value: Any, formats: dict[type, Any]) -> int:
+def _write_cell(sheet: Any, row: int, column: int, value: Any, formats: Mapping[Any, Any]) -> int:
     """Write a value with its own type where Excel has it without loss, else as text; return what XlsxWriter returns."""
     kind = type(value)
     result: int
@@ -235,10 +235,11 @@ def _is_exact_in_xlsx(value: Any) -> bool:
     if kind is float:
         return math.isfinite(value)
     if kind is int:
-        return abs(value) < 10**_XLSX_DIGITS
+        return bool(abs(value) < 10**_XLSX_DIGITS)
     if kind is not Decimal or not value.is_finite():
         return False
-    return len(value.as_tuple().digits) <= _XLSX_DIGITS and abs(value.adjusted()) <= _XLSX_DIGITS
+    number: Decimal = value
+    return len(number.as_tuple().digits) <= _XLSX_DIGITS and abs(number.adjusted()) <= _XLSX_DIGITS
 
 
 # --- Parquet
