@@ -349,8 +349,8 @@ def _open_parquet_by_pandas(path: Any) -> Rows:
     except ImportError:
         raise MessageError(
             f"'{path}' cannot be read: neither pyarrow nor pandas is installed on the worker.",
-            remedy="Install the extra on the workers (pip install 'airflow-provider-smtpcm[parquet]'), or give the rows "
-            "as CSV or JSON Lines.",
+            remedy="Install the extra on the workers (pip install 'airflow-provider-smtpcm[parquet]'), or give the "
+            "rows as CSV or JSON Lines.",
         ) from None
     with _open_binary(path) as file:
         try:
