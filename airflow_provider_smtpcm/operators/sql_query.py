@@ -134,11 +134,12 @@ class SqlQuery(Record):
         arguments = {**connection.extra_dejson, **(self.sql_hook_params or {})}
         try:
             hook = connection.get_hook(hook_params=arguments)
-        except (AirflowException, ImportError) as error:
+        except (AirflowException, ImportError, TypeError) as error:
             raise MessageError(
                 f"Connection '{self.sql_conn_id}' has the type '{connection.conn_type}', whose hook cannot be loaded "
                 f"({error}).",
-                remedy="Install the provider for this database, and its driver, on the workers.",
+                remedy="Give the connection of a database, and install the provider for it, and the driver, on the "
+                "workers.",
             ) from error
         if not isinstance(hook, DbApiHook):
             raise MessageError(

@@ -112,14 +112,14 @@ def check_file_name(name: str) -> str:
         MessageError: the name is a path, or has no known extension, or a library for it is missing.
     """
     if PurePath(name).name != name or "\\" in name:
-        raise MessageError(f"{name!r} is not the name of a file.", remedy=_NAME_REMEDY)
+        raise MessageError(f"'{name}' is not the name of a file.", remedy=_NAME_REMEDY)
     suffix = PurePath(name).suffix.lower()
     if suffix not in _KINDS:
-        raise MessageError(f"{name!r} is not a kind of file that a result can be written to.", remedy=_NAME_REMEDY)
+        raise MessageError(f"'{name}' is not a kind of file that a result can be written to.", remedy=_NAME_REMEDY)
     content_type, library = _KINDS[suffix]
     if library is not None and find_spec(library[0]) is None:
         raise MessageError(
-            f"{name!r} cannot be written: {library[0]} is not installed on the worker.",
+            f"'{name}' cannot be written: {library[0]} is not installed on the worker.",
             remedy=f"Install the extra on the workers: pip install 'airflow-provider-smtpcm[{library[1]}]'.",
         )
     return content_type
@@ -180,7 +180,7 @@ def _write_xlsx(table: Table, name: str, file: IO[bytes]) -> None:
 
     if len(table) >= _MAX_XLSX_ROWS or len(table.columns) > _MAX_XLSX_COLUMNS:
         raise MessageError(
-            f"{name!r} cannot be written: the result has {len(table):,} rows and {len(table.columns):,} columns, and a "
+            f"'{name}' cannot be written: the result has {len(table):,} rows and {len(table.columns):,} columns, and a "
             f"sheet of Excel has {_MAX_XLSX_ROWS - 1:,} rows below the names of {_MAX_XLSX_COLUMNS:,} columns.",
             remedy="Attach it as .csv or .parquet, or select less.",
         )
@@ -206,7 +206,7 @@ def _write_xlsx(table: Table, name: str, file: IO[bytes]) -> None:
                 for index, value in enumerate(row):
                     if value is not None and _write_cell(sheet, number, index, value, formats) < 0:
                         raise MessageError(
-                            f"{name!r} cannot be written: column {table.columns[index]!r} of row {number} has more "
+                            f"'{name}' cannot be written: column {table.columns[index]!r} of row {number} has more "
                             f"than {_MAX_XLSX_TEXT:,} characters, the most that a cell of Excel can have.",
                             remedy="Attach it as .csv or .parquet, or select less of the column.",
                         )
