@@ -175,7 +175,8 @@ class SqlQuery(Record):
             cursor = connection.cursor(name="smtpcm_query")
             try:
                 self._execute_with(cursor, sql)
-                cursor.fetchmany(0)  # psycopg2 describes the columns only then
+                if cursor.description is None:
+                    cursor.fetchmany(0)  # psycopg2 describes the columns only then; in psycopg 3, 0 would be 1
                 return cursor
             except Exception as error:
                 if not any(kind.__name__ in _NO_CURSOR_ERRORS for kind in type(error).__mro__):
