@@ -40,8 +40,8 @@ class SqlQuery(Record):
     All arguments are templates. They do not take the output of another task; `{{ ti.xcom_pull(...) }}` does.
 
     Args:
-        sql: one statement that returns rows. `{% include 'invoices.sql' %}` reads it from a file beside the DAG or in
-            `template_searchpath`.
+        sql: one statement that returns rows; of several result sets, the first counts. `{% include 'invoices.sql' %}`
+            reads it from a file beside the DAG or in `template_searchpath`.
         sql_conn_id: the Airflow connection of the database, of any type whose hook is a `DbApiHook`.
         parameters: the values of the placeholders in `sql`, in the style of the database's driver (`?`, `%s`, `:name`).
             Pass values here rather than in the text of the statement, since the driver quotes them.
@@ -163,6 +163,8 @@ class SqlQuery(Record):
                 while rows := cursor.fetchmany(BATCH_ROWS):
                     check()
                     result.add(rows)
+                while _advance(cursor):  # raises if a later part of the statement failed
+                    pass
             except BaseException:
                 result.close()
                 raise
@@ -187,11 +189,14 @@ class SqlQuery(Record):
         return cursor
 
     def _execute_with(self, cursor: Any, sql: str) -> None:
-        # Without parameters, a `%` in the statement is not a placeholder.
-        if self.parameters:
-            cursor.execute(sql, self.parameters)
+        parameters = self.parameters
+        if not parameters:
+            cursor.execute(sql)  # without parameters, a `%` in the statement is not a placeholder
+        elif isinstance(parameters, Mapping):
+            cursor.execute(sql, dict(parameters))
         else:
-            cursor.execute(sql)
+            # Drivers take a tuple or a list, and no other sequence, such as the outputs of a mapped task.
+            cursor.execute(sql, parameters if isinstance(parameters, tuple) else list(parameters))
 
 
 class QueryResult:

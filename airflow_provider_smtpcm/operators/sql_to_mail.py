@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 #: The fields whose templates may use `result`.
 RESULT_FIELDS = ("subject", "text", "html")
 _BODY_FIELDS = ("text", "html", "text_file", "html_file")
-_DEFAULT_BODY = "{{ result.table }}"
 
 
 class SqlToMailOperator(SendMailOperator):
@@ -53,8 +52,8 @@ class SqlToMailOperator(SendMailOperator):
     A retry runs the query again, unless all recipients have the mail. Those who lack it get the result of that attempt.
 
     Args:
-        sql: one statement that returns rows; `{% include 'orders.sql' %}` reads it from a file beside the DAG or in
-            `template_searchpath`.
+        sql: one statement that returns rows; of several result sets, the first counts. `{% include 'orders.sql' %}`
+            reads it from a file beside the DAG or in `template_searchpath`.
         sql_conn_id: the Airflow connection of the database, of any type whose hook is a `DbApiHook`.
         parameters: the values of the placeholders in `sql`, in the style of the database's driver (`?`, `%s`, `:name`).
             Pass values here rather than in the text of the statement, since the driver quotes them.
@@ -122,8 +121,6 @@ class SqlToMailOperator(SendMailOperator):
         self.on_empty = on_empty
         self.delimiter = delimiter
         self.escape_formulas = escape_formulas
-        if not any(getattr(self, name) for name in _BODY_FIELDS):
-            self.html = _DEFAULT_BODY
         for name in RESULT_FIELDS:
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, DeferredTemplate(value))
@@ -165,6 +162,8 @@ class SqlToMailOperator(SendMailOperator):
                 columns=rows.columns,
                 row_count=len(rows),
             )
+        if all(getattr(self, name) is None for name in _BODY_FIELDS):
+            self.html = result.table.__html__()
         variables: Any = {**context, "result": result}
         self._render_result_fields(variables)
         rendered.attachments = [*parse_attachments(rendered.attachments), *files]

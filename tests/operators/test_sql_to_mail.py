@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -22,10 +23,12 @@ from airflow_provider_smtpcm import SqlToMailOperator
 from airflow_provider_smtpcm.errors import StoppedError
 from airflow_provider_smtpcm.ledger import record
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException, AirflowSkipException
+from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.sql_query import BATCH_ROWS, SqlQuery
 from airflow_provider_smtpcm.smtp import retry, throttling
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.testing import Relay
+from tests.operators.merges import merge
 from tests.operators.test_send_mail_tries import A, B, Behind, Kept, attempt, failure, ids, retried
 from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 from tests.smtp.test_retried_batches import at_first
@@ -117,6 +120,13 @@ def test_a_query_alone_is_a_mail_with_a_table(sales: Sales, relay: Relay, run_da
     assert "Björn &amp; Söhne" in html
     assert "{{ 7 * 7 }}" in html  # data is no template
     assert "more row" not in html
+
+
+def test_an_empty_body_stays_empty(sales: Sales, relay: Relay, run_dag: RunDag) -> None:
+    """For a mail that is its attachment."""
+    message = sent(relay, run_dag, text="", attach_as="a.csv")
+    assert body(message, "plain").strip() == ""
+    assert message.get_body(["html"]) is None
 
 
 def test_templates_see_the_result(sales: Sales, relay: Relay, run_dag: RunDag) -> None:
@@ -365,6 +375,73 @@ def test_a_database_that_is_away_is_retried_and_doubles_nothing(sales: Sales, be
         assert "may have been delivered" in str(error)
         assert "no such table: orders" in str(error)
         assert len(server.stored) == 1
+
+
+# --- The rows of a merge
+
+PEOPLE = "SELECT id, 'p' || id || '@corp.example' AS email FROM orders ORDER BY id"
+
+
+def people(**fields: Any) -> MailMergeOperator:
+    """A merge over a query."""
+    return merge(
+        **{
+            "rows": SqlQuery(sql=PEOPLE, sql_conn_id="sales"),
+            "row_key": "{{ row.id }}",
+            "subject": "Invoice {{ row.id }}",
+            **fields,
+        }
+    )
+
+
+def test_a_merge_over_a_query_sends_what_is_pending_in_a_retry(sales: Sales, behind: Behind) -> None:
+    """The query runs again, and may return more rows than before."""
+    store = Kept()
+    with refusing("p2@corp.example", 1) as server:
+        behind(server)
+        assert retried(failure(people(), store))
+        sales.insert((4, "New", 1.0))
+        assert attempt(people(), store)["counts"]["accepted"] == 4
+        subjects = [re.findall(rb"Subject: Invoice (\d)", stored.message) for stored in server.stored]
+        assert sorted(subjects) == [[b"1"], [b"2"], [b"3"], [b"4"]]
+
+
+def test_rows_of_a_query_in_another_order_are_an_error_in_a_retry(sales: Sales, behind: Behind) -> None:
+    """Nobody gets a second mail."""
+    store = Kept()
+    with refusing("p2@corp.example", 1) as server:
+        behind(server)
+        assert retried(failure(people(), store))
+        other_order = SqlQuery(sql=f"{PEOPLE} DESC", sql_conn_id="sales")
+        assert "row 1 is a different one" in str(failure(people(rows=other_order), store))
+        assert len(server.stored) == 2
+
+
+def test_tasks_may_share_a_query_whose_templates_each_renders_for_itself(
+    sales: Sales, relay: Relay, run_dag: RunDag
+) -> None:
+    """The object in the DAG file is not changed."""
+    shared = SqlQuery(
+        sql="SELECT '{{ task.task_id }}' AS name, 'a@corp.example' AS email, ? AS id, typeof(?) AS kind",
+        sql_conn_id="{{ params.database }}",
+        parameters=["{{ params.id }}", 7],
+    )
+    with DAG("shared", schedule=None, params={"database": "sales", "id": 5}) as dag:
+        one = people(task_id="one", rows=shared, subject="{{ row.name }} {{ row.id }} {{ row.kind }}")
+        two = people(task_id="two", rows=shared, subject="{{ row.name }} {{ row.id }} {{ row.kind }}")
+        one >> two
+    assert str(run_dag(dag).state) == "success"
+    assert [received.message["Subject"] for received in relay.messages] == ["one 5 integer", "two 5 integer"]
+    assert shared.parameters == ["{{ params.id }}", 7]
+    assert shared.sql_conn_id == "{{ params.database }}"
+
+
+def test_a_query_that_fails_sends_no_mail_of_a_merge(sales: Sales, relay: Relay) -> None:
+    """All rows are read before the first mail."""
+    error = failure(people(rows=SqlQuery(sql="SELECT * FROM nowhere", sql_conn_id="sales")), Kept())
+    assert retried(error)
+    assert "no such table: nowhere" in str(error)
+    assert relay.messages == []
 
 
 # --- What is not possible
