@@ -25,8 +25,6 @@ BATCH_ROWS = 1000
 _RESULT_NAME = "The result of the query"
 _SQL_REMEDY = "Give a statement that returns rows, such as SELECT."
 _POSTGRESQL_DRIVERS = {"psycopg", "psycopg2"}
-# What PEP 249 calls the error for a statement that PostgreSQL cannot declare a cursor for, such as EXPLAIN.
-_NO_CURSOR_ERRORS = {"ProgrammingError", "NotSupportedError"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -174,16 +172,15 @@ class SqlQuery(Record):
         """Return a cursor that has executed the statement."""
         # The ordinary cursor of PostgreSQL's drivers reads all rows into memory.
         if type(connection).__module__.partition(".")[0] in _POSTGRESQL_DRIVERS and ";" not in sql.strip().rstrip(";"):
-            cursor = connection.cursor(name="smtpcm_query")
             try:
+                cursor = connection.cursor(name="smtpcm_query")
                 self._execute_with(cursor, sql)
                 if cursor.description is None:
                     cursor.fetchmany(0)  # psycopg2 describes the columns only then; in psycopg 3, 0 would be 1
                 return cursor
-            except Exception as error:
-                if not any(kind.__name__ in _NO_CURSOR_ERRORS for kind in type(error).__mro__):
-                    raise
-                connection.rollback()  # a statement that cannot have a cursor has not been executed
+            except Exception:  # noqa: BLE001 - an error of the statement itself is raised again below
+                # A statement such as EXPLAIN has no cursor; declaring one has not executed it.
+                connection.rollback()
         cursor = connection.cursor()
         self._execute_with(cursor, sql)
         return cursor

@@ -12,6 +12,10 @@ from airflow_provider_smtpcm.tables.values import format_value, is_number
 # Outlook's HTML is that of Word: attributes and inline styles are what all mail clients show.
 _TABLE = '<table border="1" cellpadding="4" cellspacing="0" style="border-collapse: collapse">'
 _SPACE_BETWEEN = "  "
+# A longer value is cut: one document or picture would make the body larger than servers accept.
+_MAX_CELL_LENGTH = 1000
+# In plain text, a longer value moves the rest of its line to the right, and not all lines.
+_MAX_WIDTH = 60
 
 
 class BodyTable:
@@ -28,7 +32,7 @@ class BodyTable:
         self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, row_count: int, attachments: Sequence[str] = ()
     ) -> None:
         self._columns = columns
-        self._cells = [[format_value(value) for value in row] for row in rows]
+        self._cells = [[_shorten(format_value(value)) for value in row] for row in rows]
         self._are_numbers = [
             all(is_number(row[index]) for row in rows if row[index] is not None)
             and any(row[index] is not None for row in rows)
@@ -54,7 +58,7 @@ class BodyTable:
     def __str__(self) -> str:
         """Return plain text, with the columns aligned."""
         lines = [[" ".join(cell.split()) for cell in row] for row in (self._columns, *self._cells)]
-        widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+        widths = [min(max(map(_width, column)), _MAX_WIDTH) for column in zip(*lines, strict=True)]
         lines.insert(1, ["-" * width for width in widths])
         text = [
             _SPACE_BETWEEN.join(
@@ -87,6 +91,10 @@ def _describe_rest(rest: int, row_count: int, attachments: Sequence[str]) -> str
         return ""
     where = f" in {' and '.join(attachments)}" if attachments else ""
     return f"… and {rest:,} more {'row' if rest == 1 else 'rows'}{where}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_CELL_LENGTH else f"{text[:_MAX_CELL_LENGTH]}…"
 
 
 def _escape_lines(cell: str) -> str:

@@ -54,7 +54,7 @@ def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
         yield relay
 
 
-def airflow_connection(server: Postgresql, **extra: str) -> str:
+def airflow_connection(server: Postgresql, **extra: object) -> str:
     """The connection of a server, as an environment variable has it."""
     place = {"conn_type": "postgres", "host": LOOPBACK, "port": server.port, "schema": "postgres"}
     return json.dumps({**place, "login": "airflow", "password": server.password, "extra": extra})
@@ -152,6 +152,16 @@ def test_every_statement_that_returns_rows_is_a_query(
     run_on(postgresql, "DROP TABLE IF EXISTS written; CREATE TABLE written (n int)")
     assert fetched(sql) == expected
     assert len(run_on(postgresql, "SELECT n FROM written")) == ("INSERT" in sql)
+
+
+def test_a_connection_that_commits_each_statement_has_no_cursor_on_the_server(
+    running_postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are read without it."""
+    if find_spec("psycopg") is None:
+        pytest.skip("psycopg 3 missing, which the hook of this version does not need")
+    monkeypatch.setenv("AIRFLOW_CONN_SALES", airflow_connection(running_postgresql, autocommit=True))
+    assert fetched("SELECT 1 AS a") == [{"a": 1}]
 
 
 def test_values_for_placeholders_are_quoted_by_the_driver(postgresql: Postgresql) -> None:

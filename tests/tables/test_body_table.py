@@ -92,6 +92,13 @@ def test_without_rows_there_are_the_names_of_the_columns() -> None:
     assert table([]).__html__().endswith("<p>No rows.</p>")
 
 
+def test_a_long_value_neither_fills_the_body_nor_moves_all_lines() -> None:
+    """It is cut, and in plain text only its own line is wide."""
+    shown = BodyTable(["a", "b"], [("x" * 10**6, "y"), ("z", "y")], row_count=2)
+    assert Cells(shown.__html__()).lines[1] == ["x" * 1000 + "…", "y"]
+    assert [len(line) for line in str(shown).splitlines()] == [63, 63, 1004, 63]
+
+
 def test_wide_characters_and_line_breaks_keep_the_columns_aligned() -> None:
     """In a font of fixed width."""
     lines = str(BodyTable(["a", "b"], [("世界", "x"), ("e\u0301", "y"), ("1\n2", "z")], row_count=3)).splitlines()
