@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
     from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
     from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+    from airflow_provider_smtpcm.operators.sql_query import SqlQuery
+    from airflow_provider_smtpcm.operators.sql_to_mail import SqlToMailOperator
     from airflow_provider_smtpcm.smtp import Delivery
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "SendMailOperator",
     "SmtpConnectionManager",
     "SmtpConnectionManagerHook",
+    "SqlQuery",
+    "SqlToMailOperator",
 ]
 
 # The submodule that defines each name.
@@ -43,6 +47,8 @@ _MODULES = {
     "SendMailOperator": "operators.send_mail",
     "SmtpConnectionManager": "connection_manager",
     "SmtpConnectionManagerHook": "hooks.smtpcm",
+    "SqlQuery": "operators.sql_query",
+    "SqlToMailOperator": "operators.sql_to_mail",
 }
 
 

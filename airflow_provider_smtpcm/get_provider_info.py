@@ -25,6 +25,7 @@ def get_provider_info() -> dict[str, object]:
                 "integration-name": integration,
                 "python-modules": [
                     "airflow_provider_smtpcm.operators.send_mail",
+                    "airflow_provider_smtpcm.operators.sql_to_mail",
                     "airflow_provider_smtpcm.operators.mail_merge",
                     "airflow_provider_smtpcm.operators.only_if",
                     "airflow_provider_smtpcm.operators.ssis",

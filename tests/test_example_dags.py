@@ -48,9 +48,10 @@ def test_an_example_loads_without_a_warning(path: Path) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_delivers_its_mails(
-    path: Path, run_dag: Callable[[DAG], Any], monkeypatch: pytest.MonkeyPatch
+    path: Path, run_dag: Callable[[DAG], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A run that was triggered by hand has no logical date."""
+    monkeypatch.setenv("AIRFLOW_CONN_SALES", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "sales.db")}))
     with Relay(users={r"CORP\alice": "correct horse"}) as relay:
         monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
         assert str(run_dag(load(path)).state) == "success"

@@ -66,9 +66,9 @@ def test_each_dependency_installs_what_the_table_lists_for_it() -> None:
     """Directly or indirectly, by the metadata of the installed distributions."""
     optional = PROJECT["optional-dependencies"]
     sources = {Requirement(text).name: [text] for text in PROJECT["dependencies"]} | {
-        extra: optional[extra] for extra in ("kerberos", "fast", "ssis", "testing")
+        extra: optional[extra] for extra in ("kerberos", "fast", "ssis", "xlsx", "parquet", "testing")
     }
-    by_users = {"pyarrow", "pandas", "wtforms"}
+    by_users = {"pandas", "wtforms"}
     assert {module for source in sources for module in comes_with(source)} == set(DEPENDENCIES) - by_users
     for source, requirements in sources.items():
         brought = {module for requirement in requirements for module in brought_by(requirement)}

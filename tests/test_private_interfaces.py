@@ -28,6 +28,9 @@ PUBLIC = {
     "airflow.sdk.bases.decorator.DecoratedOperator",
     "airflow.sdk.bases.decorator.TaskDecorator",
     "airflow.sdk.bases.decorator.task_decorator_factory",
+    # README_API.md of the provider for SQL, and its stubs.
+    "airflow.providers.common.sql.hooks.sql.DbApiHook",
+    "airflow.providers.common.sql.hooks.lineage.send_sql_hook_lineage",
 }
 #: What was public in Airflow 3.1, and may be asked for only where the newer name is missing.
 PUBLIC_IN_3_1 = {"airflow.configuration.conf", "airflow.exceptions", "airflow.lineage.hook"}

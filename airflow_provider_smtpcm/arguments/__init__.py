@@ -52,6 +52,16 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
 
 
+def check_delimiter(value: str | None) -> None:
+    """Check that `delimiter` is a character that may separate the cells of a CSV file, or None.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value is not None and (len(value) != 1 or value in '"\r\n'):
+        raise ValueError(f"delimiter is {value!r}; give one character, or None.")
+
+
 def check_positive_int(name: str, value: object) -> None:
     """Check that an argument is an integer of at least 1.
 

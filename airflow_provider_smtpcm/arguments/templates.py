@@ -11,6 +11,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,21 @@ _TAINTED_FIELDS = (
 # These files are compiled as templates, so a value must not choose an arbitrary file.
 _BODY_FILE_FIELDS = ("text_file", "html_file")
 # These fields may be a list or a mapping if the DAG has `render_template_as_native_obj`.
-_COLLECTION_FIELDS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images", "headers", "rows")
+_COLLECTION_FIELDS = (
+    "to",
+    "cc",
+    "bcc",
+    "reply_to",
+    "attachments",
+    "inline_images",
+    "headers",
+    "rows",
+    "attach_as",
+    "parameters",
+    "sql_hook_params",
+)
+# In these fields, such a DAG also keeps numbers.
+_NUMBER_FIELDS = ("parameters", "sql_hook_params")
 _SPECIAL_IN_HTML = re.compile("[&<>\"']")
 
 
@@ -133,14 +148,12 @@ class FieldEnvironments:
         is_bare_value = expression is not None and not _has_literal(expression)
         if name in _TAINTED_FIELDS and not is_bare_value:
             if expression is not None and self.is_native:
-                return _compile_tainted_object(
-                    _compile_object(self.tracking, source, collection=name in _COLLECTION_FIELDS), name, item=item
-                )
+                return _compile_tainted_object(_compile_object(self.tracking, name, source), name, item=item)
             return _compile_tainted_text(self.tracking.from_string(source), name, item=item)
         # The path of an HTML file is not HTML, although its content is.
         environment = self.text if name in _TAINTED_FIELDS else self.for_field(name)
         if expression is not None and self.is_native:
-            render = _compile_object(environment, source, collection=name in _COLLECTION_FIELDS)
+            render = _compile_object(environment, name, source)
         else:
             render = _compile_text(environment.from_string(source))
         if name in _TAINTED_FIELDS and (item or name in _BODY_FILE_FIELDS):
@@ -184,6 +197,12 @@ def render_field(
             key: render_field(name, part, environments, variables, render_other, item=True)
             for key, part in value.items()
         }
+    if is_dataclass(value) and (fields := getattr(type(value), "template_fields", ())):
+        # A copy: Airflow would render the object in place, which several tasks may share.
+        changes = {
+            field: render_field(field, getattr(value, field), environments, variables, render_other) for field in fields
+        }
+        return replace(value, **changes)  # type: ignore[type-var]  # not a class
     from airflow_provider_smtpcm.mail.attachment import RemotePath
 
     rendered = render_other(value)
@@ -383,7 +402,7 @@ def _to_tainted(chunks: list[str], name: str, *, item: bool) -> Any:
     return TaintedStr("".join(chunks), get_mask(text))
 
 
-def _compile_object(environment: jinja2.Environment, source: str, *, collection: bool) -> TemplateFunction:
+def _compile_object(environment: jinja2.Environment, name: str, source: str) -> TemplateFunction:
     """Compile a template that is a single expression to a function that returns the value of the expression.
 
     For a DAG with `render_template_as_native_obj`. Jinja's native environment would also turn text in data into a list
@@ -391,8 +410,9 @@ def _compile_object(environment: jinja2.Environment, source: str, *, collection:
 
     Args:
         environment: the environment of the task.
+        name: the name of the field, which tells whether it accepts objects other than text: lists, mappings, paths, a
+            data frame, numbers.
         source: the template.
-        collection: whether the field accepts objects other than text: lists, mappings, paths, a data frame.
     """
     from jinja2 import Undefined, nodes
 
@@ -404,7 +424,8 @@ def _compile_object(environment: jinja2.Environment, source: str, *, collection:
     template = environment.from_string(tree)
     run, finalize = template.root_render_func, environment.finalize
     to_text = _escape_html if environment.autoescape else str
-    plain = (str, int, float, Undefined)
+    becomes_text = (str, Undefined) if name in _NUMBER_FIELDS else (str, int, float, Undefined)
+    is_collection = name in _COLLECTION_FIELDS
 
     def render(variables: Variables) -> Any:
         scope = environment.context_class(environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
@@ -412,7 +433,7 @@ def _compile_object(environment: jinja2.Environment, source: str, *, collection:
         value = scope.vars["value"]
         if value is None and finalize is None:
             return None
-        if collection and value is not None and not isinstance(value, plain):
+        if is_collection and value is not None and not isinstance(value, becomes_text):
             return value
         return to_text(value if finalize is None else finalize(value))
 

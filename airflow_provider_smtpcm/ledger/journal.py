@@ -281,6 +281,26 @@ class PriorDelivery:
             return error
         return in_doubt_error("The mail may have been delivered", error)
 
+    def find_skip_error(self, reason: str) -> MailError | None:
+        """Return the error of a task that is to be skipped, if an earlier attempt has begun to deliver; else None.
+
+        Args:
+            reason: why this attempt has no mail.
+        """
+        if self._row is None or not (self._row.is_in_doubt or self._row.progress.accepted):
+            return None
+        error = MessageError(
+            f"This attempt has no mail ({reason.rstrip('.') or 'it was to be skipped'}).",
+            remedy="Mark the task as success if nobody else needs the mail, or clear it when there is one to send.",
+        )
+        if self._row.is_in_doubt:
+            return self.annotate_error(error)
+        accepted = format_addresses(self._row.progress.accepted)
+        return MessageError(
+            f"An earlier attempt delivered the mail to {accepted}, and not to the other recipients. {error.message}",
+            remedy=error.remedy,
+        )
+
     def store(self, delivery: Delivery) -> None:
         """Store the delivery: a later attempt that finds the mail accepted returns it."""
         if self._ledger is not None and delivery.accepted:

@@ -131,7 +131,7 @@ def _make_row(item: Any) -> Row | MessageError:
 
 
 def _read_frame(frame: Any) -> Rows:
-    columns = _check_columns(list(frame.columns), "'rows'")
+    columns = check_columns(list(frame.columns), "'rows'")
 
     def rows() -> Iterator[Row | MessageError]:
         for start in range(0, len(frame), _CHUNK_ROWS):
@@ -142,7 +142,7 @@ def _read_frame(frame: Any) -> Rows:
     return Rows(rows(), len(frame))
 
 
-def _check_columns(columns: list[Any], source: str) -> list[str]:
+def check_columns(columns: list[Any], source: str) -> list[str]:
     """Return the column names.
 
     Raises:
@@ -237,7 +237,7 @@ def _open_csv(path: Any, encoding: str, delimiter: str) -> Rows:
         if not columns:
             remedy = "Write the names of the columns in its first line, even if no row follows."
             raise MessageError(f"'{path}' is empty.", remedy=remedy)
-        _check_columns(columns, f"'{path}'")
+        check_columns(columns, f"'{path}'")
     except MessageError:
         file.close()
         raise
@@ -323,7 +323,7 @@ def _open_parquet(path: Any) -> Rows:
     file = _open_binary(path)
     try:
         parquet = ParquetFile(file)
-        columns = _check_columns(list(parquet.schema_arrow.names), f"'{path}'")
+        columns = check_columns(list(parquet.schema_arrow.names), f"'{path}'")
     except MessageError:
         file.close()
         raise
@@ -349,7 +349,8 @@ def _open_parquet_by_pandas(path: Any) -> Rows:
     except ImportError:
         raise MessageError(
             f"'{path}' cannot be read: neither pyarrow nor pandas is installed on the worker.",
-            remedy="Install pyarrow on the workers (pip install pyarrow), or give the rows as CSV or JSON Lines.",
+            remedy="Install the extra on the workers (pip install 'airflow-provider-smtpcm[parquet]'), or give the "
+            "rows as CSV or JSON Lines.",
         ) from None
     with _open_binary(path) as file:
         try:

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError
 
 try:
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 except ImportError:  # Airflow 3.1
-    from airflow.exceptions import AirflowException, AirflowFailException  # type: ignore[attr-defined,no-redef]
+    from airflow.exceptions import (  # type: ignore[attr-defined,no-redef]
+        AirflowException,
+        AirflowFailException,
+        AirflowSkipException,
+    )
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,7 +31,14 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
     from airflow_provider_smtpcm.smtp.outcome import Delivery
 
-__all__ = ["AirflowException", "AirflowFailException", "Attempt", "airflow_error", "at_most_once"]
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowSkipException",
+    "Attempt",
+    "airflow_error",
+    "at_most_once",
+]
 
 log = logging.getLogger(__name__)
 

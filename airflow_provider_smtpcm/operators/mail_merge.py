@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -13,6 +13,7 @@ from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
     MAIL_FIELDS,
     check_choice,
+    check_delimiter,
     check_not_negative,
     check_positive_int,
     check_positive_or_none,
@@ -30,6 +31,7 @@ from airflow_provider_smtpcm.operators._task import (
     fetch_under_lock,
     retry_budget,
 )
+from airflow_provider_smtpcm.operators.sql_query import SqlQuery
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -67,8 +69,8 @@ class MailMergeOperator(Cancelable, RenderedOperator):
 
     Args:
         rows: a list of mappings; the path or URL of a .csv, .tsv, .jsonl, .ndjson or .parquet file, which is read as
-            rows are needed; another iterable of mappings; or a pandas DataFrame. The first line of a CSV file names the
-            columns.
+            rows are needed; a `SqlQuery`; another iterable of mappings; or a pandas DataFrame. The first line of a CSV
+            file names the columns.
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address, to, cc, bcc, reply_to, subject, text, html: as in `SendMailOperator`.
         text_file, html_file, attachments, inline_images, priority, headers, message_id: as in `SendMailOperator`.
@@ -152,7 +154,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.rows = rows if is_path(rows) else defer_templates(rows)
+        self.rows = rows if is_path(rows) or isinstance(rows, SqlQuery) else defer_templates(rows)
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = defer_templates(from_address)
         self.to = defer_templates(to)
@@ -193,8 +195,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         if ledger_window is not None:
             check_positive_int("ledger_window", ledger_window)
         check_positive_or_none("rate_limit", rate_limit)
-        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
-            raise ValueError(f"delimiter is {delimiter!r}; give one character, or None.")
+        check_delimiter(delimiter)
 
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""
@@ -249,11 +250,19 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         )
         lineage = Lineage(hook)
         try_number = getattr(context["ti"], "try_number", 1)
-        with closing(MergeReport(rendered.report_file, try_number=try_number, to_path=to_storage_path)) as report:
+        with (
+            ExitStack() as resources,
+            closing(MergeReport(rendered.report_file, try_number=try_number, to_path=to_storage_path)) as report,
+        ):
             if self.report_file:
                 lineage.add_output(self.report_file)
             encoding = self.rows_encoding or self.encoding
-            rows = open_rows(self._get_rows(), encoding=encoding, delimiter=self.delimiter, to_path=to_storage_path)
+            rows = open_rows(
+                self._get_rows(resources, cancellation),
+                encoding=encoding,
+                delimiter=self.delimiter,
+                to_path=to_storage_path,
+            )
             if is_path(self.rows):
                 lineage.add_input(self.rows.strip() if isinstance(self.rows, str) else self.rows)
             result = MergeResult(rows=rows, report=report)
@@ -317,8 +326,10 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             cancellation=cancellation,
         )
 
-    def _get_rows(self) -> Any:
-        """Return the rows without the wrappers of `defer_templates`."""
+    def _get_rows(self, resources: ExitStack, cancellation: CancellationToken) -> Any:
+        """Return the rows without the wrappers of `defer_templates`; `resources` gets those of a query to close."""
+        if isinstance(self.rows, SqlQuery):
+            return resources.enter_context(closing(self.rows.fetch(cancellation.raise_if_canceled)))
         # A list that another task returned has no wrappers, and may be long.
         is_output = isinstance(self.rows, list) and not self._has_outputs_in_rows
         return fetch_under_lock(self.rows if is_output else undefer_templates(self.rows))

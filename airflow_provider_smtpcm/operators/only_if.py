@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.operators._rendering import RenderedOperator
-
-try:
-    from airflow.sdk.exceptions import AirflowSkipException
-except ImportError:  # Airflow 3.1 has it elsewhere
-    from airflow.exceptions import AirflowSkipException  # type: ignore[no-redef]
+from airflow_provider_smtpcm.operators._task import AirflowSkipException
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -21,6 +21,7 @@ from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, Render
 from airflow_provider_smtpcm.operators._task import (
     AirflowException,
     AirflowFailException,
+    AirflowSkipException,
     Attempt,
     Cancelable,
     airflow_error,
@@ -217,6 +218,12 @@ class SendMailOperator(Cancelable, RenderedOperator):
                 attempt.failure = self._make_failure(
                     mail, delivery, is_durable=ledger is not None, cancellation=cancellation
                 )
+        except AirflowSkipException as skip:
+            error = prior.find_skip_error(str(skip))
+            if error is None:
+                raise
+            attempt.failure = airflow_error(error)
+            return None
         except MailError as error:
             attempt.failure = airflow_error(prior.annotate_error(error), retry_unknown=self.on_unknown == "retry")
             return None

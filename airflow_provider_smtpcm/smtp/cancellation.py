@@ -47,6 +47,11 @@ class CancellationToken:
         if wake is not None:
             wake()
 
+    def raise_if_canceled(self) -> None:
+        """Raise `error` if the batch has been canceled."""
+        if self.is_canceled:
+            raise self.error()
+
     def error(self) -> StoppedError:
         """Return the error for a mail that was not sent because of the cancellation."""
         return StoppedError(f"It was not sent: {self._reason}.", remedy="Run the task again.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +61,23 @@ def srv(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def _sales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection `sales` of the pages: a database with orders."""
+    path = tmp_path / "sales.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE orders (id INTEGER, customer TEXT, email TEXT, amount REAL, region TEXT)")
+        orders = [
+            (1, "Anna Jensen", "anna@corp.example", 1250.5, "North"),
+            (2, "Björn & Söhne", "bjoern@corp.example", 99.0, "South"),
+            (3, None, "nobody@corp.example", 250.0, "South"),
+        ]
+        connection.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", orders)
+    monkeypatch.setenv("AIRFLOW_CONN_SALES", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_sales")
 @pytest.mark.parametrize("block", PROGRAMS, ids=[f"{block} {block.title}" for block in PROGRAMS])
 def test_every_program_runs_and_what_it_sends_arrives(
     block: Block,

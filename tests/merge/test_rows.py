@@ -140,7 +140,7 @@ def test_parquet_without_a_library_for_it_says_which_to_install(
     monkeypatch.setattr(pd, "read_parquet", lambda _: frame)
     assert list(opened(path).items) == PEOPLE
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(MessageError, match="pip install pyarrow"):
+    with pytest.raises(MessageError, match=r"pip install 'airflow-provider-smtpcm\[parquet\]'"):
         opened(path)
 
 

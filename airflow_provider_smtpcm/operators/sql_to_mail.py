@@ -1,0 +1,214 @@
+"""The SQL to mail operator: one task runs a query and sends its result, as a table, as files, or both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_smtpcm.arguments import check_choice, check_delimiter, check_positive_int
+from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.merge.templates import DeferredTemplate
+from airflow_provider_smtpcm.operators._task import AirflowSkipException
+from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm.operators.sql_query import QueryResult, SqlQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow.sdk import Context, XComArg
+
+    from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+    from airflow_provider_smtpcm.ledger.ledger import Ledger
+    from airflow_provider_smtpcm.mail import Attachment, Mail
+    from airflow_provider_smtpcm.operators._rendering import TextArgument
+    from airflow_provider_smtpcm.operators._task import Attempt
+    from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+    from airflow_provider_smtpcm.smtp.outcome import Delivery
+
+log = logging.getLogger(__name__)
+
+#: The fields whose templates may use `result`.
+RESULT_FIELDS = ("subject", "text", "html")
+_BODY_FIELDS = ("text", "html", "text_file", "html_file")
+
+
+class SqlToMailOperator(SendMailOperator):
+    """Run a query through a database hook of Airflow, send its result in one mail, and return the delivery.
+
+    The mail is that of `SendMailOperator`, with all its arguments, retries and guarantees. The templates of `subject`,
+    `text`, `html`, `text_file` and `html_file` may also use
+
+    - `result.table`: the first `max_rows` rows as a table, HTML or plain text as the field is;
+    - `result.rows`: the same rows as mappings, such as `{{ result.rows[0].total }}`;
+    - `result.columns`: the names of the columns;
+    - `result.row_count`: how many rows the query returned.
+
+    Without a body of your own, the body is the table. Values are written in the same way in the table and in files of
+    text: NULL as an empty text, dates and times in ISO 8601, octets in hexadecimal.
+
+    A retry runs the query again, unless all recipients have the mail. Those who lack it get the result of that attempt.
+
+    Args:
+        sql: one statement that returns rows; of several result sets, the first counts. `{% include 'orders.sql' %}`
+            reads it from a file beside the DAG or in `template_searchpath`.
+        sql_conn_id: the Airflow connection of the database, of any type whose hook is a `DbApiHook`.
+        parameters: the values of the placeholders in `sql`, in the style of the database's driver (`?`, `%s`, `:name`).
+            Pass values here rather than in the text of the statement, since the driver quotes them.
+        sql_hook_params: arguments for the hook, such as `{"driver": "ODBC Driver 18 for SQL Server"}`.
+        attach_as: the names of files to which all rows are written and which are attached: one name, or a list. The
+            name decides what a file is: `.csv`, `.tsv`, `.xlsx` (extra `xlsx`) or `.parquet` (extra `parquet`).
+        max_rows: how many rows a body shows at most; the table then says how many more there are.
+        on_empty: what happens if the query returns no rows: the mail is sent (`send`), or the task is skipped (`skip`),
+            and with it, by their usual trigger rule, the tasks downstream.
+        delimiter: between the cells of a CSV file; None: a comma, or a tab in a .tsv file. Excel expects a semicolon
+            where the decimal sign is a comma.
+        escape_formulas: whether a text in a CSV file that a spreadsheet would run as a formula (`=HYPERLINK(...)`) gets
+            an apostrophe in front of it. Numbers and telephone numbers do not, and no other kind of file needs it.
+        kwargs: the arguments of `SendMailOperator`.
+
+    Returns:
+        The delivery as a dict (`Delivery.to_dict`), which is the task's XCom.
+
+    Raises:
+        AirflowException: a retry may help and delivers nothing twice.
+        AirflowFailException: a retry would not help, or could deliver the mail twice.
+        AirflowSkipException: there are no rows, and `on_empty` is `skip`.
+    """
+
+    template_fields: Sequence[str] = (
+        "sql",
+        "sql_conn_id",
+        "parameters",
+        "sql_hook_params",
+        "attach_as",
+        *SendMailOperator.template_fields,
+    )
+    rendered_later = RESULT_FIELDS
+    template_fields_renderers = {  # noqa: RUF012
+        "sql": "sql",
+        "parameters": "json",
+        "sql_hook_params": "json",
+        **SendMailOperator.template_fields_renderers,
+    }
+    # The files of this run, which are deleted after it.
+    _open_files: ExitStack
+    _cancellation: CancellationToken | None
+
+    def __init__(
+        self,
+        *,
+        sql: TextArgument,
+        sql_conn_id: TextArgument,
+        parameters: Sequence[Any] | Mapping[str, Any] | XComArg | None = None,
+        sql_hook_params: Mapping[str, Any] | XComArg | None = None,
+        attach_as: TextArgument | Iterable[TextArgument] | None = None,
+        max_rows: int = 100,
+        on_empty: Literal["send", "skip"] = "send",
+        delimiter: str | None = None,
+        escape_formulas: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
+        self.parameters = parameters
+        self.sql_hook_params = sql_hook_params
+        self.attach_as = attach_as
+        self.max_rows = max_rows
+        self.on_empty = on_empty
+        self.delimiter = delimiter
+        self.escape_formulas = escape_formulas
+        for name in RESULT_FIELDS:
+            if isinstance(value := getattr(self, name), str):
+                setattr(self, name, DeferredTemplate(value))
+        check_positive_int("max_rows", max_rows)
+        check_choice("on_empty", on_empty, ("send", "skip"))
+        check_delimiter(delimiter)
+
+    def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
+        with ExitStack() as self._open_files:
+            return super()._execute(context, attempt, cancellation)
+
+    def _make_mail(
+        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, ledger: Ledger | None
+    ) -> Mail:
+        from airflow_provider_smtpcm.mail.attachment import parse_attachments
+        from airflow_provider_smtpcm.tables.body_table import BodyTable, TemplateResult
+        from airflow_provider_smtpcm.tables.files import check_file_name
+
+        rendered: Any = self  # Airflow has rendered the fields
+        names = _to_names(rendered.attach_as)
+        content_types = {name: check_file_name(name) for name in names}  # before a query that may take an hour
+        query = SqlQuery(
+            sql=rendered.sql,
+            sql_conn_id=rendered.sql_conn_id,
+            parameters=rendered.parameters,
+            sql_hook_params=rendered.sql_hook_params,
+        )
+        check = (lambda: None) if self._cancellation is None else self._cancellation.raise_if_canceled
+        with closing(query.fetch(check)) as rows:
+            if not len(rows) and self.on_empty == "skip":
+                raise AirflowSkipException("The query returned no rows.")
+            shown = list(islice(rows, self.max_rows))
+            files = [self._attach(rows, name, content_type) for name, content_type in content_types.items()]
+            result = TemplateResult(
+                table=BodyTable(
+                    rows.columns, [tuple(row.values()) for row in shown], row_count=len(rows), attachments=names
+                ),
+                rows=shown,
+                columns=rows.columns,
+                row_count=len(rows),
+            )
+        if all(getattr(self, name) is None for name in _BODY_FIELDS):
+            self.html = result.table.__html__()
+        variables: Any = {**context, "result": result}
+        self._render_result_fields(variables)
+        rendered.attachments = [*parse_attachments(rendered.attachments), *files]
+        return super()._make_mail(variables, hook, attempt, ledger)
+
+    def _attach(self, rows: QueryResult, name: str, content_type: str) -> Attachment:
+        """Return an attachment with all rows."""
+        from airflow_provider_smtpcm.mail import Attachment
+        from airflow_provider_smtpcm.tables.files import TemporaryResultFile, write_file
+
+        path = self._open_files.enter_context(closing(TemporaryResultFile(name)))
+        write_file(rows, name, path.file, delimiter=self.delimiter, escape_formulas=self.escape_formulas)
+        attachment = Attachment(path, name=name, content_type=content_type)
+        log.info("The result is attached as %s, %d octets.", name, attachment.size())
+        return attachment
+
+    def _render_result_fields(self, variables: Mapping[str, Any]) -> None:
+        """Render the templates that may use `result`. What another task computed is data, and not wrapped."""
+        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
+
+        environment = self.get_template_env()
+        environments = FieldEnvironments(environment)
+        names = {**environment.globals, **variables}
+        for name in RESULT_FIELDS:
+            value = getattr(self, name)
+            if not isinstance(value, DeferredTemplate):
+                continue
+            try:
+                setattr(self, name, environments.compile(name, value.value)(names))
+            except MailError:
+                raise
+            except Exception as error:  # a template may call anything
+                raise MessageError(
+                    f"{name} cannot be rendered ({type(error).__name__}: {error}).",
+                    remedy="Correct the template. It may use result.table, result.rows, result.columns and "
+                    "result.row_count.",
+                ) from error
+
+
+def _to_names(attach_as: Any) -> list[str]:
+    if attach_as is None or isinstance(attach_as, str):
+        return [attach_as] if attach_as else []
+    names = [name for name in attach_as if name]
+    if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+        raise MessageError(
+            f"'attach_as' is {attach_as!r}.", remedy="Give one file name, or a list of different file names."
+        )
+    return names
