@@ -91,8 +91,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         bcc: hidden recipients, as in `to`.
         mime_subtype: only `mixed` is supported; anything else is ignored with a warning.
         mime_charset: only `utf-8` is supported; anything else is ignored with a warning.
-        conn_id: a connection of type `smtpcm`; None: `[email] email_conn_id`. `smtpcm_default` is used if that is empty,
-            or if it is Airflow's default `smtp_default` and that connection is of another type.
+        conn_id: a connection of type `smtpcm`; None: `[email] email_conn_id`. `smtpcm_default` is used if that is
+            empty, or if it is Airflow's default `smtp_default` and that connection is of another type.
         from_email: the sender. The connection's *From address* is used if this is None or Airflow's default
             `airflow@airflow`.
         custom_headers: further headers. Priority headers, Reply-To and Message-ID replace those of the mail.

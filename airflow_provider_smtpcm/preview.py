@@ -198,7 +198,7 @@ def _task_context(
     try:
         from airflow.sdk.exceptions import AirflowException
     except ImportError:  # Airflow 3.1
-        from airflow.exceptions import AirflowException  # type: ignore[attr-defined,no-redef]
+        from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
     from airflow.api_fastapi.execution_api.datamodels.taskinstance import TIRunContext
     from airflow.utils.cli import get_bagged_dag
 
@@ -218,7 +218,7 @@ def _task_context(
         pid=os.getpid(),
         process=nothing,
         process_log=nothing,
-        client=InProcessTestSupervisor._api_client(),
+        client=InProcessTestSupervisor._api_client(),  # type: ignore[no-untyped-call]  # noqa: SLF001
     )
     supervisor.comms = InProcessSupervisorComms(supervisor=supervisor)
     with set_supervisor_comms(supervisor.comms):

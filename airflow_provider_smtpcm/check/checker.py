@@ -244,10 +244,8 @@ class _Check:
         for step, build in builders.items():
             recorder.begin(step)
             mail = build()
-            note = (
-                "" if manager.from_address else " (the connection has no From address, so the recipient is the sender)"
-            )
-            recorder.info(step, f"from {mail.from_address} to {to}{note}")
+            no_from = "" if manager.from_address else "; the connection has no From address, so this is the recipient's"
+            recorder.info(step, f"from {mail.from_address} to {to}{no_from}")
             sender = BatchSender([SendRequest(0, mail)], manager, None, session=session)
             delivery = get_single_delivery(sender.deliveries())
             assert delivery is not None

@@ -89,9 +89,8 @@ def find_connections_of_type(conn_type: str) -> list[object]:
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        found = {
-            connection.conn_id: connection for connection in session.query(Connection).filter_by(conn_type=conn_type)
-        }
+        stored = session.query(Connection).filter_by(conn_type=conn_type)  # noqa: AIR311 - the SDK has no query
+        found = {connection.conn_id: connection for connection in stored}
         session.expunge_all()
     for name, value in os.environ.items():
         if name.startswith("AIRFLOW_CONN_") and value.strip():

@@ -231,8 +231,8 @@ PREVIEW = Command(
     help="write the mail of a task to a file, without sending it",
     description=(
         "Render the mail of a task as a run would, and write it to an .eml file, which every mail program opens.\n"
-        "It contacts no mail server. A function with @task.send_mail is called. Variables, connections, and the outputs\n"
-        "of other tasks of a run (--run-id) come from Airflow's database."
+        "It contacts no mail server. A function with @task.send_mail is called. Variables, connections, and the \n"
+        "outputs of other tasks of a run (--run-id) come from Airflow's database."
     ),
     arguments=(
         Argument(("dag_id",), {"metavar": "DAG", "help": "the id of the DAG"}),

@@ -2,7 +2,8 @@
 
 Only settings that take effect are listed, in the order of the form: first those that SSIS has. Airflow's form saves
 every default that it shows. So a setting has none there if an SSIS connection string can fill it, which the default
-would contradict, or if its default is less strict while it is not spelled out; a drop-down shows it as the label of null.
+would contradict, or if its default is less strict while it is not spelled out; a drop-down
+shows it as the label of null.
 """
 
 from __future__ import annotations
