@@ -70,14 +70,17 @@ def run_preview(
             dag_id, task_id, run_id=run_id, logical_date=logical_date, conf=conf, map_index=map_index
         ) as context:
             for row, mail in _build_mails(context, rows or DEFAULT_ROWS, alert):
-                if isinstance(mail, MailError):
-                    _print_error(f"row {row}: {mail}")
-                    status = EXIT_FAILED
-                    continue
                 has_number = row is not None and len(rows) != 1
                 file = path.with_name(f"{path.stem}-{row}{path.suffix}") if has_number else path
-                mail.write_eml(file)
-                print(_describe(mail, file, row))  # noqa: T201
+                try:
+                    if isinstance(mail, MailError):
+                        raise mail
+                    mail.write_eml(file)
+                except MailError as error:  # the other rows may have their mails
+                    _print_error(f"{'' if row is None else f'row {row}: '}{error}")
+                    status = EXIT_FAILED
+                else:
+                    print(_describe(mail, file, row))  # noqa: T201
     except NotFoundError as error:
         _print_error(str(error))
         return EXIT_NOT_FOUND
@@ -209,6 +212,8 @@ def _task_context(
     task: Any = dag.task_dict.get(task_id)
     if task is None:
         raise NotFoundError(f"The DAG '{dag_id}' has no task '{task_id}'; it has {', '.join(dag.task_dict) or 'none'}.")
+    if task.is_mapped and map_index < 0:
+        raise NotFoundError(f"'{task_id}' is mapped. To say which of its instances, add --map-index N, from 0.")
     run = _make_run(dag_id, run_id=run_id, logical_date=logical_date, conf=conf)
     ti_id = uuid.uuid4()
     # It answers requests; there is no process to watch, and no log of one.

@@ -52,7 +52,7 @@ def build_sample_alert(manager: SmtpConnectionManager, to: str) -> Mail:
     from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 
     notifier = SendMailNotifier(to=to, from_address=manager.from_address or to)
-    return notifier.preview(make_sample_context(), manager=manager)  # type: ignore[arg-type]
+    return notifier.preview(make_sample_context(), manager=manager)
 
 
 def make_sample_context() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import DAG, BaseNotifier
 
@@ -233,7 +233,7 @@ class SendMailNotifier(BaseNotifier):
             fields.add_omission("The files were", refusal)
         raise AssertionError  # the last attempt returns or raises
 
-    def preview(self, context: Context, *, manager: SmtpConnectionManager | None = None) -> Mail:
+    def preview(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
         """Return the mail that `notify` would send, without sending it, whatever `only_if` says.
 
         Broken templates and missing files are replaced as in an alert: by the default page, which says so.
@@ -247,10 +247,11 @@ class SendMailNotifier(BaseNotifier):
                 missing or invalid.
         """
         event = read_event(context)
-        environment, render = self._make_renderer(context, event)
+        known = cast("Context", context)
+        environment, render = self._make_renderer(known, event)
         fields = self._render_fields(render)
         manager = manager or get_hook(fields.conn_id).connection_manager
-        request, _ = next(self._build_requests(manager, fields, event, environment, context))
+        request, _ = next(self._build_requests(manager, fields, event, environment, known))
         return request.mail
 
     def _make_renderer(self, context: Context, event: Event) -> tuple[jinja2.Environment, Callable[[str, Any], Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from airflow.sdk import BaseOperator
 
@@ -53,10 +53,10 @@ class RenderedOperator(BaseOperator):
     #: tasks in them, and rendered nothing.
     rendered_later: Sequence[str] = ()
 
-    def render_for_preview(self, context: Context) -> Self:
+    def render_for_preview(self, context: Mapping[str, Any]) -> Self:
         """Return a copy whose fields are rendered, as Airflow renders those of a task."""
         copy = self.prepare_for_execution()
-        copy.render_template_fields(context)
+        copy.render_template_fields(cast("Context", context))
         return copy
 
     def _do_render_template_fields(

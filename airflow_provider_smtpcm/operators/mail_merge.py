@@ -238,7 +238,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
 
         rendered: Any = self  # Airflow has resolved the outputs of other tasks
         manager = hook.connection_manager  # before any row: an error in the connection affects all of them
-        templates = self._make_templates(context, manager)
+        templates = self._make_templates(cast("Mapping[str, Any]", context), manager)
         policy = FailurePolicy(
             allow_failed=self.on_error == "continue",
             allow_refused=self.on_refused == "warn",
@@ -297,7 +297,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                 )
         return returned
 
-    def _make_templates(self, context: Context, manager: SmtpConnectionManager) -> RowTemplates:
+    def _make_templates(self, context: Mapping[str, Any], manager: SmtpConnectionManager) -> RowTemplates:
         """Return the templates of the mails, in which the values that are the same in every mail are checked."""
         from airflow_provider_smtpcm.merge.messages import resolve_constants
         from airflow_provider_smtpcm.merge.templates import RowTemplates
@@ -305,7 +305,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         templates = RowTemplates(
             {name: getattr(self, name) for name in ROW_FIELDS},
             self.get_template_env(),
-            cast("Mapping[str, Any]", context),
+            context,
             encoding=self.encoding,
         )
         resolve_constants(templates, manager)
@@ -316,7 +316,11 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         return open_rows(self._get_rows(), encoding=encoding, delimiter=self.delimiter, to_path=to_storage_path)
 
     def preview(
-        self, context: Context, *, rows: Collection[int] = (1, 2, 3), manager: SmtpConnectionManager | None = None
+        self,
+        context: Mapping[str, Any],
+        *,
+        rows: Collection[int] = (1, 2, 3),
+        manager: SmtpConnectionManager | None = None,
     ) -> dict[int, Mail]:
         """Return the mails that the task would send for some rows, without sending them.
 
@@ -341,7 +345,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         return mails
 
     def preview_rendered(
-        self, context: Context, *, rows: Collection[int], manager: SmtpConnectionManager | None = None
+        self, context: Mapping[str, Any], *, rows: Collection[int], manager: SmtpConnectionManager | None = None
     ) -> Iterator[tuple[int, Mail | MailError]]:
         """Yield each row's mail or error as `preview` does, for an operator whose fields are rendered."""
         from airflow_provider_smtpcm.merge.messages import RowMails

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
@@ -161,7 +161,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         assert delivery is not None
         return delivery.to_dict()
 
-    def preview(self, context: Context, *, manager: SmtpConnectionManager | None = None) -> Mail:
+    def preview(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
         """Return the mail that the task would send, without sending it. The operator itself stays as it is.
 
         The templates are rendered as in a run. `Mail.write_eml` writes the mail to a file, for any mail program.
@@ -175,11 +175,11 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """
         return self.render_for_preview(context).preview_rendered(context, manager=manager)
 
-    def preview_rendered(self, context: Context, *, manager: SmtpConnectionManager | None = None) -> Mail:
+    def preview_rendered(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
         """Return the mail as `preview` does, for an operator whose fields are rendered."""
         rendered: Any = self
         manager = manager or SmtpConnectionManagerHook(rendered.smtpcm_conn_id).connection_manager
-        return self._make_mail(context, manager, Attempt.of_preview(context), None)
+        return self._make_mail(cast("Context", context), manager, Attempt.of_preview(context), None)
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
         """Send the mail; return its delivery, or None if `attempt.failure` is set."""

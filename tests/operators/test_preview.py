@@ -42,7 +42,7 @@ def merge(**fields: Any) -> MailMergeOperator:
 def test_a_dict_is_context_enough(tmp_path: Path) -> None:
     """No Airflow database, no connection, no server."""
     task = SendMailOperator(task_id="mail", to="a@corp.example", bcc="b@corp.example", subject="Load of {{ ds }}")
-    mail = task.preview({"ds": "2026-01-31"}, manager=NOWHERE)  # type: ignore[typeddict-item]
+    mail = task.preview({"ds": "2026-01-31"}, manager=NOWHERE)
     assert isinstance(mail, Mail)
     file = tmp_path / "mail.eml"
     mail.write_eml(file)
@@ -54,7 +54,7 @@ def test_a_dict_is_context_enough(tmp_path: Path) -> None:
     )
     assert read["Bcc"] is None
     assert task.subject == "Load of {{ ds }}"  # the operator is as it was
-    assert task.preview({"ds": "2026-02-01"}, manager=NOWHERE).subject == "Load of 2026-02-01"  # type: ignore[typeddict-item]
+    assert task.preview({"ds": "2026-02-01"}, manager=NOWHERE).subject == "Load of 2026-02-01"
 
 
 def test_the_preview_is_what_the_run_sends(
@@ -76,7 +76,7 @@ def test_the_preview_is_what_the_run_sends(
                 attachments=[str(attached)],
                 message_id="<one@corp.example>",
             )
-        preview = task.preview({"params": {"table": "orders"}, "dag": dag})  # type: ignore[typeddict-item]
+        preview = task.preview({"params": {"table": "orders"}, "dag": dag})
         assert relay.messages == []
         assert str(run_dag(dag).state) == "success"
         [sent] = relay.messages
@@ -89,7 +89,7 @@ def test_a_preview_has_the_message_id_of_the_task() -> None:
     """Which is the same in every attempt; in a plain dict there is no task."""
     task = SendMailOperator(task_id="mail", to="a@corp.example", subject="x")
     ti = SimpleNamespace(dag_id="d", run_id="r", task_id="mail", map_index=-1)
-    first, second = (task.preview({"ti": ti}, manager=NOWHERE).message_id for _ in range(2))  # type: ignore[typeddict-item]
+    first, second = (task.preview({"ti": ti}, manager=NOWHERE).message_id for _ in range(2))
     assert first == second
     assert first != task.preview({}, manager=NOWHERE).message_id
 
@@ -177,11 +177,11 @@ def test_an_alert_is_previewed_whatever_its_condition_is() -> None:
         "ti": SimpleNamespace(dag_id="d", task_id="t", run_id="r", state="failed", try_number=1, max_tries=0),
         "exception": ValueError("row 17 has no date"),
     }
-    page = SendMailNotifier(to="a@corp.example", only_if=False).preview(context, manager=NOWHERE)  # type: ignore[arg-type]
+    page = SendMailNotifier(to="a@corp.example", only_if=False).preview(context, manager=NOWHERE)
     assert "d.t" in page.subject
     assert "row 17 has no date" in (page.html or "")
     own = SendMailNotifier(to="a@corp.example", subject="{{ alert.name }} failed", text="{{ exception }}")
-    mail = own.preview(context, manager=NOWHERE)  # type: ignore[arg-type]
+    mail = own.preview(context, manager=NOWHERE)
     assert (mail.subject, mail.text, mail.html) == ("d.t failed", "row 17 has no date", None)
 
 
