@@ -54,20 +54,29 @@ with DAG(
 
 @pytest.fixture
 def dag_file(airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The DAG in Airflow's folder; no socket can be connected to any server."""
+    """The DAG in Airflow's folder."""
     file = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]) / "to_preview.py"
     file.write_text(DAG_FILE)
     connection = {"conn_type": "smtpcm", "host": "mail.corp.example", "extra": {"from_address": "etl@corp.example"}}
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
     monkeypatch.setenv("AIRFLOW_VAR_WHO", "somebody")
+    yield file
+    file.unlink()
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No socket can be connected to any server."""
+    forbid_connections(monkeypatch)
+
+
+def forbid_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each attempt to connect fail."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a connection was opened")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(socket.socket, "connect", refuse)
-        yield file
-    file.unlink()
+    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 @pytest.fixture
@@ -87,20 +96,20 @@ def read(file: Path) -> EmailMessage:
     return message_from_bytes(file.read_bytes(), policy=policy.default)  # type: ignore[return-value]
 
 
-@pytest.mark.usefixtures("dag_file")
+@pytest.mark.usefixtures("dag_file", "no_network")
 def test_a_mail_is_written_and_described(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With params, the logical date, a variable and a connection; Bcc is only in the description."""
     assert preview("mail", "--logical-date", "2026-01-31", "--conf", '{"table": "customers"}') == 0
     mail = read(folder / "mail.eml")
     assert (mail["From"], mail["To"], mail["Bcc"]) == ("etl@corp.example", "a@corp.example", None)
     assert mail["Subject"] == "customers of 2026-01-31 by somebody"
-    assert mail.get_content() == "mail.corp.example\n"
+    assert mail.get_content().split() == ["mail.corp.example"]
     out = capsys.readouterr().out
     assert "from etl@corp.example to a@corp.example, b@corp.example\n" in out
     assert "written to mail.eml" in out
 
 
-@pytest.mark.usefixtures("dag_file")
+@pytest.mark.usefixtures("dag_file", "no_network")
 def test_without_a_date_it_is_today(folder: Path) -> None:
     """And the file is the one that is named."""
     assert preview("mail", "--output", "other.eml") == 0
@@ -115,13 +124,14 @@ def test_the_outputs_of_other_tasks_come_from_a_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The rows of a merge, too; nothing of the run changes."""
-    with monkeypatch.context() as patch, Relay(ssl_mode="none") as relay:
-        patch.undo()
-        patch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+    with Relay(ssl_mode="none") as relay:
+        connection = relay.airflow_connection(from_address="etl@corp.example")
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
         run = run_dag(runpy.run_path(str(dag_file))["dag"])
+    forbid_connections(monkeypatch)
     states = {ti.task_id: (ti.state, ti.end_date) for ti in run.get_task_instances()}
     assert preview("with_output", "--run-id", run.run_id) == 0
-    assert read(folder / "with_output.eml").get_content() == "5 rows\n"
+    assert read(folder / "with_output.eml").get_content().strip() == "5 rows"
     assert preview("merge", "--run-id", run.run_id) == 0
     assert sorted(path.name for path in folder.glob("merge*")) == ["merge-1.eml", "merge-2.eml", "merge-3.eml"]
     assert read(folder / "merge-3.eml")["To"] == "2@corp.example"
@@ -134,7 +144,7 @@ def test_the_outputs_of_other_tasks_come_from_a_run(
     assert {ti.task_id: (ti.state, ti.end_date) for ti in run.get_task_instances()} == states
 
 
-@pytest.mark.usefixtures("dag_file")
+@pytest.mark.usefixtures("dag_file", "no_network")
 def test_a_row_without_a_mail_does_not_hide_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its error is printed."""
     assert preview("broken") == 1
@@ -142,7 +152,7 @@ def test_a_row_without_a_mail_does_not_hide_the_others(folder: Path, capsys: pyt
     assert "preview: row 2: " in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("dag_file")
+@pytest.mark.usefixtures("dag_file", "no_network")
 def test_of_a_mapped_task_one_is_previewed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The one with this index."""
     assert preview("mapped", "--map-index", "1", "--logical-date", "2026-01-31") == 0
@@ -154,7 +164,7 @@ def test_of_a_mapped_task_one_is_previewed(folder: Path, capsys: pytest.CaptureF
     assert "add --map-index N" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("dag_file")
+@pytest.mark.usefixtures("dag_file", "no_network")
 def test_an_alert_is_previewed_by_its_callback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """That of the task, or else of the DAG."""
     assert preview("customers", "--alert", "failure") == 0
@@ -167,7 +177,7 @@ def test_an_alert_is_previewed_by_its_callback(folder: Path, capsys: pytest.Capt
     assert "on_retry_callback" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("dag_file")
+@pytest.mark.usefixtures("dag_file", "no_network")
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [

@@ -310,7 +310,9 @@ def _context_of_a_task() -> None:
 
     with DAG("private_interface", schedule=None) as dag:
         OnlyIfOperator(task_id="any", condition="{{ run_id }}")
-    run = SimpleNamespace(dag_id=dag.dag_id, run_id="r", run_type="manual", state="running", run_after="2026-01-31T00Z")
+    run = SimpleNamespace(
+        dag_id=dag.dag_id, run_id="r", run_type="manual", state="running", run_after="2026-01-31T00:00:00Z"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("airflow.utils.cli.get_bagged_dag", lambda *_: dag)
         patch.setattr("airflow.utils.cli.get_db_dag", lambda *_: None)

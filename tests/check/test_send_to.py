@@ -66,7 +66,7 @@ def test_a_connection_without_a_sender_sends_from_the_recipient(check_it: CheckI
     """Many tasks name their own sender, so the connection needs none."""
     with Relay() as relay:
         found = check_it(manager_of(relay), send_to=ME)
-        assert {message.sender for message in relay.messages} == {ME}
+        assert {message.message["From"] for message in relay.messages} == {ME}
     assert "the connection has no From address" in found.details["test mail"]
 
 
