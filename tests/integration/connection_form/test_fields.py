@@ -133,7 +133,7 @@ def test_a_number_box_limits_numbers_to_the_maximum(page: Page) -> None:
     from tests.integration.browser import ConnectionForm
 
     form = ConnectionForm.add(page, "bounds")
-    form.open("Advanced")
+    form.open("Extra Fields")
     for typed, held in (("99999", "3600"), ("0", "0"), ("12.5", "12.5"), ("", "")):
         form.fill("Timeout (seconds)", typed)
         assert form.read("Timeout (seconds)").value == held
