@@ -347,7 +347,11 @@ class MailMergeOperator(Cancelable, RenderedOperator):
     def preview_rendered(
         self, context: Mapping[str, Any], *, rows: Collection[int], manager: SmtpConnectionManager | None = None
     ) -> Iterator[tuple[int, Mail | MailError]]:
-        """Yield each row's mail or error as `preview` does, for an operator whose fields are rendered."""
+        """Yield each row's mail or error, for an operator whose fields are rendered.
+
+        Args:
+            context, rows, manager: as in `preview`.
+        """
         from airflow_provider_smtpcm.merge.messages import RowMails
         from airflow_provider_smtpcm.merge.report import MergeReport
         from airflow_provider_smtpcm.merge.result import MergeResult

@@ -176,7 +176,11 @@ class SendMailOperator(Cancelable, RenderedOperator):
         return self.render_for_preview(context).preview_rendered(context, manager=manager)
 
     def preview_rendered(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
-        """Return the mail as `preview` does, for an operator whose fields are rendered."""
+        """Return the mail, for an operator whose fields are rendered.
+
+        Args:
+            context, manager: as in `preview`.
+        """
         rendered: Any = self
         manager = manager or SmtpConnectionManagerHook(rendered.smtpcm_conn_id).connection_manager
         return self._make_mail(cast("Context", context), manager, Attempt.of_preview(context), None)
