@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_smtpcm.check.connections import find_connection, find_connections_of_type
+from airflow_provider_smtpcm.check.report import remove_control_characters
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 from airflow_provider_smtpcm.hooks.smtpcm import get_configuration
@@ -219,7 +220,9 @@ def run_from_smtp(*, conn_ids: Sequence[str], output: str, basic_as: str | None,
     mode = None if basic_as is None else AuthMode(basic_as)
     conversions = [convert(connection, basic_as=mode) for connection in connections]
     report = sys.stdout if output == "text" else sys.stderr
-    print(format_report(conversions, show_passwords=show_passwords), file=report)
+    encoding = report.encoding or "utf-8"  # a terminal may lack characters
+    text = format_report(conversions, show_passwords=show_passwords).encode(encoding, "replace").decode(encoding)
+    print(text, file=report)
     made = {
         conversion.new_id: _with_password(conversion, show=show_passwords)
         for conversion in conversions
@@ -255,4 +258,4 @@ def format_report(conversions: Iterable[Conversion], *, show_passwords: bool) ->
         if conversion.conn_id == email_conn_id and conversion.new_id != "smtpcm_default":
             notes.append(f"[email] email_conn_id names it: set that to {conversion.new_id}, with our email_backend.")
         lines += [f"  - {note}" for note in notes]
-    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    return remove_control_characters("\n".join(lines))

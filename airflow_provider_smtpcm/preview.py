@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from airflow_provider_smtpcm.errors import MailError
 
@@ -80,7 +80,7 @@ def run_preview(
                     _print_error(f"{'' if row is None else f'row {row}: '}{error}")
                     status = EXIT_FAILED
                 else:
-                    print(_describe(mail, file, row))  # noqa: T201
+                    _print(_describe(mail, file, row), sys.stdout)
     except NotFoundError as error:
         _print_error(str(error))
         return EXIT_NOT_FOUND
@@ -94,24 +94,27 @@ def run_preview(
 
 
 def _print_error(text: str) -> None:
-    print(f"preview: {_to_printable(text)}", file=sys.stderr)  # noqa: T201
+    _print(f"preview: {text}", sys.stderr)
 
 
-def _to_printable(text: str) -> str:
-    """Replace control characters, since a row could control the terminal; keep line breaks."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+def _print(text: str, file: TextIO) -> None:
+    """Print text, with `?` for what the terminal cannot show, and for control characters, which a row could have."""
+    printable = "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    encoding = file.encoding or "utf-8"
+    print(printable.encode(encoding, "replace").decode(encoding), file=file)
 
 
 def _describe(mail: Mail, file: Path, row: int | None) -> str:
     """Return what the mail is, with the recipients that the file does not name: those of Bcc."""
     recipients = ", ".join(address.address for address in mail.recipients)
     files = len(mail.attachments) + len(mail.inline_images)
-    facts = [
-        f"{'' if row is None else f'Row {row}: '}from {mail.from_address} to {recipients}",
-        f"  Subject: {mail.subject}",
-        f"  {files} file{'' if files == 1 else 's'}, {file.stat().st_size:,} octets, written to {file}",
-    ]
-    return "\n".join(_to_printable(fact) for fact in facts)
+    return "\n".join(
+        (
+            f"{'' if row is None else f'Row {row}: '}from {mail.from_address} to {recipients}",
+            f"  Subject: {mail.subject}",
+            f"  {files} file{'' if files == 1 else 's'}, {file.stat().st_size:,} octets, written to {file}",
+        )
+    )
 
 
 # --- The mails.

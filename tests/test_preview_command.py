@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import runpy
@@ -107,6 +108,20 @@ def test_a_mail_is_written_and_described(folder: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "from etl@corp.example to a@corp.example, b@corp.example\n" in out
     assert "written to mail.eml" in out
+
+
+@pytest.mark.usefixtures("dag_file", "no_network", "folder")
+def test_a_terminal_that_lacks_characters_shows_question_marks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mail is written all the same."""
+    monkeypatch.setenv("AIRFLOW_VAR_WHO", "Jürgen")
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", out)
+        assert preview("mail") == 0
+    out.seek(0)
+    assert "by J?rgen\n" in out.read()
 
 
 @pytest.mark.usefixtures("dag_file", "no_network")

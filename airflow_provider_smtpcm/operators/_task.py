@@ -65,10 +65,11 @@ class Attempt:
         """Return an attempt that sends nothing, for a preview.
 
         Args:
-            context: any mapping; without `ti`, the Message-IDs are those of no task.
+            context: any mapping; without `ti`, or with an incomplete one, the Message-IDs are those of no task.
         """
-        nothing = SimpleNamespace(dag_id="preview", task_id="preview", run_id="preview", map_index=-1)
-        return cls({"ti": nothing, **context})  # type: ignore[typeddict-item]
+        names = ("dag_id", "task_id", "run_id", "map_index")
+        ti = SimpleNamespace(**{name: getattr(context.get("ti"), name, "preview") for name in names})
+        return cls({**context, "ti": ti})  # type: ignore[typeddict-item]
 
     def may_have_arrived(self) -> bool:
         """Return whether this attempt delivered mail to a recipient, or may have."""

@@ -324,7 +324,8 @@ class MailMergeOperator(Cancelable, RenderedOperator):
     ) -> dict[int, Mail]:
         """Return the mails that the task would send for some rows, without sending them.
 
-        As in `SendMailOperator.preview`. Rows that earlier attempts have settled are not left out.
+        As in `SendMailOperator.preview`. Rows that earlier attempts have settled are not left out. If `rows` is
+        an iterator, the rows are missing from it afterward.
 
         Args:
             context: the context of a task; a test may pass a dict with only what the templates need.

@@ -92,6 +92,9 @@ def test_a_preview_has_the_message_id_of_the_task() -> None:
     first, second = (task.preview({"ti": ti}, manager=NOWHERE).message_id for _ in range(2))
     assert first == second
     assert first != task.preview({}, manager=NOWHERE).message_id
+    assert task.preview({"ti": None}, manager=NOWHERE) != task.preview(
+        {"ti": SimpleNamespace(run_id="r")}, manager=NOWHERE
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,6 +169,34 @@ def test_rows_that_cannot_be_read_are_an_error() -> None:
     """As in a run."""
     with pytest.raises(MailError, match=r"/nowhere/rows\.csv"):
         merge(rows="/nowhere/rows.csv").preview({}, manager=NOWHERE)
+
+
+def test_the_preview_of_a_row_is_what_the_merge_sends(
+    run_dag: Callable[[DAG], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Octet by octet, but for the date."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("id,email\n1,a@corp.example\n2,b@corp.example\n")
+    with Relay(ssl_mode="none") as relay:
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection(from_address="e@x.example"))
+        )
+        with DAG(dag_id="previewed_merge", schedule=None) as dag:
+            task = merge(
+                rows=str(rows),
+                text="{{ row.id }} of {{ dag.dag_id }}",
+                html="<p>{{ row.email }}</p>",
+                attachments=str(rows),
+                message_id="<{{ row.id }}@corp.example>",
+            )
+        previews = task.preview({"dag": dag})
+        assert str(run_dag(dag).state) == "success"
+        assert len(relay.messages) == len(previews) == 2
+        for number, preview in previews.items():
+            preview.write_eml(tmp_path / "mail.eml")
+            assert without_date((tmp_path / "mail.eml").read_bytes()) == without_date(
+                relay.messages[number - 1].content
+            )
 
 
 # --- An alert.
