@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
-from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook, get_configuration
 from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
 from airflow_provider_smtpcm.notifications.redaction import MAX_SUBJECT_LENGTH, to_single_line
 
@@ -91,8 +91,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         bcc: hidden recipients, as in `to`.
         mime_subtype: only `mixed` is supported; anything else is ignored with a warning.
         mime_charset: only `utf-8` is supported; anything else is ignored with a warning.
-        conn_id: a connection of type `smtpcm`. `smtpcm_default` is used if this is None, or if it is Airflow's default
-            `smtp_default` and that connection is of another type.
+        conn_id: a connection of type `smtpcm`; None: `[email] email_conn_id`. `smtpcm_default` is used if that is
+            empty, or if it is Airflow's default `smtp_default` and that connection is of another type.
         from_email: the sender. The connection's *From address* is used if this is None or Airflow's default
             `airflow@airflow`.
         custom_headers: further headers. Priority headers, Reply-To and Message-ID replace those of the mail.
@@ -133,8 +133,9 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
 
 
 def _resolve_conn_id(conn_id: str | None) -> str:
-    """Return the connection id, with `smtpcm_default` in place of None and of Airflow's default."""
+    """Return the connection id: None means `[email] email_conn_id`, and Airflow's default of that `smtpcm_default`."""
     default = SmtpConnectionManagerHook.default_conn_name
+    conn_id = conn_id or get_configuration("email", "email_conn_id")  # Airflow itself always passes it
     if conn_id and conn_id != _AIRFLOW_CONN_ID:
         return conn_id
     if conn_id:

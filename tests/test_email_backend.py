@@ -309,6 +309,14 @@ def test_airflows_default_connection_id_means_ours(
     assert len(relay.messages) == 1
 
 
+def test_a_call_without_a_connection_uses_the_configured_one(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow itself passes `[email] email_conn_id`; a DAG's own call may not."""
+    monkeypatch.setenv("AIRFLOW__EMAIL__EMAIL_CONN_ID", "alerts")
+    monkeypatch.setenv("AIRFLOW_CONN_ALERTS", json.dumps(relay.airflow_connection(from_address="alerts@corp.example")))
+    send_email(TO, "x", "y")
+    assert relay.messages[0].message["From"] == "alerts@corp.example"
+
+
 def test_a_connection_of_that_id_that_is_of_our_type_is_used(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was given that type deliberately."""
     monkeypatch.setenv(

@@ -40,17 +40,19 @@ FLOORS = {
         "frozen_dataclasses",
     },
     "decorators": {"operators", "arguments", "ledger", "hooks", "mail", "errors"},
-    "notifications": {"arguments", "hooks", "smtp", "mail", "errors"},
+    "notifications": {"arguments", "hooks", "smtp", "mail", "connection_manager", "errors"},
     "email_backend": {"notifications", "operators", "hooks", "smtp", "mail", "errors"},
-    "check": {"hooks", "smtp", "connection_manager", "errors"},
+    "check": {"notifications", "hooks", "smtp", "mail", "connection_manager", "errors"},
+    "preview": {"notifications", "operators", "mail", "errors"},
+    "from_smtp": {"check", "hooks", "connection_manager", "errors"},
     "testing": set(),
     "ssis": {"connection_manager", "errors"},
     "get_provider_info": {"connection_manager"},
-    "cli": {"check", "ssis", "testing", "connection_manager", "errors"},
+    "cli": {"check", "from_smtp", "preview", "ssis", "testing", "connection_manager", "errors"},
     "__main__": {"cli"},
     "__init__": set(),
 }
-KNOWS_AIRFLOW = {"hooks", "operators", "decorators", "cli", "check", "notifications", "email_backend"}
+KNOWS_AIRFLOW = {"hooks", "operators", "decorators", "cli", "check", "preview", "notifications", "email_backend"}
 LAZY = {"spnego", "cryptography", "ssl", "smtplib", "email", "jinja2"}
 OPERATOR = f"{PACKAGE}.operators.send_mail"
 # Columns of the picture in contributing.md that hold names; what they are follows.

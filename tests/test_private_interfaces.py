@@ -275,6 +275,59 @@ def _connection() -> None:
         assert (connection.conn_type, connection.host, connection.port) == ("smtpcm", "mail.corp.example", 25)
 
 
+@checks("airflow.utils.session.create_session")
+def _create_session() -> None:
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        assert callable(session.query(Connection).filter_by(conn_type="smtp").all)  # noqa: AIR311 - as above
+        assert callable(session.expunge_all)
+
+
+@checks("airflow.utils.cli")
+def _airflow_cli() -> None:
+    from airflow.utils.cli import get_bagged_dag, get_db_dag
+
+    for function in (get_bagged_dag, get_db_dag):
+        assert list(inspect.signature(function).parameters)[:2] == ["bundle_names", "dag_id"]
+
+
+@checks("airflow.cli.commands.task_command")
+def _task_command() -> None:
+    from airflow.cli.commands.task_command import _get_dag_run
+
+    asked = {"dag", "create_if_necessary", "logical_date_or_run_id", "session"}
+    assert set(inspect.signature(_get_dag_run).parameters) == asked
+
+
+@checks("airflow.api_fastapi.execution_api.datamodels.taskinstance")
+@checks("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance")
+@checks("airflow.sdk.execution_time.supervisor")
+@checks("_api_client")
+def _context_of_a_task() -> None:
+    from airflow.sdk import DAG
+
+    from airflow_provider_smtpcm import preview
+    from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
+
+    with DAG("private_interface", schedule=None) as dag:
+        OnlyIfOperator(task_id="any", condition="{{ run_id }}")
+    run = SimpleNamespace(
+        dag_id=dag.dag_id, run_id="r", run_type="manual", state="running", run_after="2026-01-31T00:00:00Z"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow.utils.cli.get_bagged_dag", lambda *_: dag)
+        patch.setattr("airflow.utils.cli.get_db_dag", lambda *_: None)
+        patch.setattr("airflow.cli.commands.task_command._get_dag_run", lambda **_: (run, True))
+        patch.setenv("AIRFLOW_VAR_PRIVATE_INTERFACE", "x")
+        given = {"run_id": None, "logical_date": None, "conf": {"y": "z"}, "map_index": -1}
+        with preview._task_context("private_interface", "any", **given) as context:
+            context["task"].render_template_fields(context)
+            assert (context["ti"].task.condition, context["dag_run"].conf) == ("r", {"y": "z"})
+            assert context["var"]["value"].private_interface == "x"
+
+
 @checks("airflow.cli.cli_config")
 def _cli_config() -> None:
     import argparse

@@ -84,7 +84,29 @@ def test_every_drop_down_has_a_label_for_each_choice() -> None:
     """And only choices that the parser accepts."""
     for name, field in connection_type()["conn-fields"].items():
         schema = field["schema"]
-        assert set(schema.get("values_display", {})) == set(schema.get("enum", ())), name
+        choices = {"null" if choice is None else choice for choice in schema.get("enum", ())}
+        assert set(schema.get("values_display", {})) == choices, name
+
+
+def test_a_drop_down_without_a_default_shows_what_an_empty_setting_means() -> None:
+    """As the label of null, which the form saves: a default would be saved as if somebody had chosen it."""
+    fields = connection_type()["conn-fields"]
+    shown = {
+        name: field["schema"]["values_display"].get("null")
+        for name, field in fields.items()
+        if "enum" in field["schema"]
+    }
+    assert shown == {
+        "auth_mode": "Default: Anonymous, or as the SSIS connection string says",
+        "ssl_mode": "Default: STARTTLS (SSIS: Enable SSL), or as the SSIS connection string says",
+        "windows_protocol": None,
+        "channel_binding": "Default: The server's certificate (tls-server-end-point)",
+    }
+
+
+def test_the_properties_of_ssis_come_first() -> None:
+    """In its order: name and server are Airflow's own fields."""
+    assert list(connection_type()["conn-fields"])[:3] == ["auth_mode", "ssl_mode", "timeout"]
 
 
 def test_a_form_saved_unchanged_is_a_valid_connection() -> None:

@@ -1,1 +1,1 @@
-"""The command `check`: tests a connection step by step, up to NOOP, and reports each step. It sends no mail."""
+"""The command `check`: tests a connection step by step, up to NOOP or to a test mail, and reports each step."""

@@ -47,6 +47,8 @@ class CheckStep(StrEnum):
     IDENTITY = "identity"
     SIZE_LIMIT = "size limit"
     NOOP = "NOOP"
+    TEST_MAIL = "test mail"
+    SAMPLE_ALERT = "sample alert"
     BINDINGS = "every binding"
 
 
@@ -260,9 +262,15 @@ class CheckPrinter:
         # Wide enough to keep a server's reply on one line, narrow enough to be read.
         self._width = max(70, min(shutil.get_terminal_size((110, 24)).columns, 120))
 
-    def print_title(self, subject: str) -> None:
-        """Print the name of the connection."""
-        self._print(f"Checking {subject} from {socket.gethostname()}. No mail is sent.")
+    def print_title(self, subject: str, *, send_to: str | None = None) -> None:
+        """Print the name of the connection, and which mail is sent.
+
+        Args:
+            subject: the connection.
+            send_to: the address that receives a test mail and a sample alert; None: no mail is sent.
+        """
+        mails = "No mail is sent." if send_to is None else f"A test mail and a sample alert are sent to {send_to}."
+        self._print(f"Checking {subject} from {socket.gethostname()}. {mails}")
         self._print("")
 
     def print_step(self, step: StepReport) -> None:

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from airflow_provider_smtpcm.cli.options import CHECK, IMPORT_SSIS, RELAY, Argument, Command, UsageError
+from airflow_provider_smtpcm.cli.arguments import Argument, Command, UsageError
+from airflow_provider_smtpcm.cli.options import CHECK, FROM_SMTP, IMPORT_SSIS, PREVIEW, RELAY
 
-__all__ = ["CHECK", "COMMANDS", "IMPORT_SSIS", "RELAY", "Argument", "Command", "UsageError", "build_parser", "main"]
+__all__ = ["COMMANDS", "IMPORT_SSIS", "Argument", "Command", "UsageError", "build_parser", "main"]
 
-COMMANDS: tuple[Command, ...] = (CHECK, IMPORT_SSIS, RELAY)
+COMMANDS: tuple[Command, ...] = (CHECK, PREVIEW, FROM_SMTP, IMPORT_SSIS, RELAY)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +69,7 @@ def get_commands() -> list[Any]:
     return [
         GroupCommand(
             name="smtpcm",
-            help="Check and try SMTP connection managers, and import them from SSIS",
+            help="Check SMTP connection managers, preview their mail, and bring them over from elsewhere",
             subcommands=[
                 ActionCommand(
                     name=command.name,

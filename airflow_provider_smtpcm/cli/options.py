@@ -1,139 +1,32 @@
-"""The commands `relay`, `check` and `import-ssis`: their arguments and help. A command's code is imported when it runs.
-
-No message repeats an argument, since it may be a password in the wrong place.
-"""
+"""The commands with their arguments and help. A command's code is imported when it runs."""
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-
-class UsageError(Exception):
-    """A wrong combination of arguments."""
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """An argument of a command, for argparse's `add_argument`.
-
-    Args:
-        flags: its name, or its option strings.
-        options: the keyword arguments of `add_argument`.
-    """
-
-    flags: tuple[str, ...]
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """A command.
-
-    Args:
-        name: its name on the command line.
-        help: one clause for the list of commands.
-        description: the text above the arguments in `--help`.
-        arguments: in the order of `--help`.
-        run: the function that runs it and returns the exit status; may raise `UsageError`.
-        epilog: the text below the arguments in `--help`; its line breaks are kept.
-    """
-
-    name: str
-    help: str
-    description: str
-    arguments: tuple[Argument, ...]
-    run: Callable[[argparse.Namespace], int]
-    epilog: str = ""
-
-
-# --- Types of arguments. Each function parses a text; its error does not repeat the text.
-
-_SSL_MODES = ("starttls", "none", "implicit")
-_EXTENDED_PROTECTION = ("none", "allow", "require")
-_NOT_ON_COMMAND_LINE = (
-    "a connection on the command line shows its password to everyone in the process list; "
-    "give it on standard input with '--uri -', or in an environment variable with '--uri-env NAME'"
+from airflow_provider_smtpcm.cli.arguments import (
+    EXTENDED_PROTECTION,
+    SSL_MODES,
+    Argument,
+    Command,
+    UsageError,
+    parse_conn_id,
+    parse_dash,
+    parse_date,
+    parse_extended_protection,
+    parse_json_object,
+    parse_map_index,
+    parse_message_rate,
+    parse_path_mapping,
+    parse_personality,
+    parse_port,
+    parse_recipient,
+    parse_row_number,
+    parse_ssl_mode,
+    parse_variable_name,
+    parse_windows_auth,
 )
-
-
-def parse_port(text: str) -> int:
-    """Parse a port; 0 means any free one."""
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise argparse.ArgumentTypeError("not a port; give a number up to 65535, or 0 for any free port")
-    return int(text)
-
-
-def parse_ssl_mode(text: str) -> str:
-    """Check that a text is one of the relay's SSL modes."""
-    if text not in _SSL_MODES:
-        raise argparse.ArgumentTypeError(f"choose one of {', '.join(_SSL_MODES)}")
-    return text
-
-
-def parse_personality(text: str) -> str:
-    """Check that a text is one of the relay's personalities."""
-    if text != "exchange":
-        raise argparse.ArgumentTypeError("choose exchange")
-    return text
-
-
-def parse_message_rate(text: str) -> int:
-    """Parse a number of messages per minute."""
-    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError("give a number of messages per minute, from 1")
-    return int(text)
-
-
-def parse_extended_protection(text: str) -> str:
-    """Check that a text is one of the policies of Extended Protection."""
-    if text not in _EXTENDED_PROTECTION:
-        raise argparse.ArgumentTypeError(f"choose one of {', '.join(_EXTENDED_PROTECTION)}")
-    return text
-
-
-def parse_variable_name(text: str) -> str:
-    """Check that a text is the name of an environment variable."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
-        raise argparse.ArgumentTypeError("give the name of an environment variable, not the password itself")
-    return text
-
-
-def parse_conn_id(text: str) -> str:
-    """Check that a text is the id of a connection, not a connection itself."""
-    if "://" in text or text.lstrip().startswith("{"):
-        raise argparse.ArgumentTypeError(_NOT_ON_COMMAND_LINE)
-    return text
-
-
-def parse_dash(text: str) -> str:
-    """Check that a text is `-`, for standard input."""
-    if text != "-":
-        raise argparse.ArgumentTypeError(_NOT_ON_COMMAND_LINE)
-    return text
-
-
-def parse_windows_auth(text: str) -> tuple[str, str | None]:
-    """Parse `keep` or `anonymous`, and the connection manager after `=`; None: all that no other option names."""
-    mode, equals, name = text.partition("=")
-    if mode not in {"keep", "anonymous"} or (equals and not name):
-        raise argparse.ArgumentTypeError("give keep, anonymous, or one of them with =NAME of a connection manager")
-    return mode, name or None
-
-
-def parse_path_mapping(text: str) -> tuple[str, str]:
-    r"""Parse a prefix of Windows paths, and the path on the workers that replaces it: `\\files\loads=/srv/loads`."""
-    windows, _, worker = text.rpartition("=")
-    if not windows.strip() or not worker.startswith("/"):
-        raise argparse.ArgumentTypeError(
-            r"write it as '\\server\share=/mnt/share': the Windows path, '=', the path on the workers"
-        )
-    return windows.strip(), worker
-
 
 # --- relay
 
@@ -177,7 +70,7 @@ RELAY = Command(
             ("--ssl-mode",),
             {
                 "type": parse_ssl_mode,
-                "metavar": f"{{{','.join(_SSL_MODES)}}}",
+                "metavar": f"{{{','.join(SSL_MODES)}}}",
                 "default": "starttls",
                 "help": "(default: %(default)s)",
             },
@@ -218,7 +111,7 @@ RELAY = Command(
             ("--extended-protection",),
             {
                 "type": parse_extended_protection,
-                "metavar": f"{{{','.join(_EXTENDED_PROTECTION)}}}",
+                "metavar": f"{{{','.join(EXTENDED_PROTECTION)}}}",
                 "help": "of the Exchange: what it does about channel bindings (default: none)",
             },
         ),
@@ -253,6 +146,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         uri_env=arguments.uri_env,
         as_json=arguments.output,
         every_binding=arguments.bindings,
+        send_to=arguments.send_to,
     )
 
 
@@ -261,7 +155,7 @@ CHECK = Command(
     help="find out whether a connection works, step by step, and what to do if not",
     description=(
         "Go through every step to a mail server, as a task would: resolve the name, connect, encrypt, inspect the\n"
-        "certificates, sign in. It ends with NOOP, never sends mail, and takes 30 seconds at most."
+        "certificates, sign in. It ends with NOOP and takes 30 seconds at most. It sends mail only with --send-to."
     ),
     arguments=(
         Argument(
@@ -288,6 +182,14 @@ CHECK = Command(
                 "sign-ins, so a wrong password counts three times toward a lockout",
             },
         ),
+        Argument(
+            ("--send-to",),
+            {
+                "metavar": "ADDRESS",
+                "type": parse_recipient,
+                "help": "then send a test mail and a sample alert to this address, from the connection's From address",
+            },
+        ),
         # Airflow's command line keeps its log off standard output if there is an argument `output`.
         Argument(("--json",), {"action": "store_true", "dest": "output", "help": "print one JSON object"}),
     ),
@@ -299,6 +201,154 @@ CHECK = Command(
         "  3  the connection does not exist or cannot be used; nothing was tried"
     ),
     run=run_check,
+)
+
+
+# --- preview
+
+
+def run_preview(arguments: argparse.Namespace) -> int:
+    """Run `preview`."""
+    if arguments.run_id is not None and arguments.logical_date is not None:
+        raise UsageError("a run has its own logical date. Give --run-id or --logical-date.")
+    from airflow_provider_smtpcm.preview import run_preview
+
+    return run_preview(
+        dag_id=arguments.dag_id,
+        task_id=arguments.task_id,
+        output=arguments.output,
+        rows=arguments.row or (),
+        alert=arguments.alert,
+        run_id=arguments.run_id,
+        logical_date=arguments.logical_date,
+        conf=arguments.conf,
+        map_index=-1 if arguments.map_index is None else arguments.map_index,
+    )
+
+
+PREVIEW = Command(
+    name="preview",
+    help="write the mail of a task to a file, without sending it",
+    description=(
+        "Render the mail of a task as a run would, and write it to an .eml file, which every mail program opens.\n"
+        "It contacts no mail server. A function with @task.send_mail is called. Variables, connections, and the \n"
+        "outputs of other tasks of a run (--run-id) come from Airflow's database."
+    ),
+    arguments=(
+        Argument(("dag_id",), {"metavar": "DAG", "help": "the id of the DAG"}),
+        Argument(("task_id",), {"metavar": "TASK", "help": "the id of the task"}),
+        Argument(
+            ("--output",),
+            {
+                "type": Path,
+                "metavar": "FILE",
+                "help": "the file to write, with the row's number added to its name if there are several mails "
+                "(default: TASK.eml)",
+            },
+        ),
+        Argument(
+            ("--row",),
+            {
+                "type": parse_row_number,
+                "action": "append",
+                "metavar": "N",
+                "help": "of a mail merge: the number of the row, from 1; may be repeated (default: the first three)",
+            },
+        ),
+        Argument(
+            ("--alert",),
+            {
+                "choices": ("failure", "retry", "success"),
+                "help": "the alert of the task, or else of its DAG, in this callback, instead of the task's mail",
+            },
+        ),
+        Argument(("--run-id",), {"metavar": "ID", "help": "a run of the DAG (default: none; its date is now)"}),
+        Argument(
+            ("--logical-date",),
+            {"type": parse_date, "metavar": "DATE", "help": "the logical date of a run that need not exist"},
+        ),
+        Argument(
+            ("--conf",),
+            {"type": parse_json_object, "metavar": "JSON", "help": "the configuration of the run, for the params"},
+        ),
+        Argument(
+            ("--map-index",),
+            {"type": parse_map_index, "metavar": "N", "help": "of a mapped task: the map index, from 0"},
+        ),
+    ),
+    epilog=(
+        "exit status:\n"
+        "  0  the mail was written\n"
+        "  1  the mail cannot be built\n"
+        "  2  wrong arguments\n"
+        "  3  there is no such DAG, task, run, row or alert"
+    ),
+    run=run_preview,
+)
+
+
+# --- from-smtp
+
+
+def run_from_smtp(arguments: argparse.Namespace) -> int:
+    """Run `from-smtp`."""
+    from airflow_provider_smtpcm.from_smtp import run_from_smtp
+
+    return run_from_smtp(
+        conn_ids=arguments.conn_ids,
+        output=arguments.output,
+        basic_as=arguments.basic_as,
+        show_passwords=arguments.show_passwords,
+    )
+
+
+FROM_SMTP = Command(
+    name="from-smtp",
+    help="convert connections of Airflow's own SMTP provider",
+    description=(
+        "Convert connections of type smtp, of apache-airflow-providers-smtp, to connections of type smtpcm, and say\n"
+        "which cannot be converted, and why. It changes no connection: 'airflow connections import' reads its JSON."
+    ),
+    arguments=(
+        Argument(
+            ("conn_ids",),
+            {
+                "metavar": "CONN_ID",
+                "nargs": "*",
+                "type": parse_conn_id,
+                "help": "connections (default: all of type smtp in Airflow's database and in the environment)",
+            },
+        ),
+        Argument(
+            ("--output",),
+            {
+                "choices": ("text", "json", "env"),
+                "default": "text",
+                "help": "a report (default), or with the report on standard error: JSON for 'airflow connections "
+                "import', or environment variables",
+            },
+        ),
+        Argument(
+            ("--basic-as",),
+            {
+                "choices": ("windows", "anonymous"),
+                "help": "what a sign-in with a password becomes: Windows Authentication with the same account, or no "
+                "sign-in (default: such a connection is not converted)",
+            },
+        ),
+        Argument(
+            ("--show-passwords",),
+            {"action": "store_true", "help": "print the passwords, which are left out otherwise"},
+        ),
+    ),
+    epilog=(
+        "exit status:\n"
+        "  0  all were converted\n"
+        "  1  some cannot be converted; the report says why\n"
+        "  2  wrong arguments\n"
+        "  3  a connection does not exist, or there is none"
+    ),
+    run=run_from_smtp,
 )
 
 

@@ -115,8 +115,9 @@ _TEXTS: Mapping[str, str] = {
     "<etl@...>.",
     FaultCode.NOT_AN_EHLO_NAME: "{title} is neither a host name nor an address in brackets; write "
     "worker1.corp.example or [192.0.2.1].",
-    FaultCode.ACCOUNT_FOR_ANONYMOUS: "{given}: set, but {auth_mode} is 'anonymous', which means no sign-in; for "
-    f"an anonymous server, leave all account fields empty. {BASIC_REFUSED}",
+    FaultCode.ACCOUNT_FOR_ANONYMOUS: "{given}: set, but {auth_mode} is 'anonymous', which means no sign-in; "
+    "choose 'Windows Authentication' to sign in with the account, or for an anonymous server, leave all account fields "
+    f"empty. {BASIC_REFUSED}",
     FaultCode.TWO_CREDENTIALS: "{given}: only one credential can be used; keep one of them.",
     FaultCode.NO_LOGIN: "{title} is given without a user name; enter the Windows account too.",
     FaultCode.NO_PASSWORD: "{title} is empty, but there is a user name; enter its password, a keytab or a credential "

@@ -1,8 +1,9 @@
 """The settings of a connection, as one table for the form, the parser and the documents.
 
-Only settings that take effect are listed. Airflow's form saves every default that it shows. So a setting has none there
-if an SSIS connection string can fill it, which the default would contradict, or if its default is less strict while it
-is not spelled out.
+Only settings that take effect are listed, in the order of the form: first those that SSIS has. Airflow's form saves
+every default that it shows. So a setting has none there if an SSIS connection string can fill it, which the default
+would contradict, or if its default is less strict while it is not spelled out; a drop-down
+shows it as the label of null.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from airflow_provider_smtpcm.frozen_dataclasses import Record
 
@@ -97,6 +99,14 @@ class Field(Record):
         return None if self.in_ssis_properties or self.is_strict_if_set else self.default
 
     @property
+    def unset_label(self) -> str:
+        """How a drop-down without `form_default` shows an empty setting, which is saved as nothing; else empty."""
+        if self.type is not FieldType.CHOICE or self.form_default is not None:
+            return ""
+        unless = ", or as the SSIS connection string says" if self.in_ssis_properties else ""
+        return f"Default: {self.choices[str(self.default)]}{unless}"
+
+    @property
     def title(self) -> str:
         """The label and the key, since some people edit the form and others the JSON."""
         return f"{self.label} ({self.name})"
@@ -128,14 +138,14 @@ STANDARD_FIELDS: tuple[Field, ...] = (
         type=FieldType.TEXT,
         help="`CORP\\user`, `user@corp.example`, or `user` with a domain. Empty with Windows Authentication: the "
         "worker's own identity. Must be empty for an anonymous server.",
-        placeholder=r"CORP\user (empty: anonymous, or the worker's own identity)",
+        placeholder=r"CORP\user; then choose Windows Authentication under Extra Fields",
     ),
     Field(
         name="password",
         label="Password",
         type=FieldType.SECRET,
         help="The password of the Windows account. The password itself is never sent.",
-        placeholder="the password of the Windows account",
+        placeholder="only with Windows Authentication, under Extra Fields",
     ),
 )
 
@@ -163,6 +173,17 @@ FIELDS: tuple[Field, ...] = (
             SslMode.IMPLICIT: "Implicit TLS (port 465)",
         },
         ssis="EnableSsl",
+        in_ssis_properties=True,
+    ),
+    Field(
+        name="timeout",
+        label="Timeout (seconds)",
+        type=FieldType.NUMBER,
+        help="Deadline for connecting and TLS together, for each whole reply, and for each block written. Empty: 30.",
+        default=30.0,
+        minimum=1,
+        maximum=3600,
+        ssis="Timeout (milliseconds)",
         in_ssis_properties=True,
     ),
     Field(
@@ -277,18 +298,6 @@ FIELDS: tuple[Field, ...] = (
         advanced=True,
     ),
     Field(
-        name="timeout",
-        label="Timeout (seconds)",
-        type=FieldType.NUMBER,
-        help="Deadline for connecting and TLS together, for each whole reply, and for each block written. Empty: 30.",
-        default=30.0,
-        minimum=1,
-        maximum=3600,
-        ssis="Timeout (milliseconds)",
-        in_ssis_properties=True,
-        advanced=True,
-    ),
-    Field(
         name="final_reply_timeout",
         label="Final reply timeout (seconds)",
         type=FieldType.NUMBER,
@@ -306,6 +315,22 @@ FIELDS: tuple[Field, ...] = (
         help="Send attachments without base64, a quarter smaller, if the server offers BINARYMIME (Exchange does); "
         "other servers get base64 as usual.",
         default=False,
+        advanced=True,
+    ),
+    Field(
+        name="subject_file",
+        label="Subject file",
+        type=FieldType.TEXT,
+        help="Path of a template file on the worker: the subject of mails and alerts that set none. A mail merge does "
+        "not use it.",
+        advanced=True,
+    ),
+    Field(
+        name="html_file",
+        label="HTML file",
+        type=FieldType.TEXT,
+        help="Path of a template file on the worker: the HTML body of mails and alerts that set no body. A mail merge "
+        "does not use it.",
         advanced=True,
     ),
     Field(
@@ -360,13 +385,16 @@ def get_plain_help(setting: Field) -> str:
 def build_form_schema(setting: Field) -> dict[str, object]:
     """Return the values that the form accepts, in Airflow's dialect of JSON schema."""
     json_types = {FieldType.BOOLEAN: "boolean", FieldType.NUMBER: "number"}
-    schema: dict[str, object] = {"type": [json_types.get(setting.type, "string"), "null"]}
+    schema: dict[str, Any] = {"type": [json_types.get(setting.type, "string"), "null"]}
     if setting.form_default is not None:
         schema["default"] = setting.form_default if setting.type in json_types else str(setting.form_default)
     match setting.type:
         case FieldType.CHOICE:
             schema["enum"] = [str(value) for value in setting.choices]
             schema["values_display"] = {str(value): label for value, label in setting.choices.items()}
+            if setting.unset_label:  # Airflow's form looks up the label of null under this text
+                schema["enum"] = [None, *schema["enum"]]
+                schema["values_display"] |= {"null": setting.unset_label}
         case FieldType.NUMBER:
             # No minimum: Airflow 3.1 and 3.2 fill it into an emptied box, which would make the timeout one second.
             schema["maximum"] = setting.maximum

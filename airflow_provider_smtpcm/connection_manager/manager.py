@@ -70,6 +70,8 @@ class SmtpConnectionManager(Record):
     timeout: float = 30.0
     final_reply_timeout: float = 600.0
     binary_mime: bool = False
+    subject_file: str | None = field(default=None, repr=False)
+    html_file: str | None = field(default=None, repr=False)
     fallback_hosts: str | None = field(default=None, repr=False)
     local_hostname: str | None = field(default=None, repr=False)
     unknown_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)

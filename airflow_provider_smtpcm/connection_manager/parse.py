@@ -44,6 +44,8 @@ _FOREIGN_KEYS = {
     "client_cert": "client_certificate",
     "certfile": "client_certificate",
     "keyfile": "client_key",
+    "subject_template": "subject_file",
+    "html_content_template": "html_file",
     "smtpserver": "the field 'SMTP server'",
 }
 # Airflow before 2.3 prefixed the keys of a form.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.bases.decorator import TaskDecorator
 
-    from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+    from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.mail import Mail
     from airflow_provider_smtpcm.operators._task import Attempt
@@ -57,13 +57,13 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         super().__init__(python_callable=python_callable, **kwargs)
 
     def _make_mail(
-        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, ledger: Ledger | None
+        self, context: Context, manager: SmtpConnectionManager, attempt: Attempt, ledger: Ledger | None
     ) -> Mail:
         given = {**context, **self.op_kwargs}
         arguments = determine_kwargs(self.python_callable, self.op_args, given)
         returned = self.python_callable(*self.op_args, **arguments)
         self._fill_in(self._extract_fields(returned))
-        return super()._make_mail(context, hook, attempt, ledger)
+        return super()._make_mail(context, manager, attempt, ledger)
 
     def _extract_fields(self, returned: object) -> Mapping[str, Any]:
         """Return the fields of the mail that the function returned.

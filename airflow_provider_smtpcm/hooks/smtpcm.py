@@ -329,6 +329,15 @@ class SmtpConnectionManagerHook(BaseHook):
         return build_ui_field_behaviour()
 
 
+def get_configuration(section: str, key: str) -> str | None:
+    """Return an option of Airflow's configuration; None if it is empty."""
+    try:
+        from airflow.sdk import conf
+    except ImportError:  # Airflow 3.1 has it elsewhere
+        from airflow.configuration import conf  # type: ignore[assignment]
+    return conf.get(section, key, fallback=None) or None
+
+
 # --- The result of Airflow's Test button. It names the machine: the test runs on the API server, whose files, DNS and
 # --- firewall may differ from a worker's.
 

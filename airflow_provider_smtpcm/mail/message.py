@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
@@ -24,6 +25,8 @@ from airflow_provider_smtpcm.mail.address import (
 from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
 
 if TYPE_CHECKING:
+    import os
+
     from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentsLike, InlineImagesLike
 
 __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
@@ -196,6 +199,23 @@ class Mail(Record):
         if message_id is not None:
             _set(mail, "message_id", _parse_message_id(message_id))
         return mail
+
+    def write_eml(self, path: str | os.PathLike[str]) -> None:
+        """Write the mail to a file that mail programs open: the octets that a server would receive, without Bcc.
+
+        Args:
+            path: of the file, usually `*.eml`; it is overwritten.
+
+        Raises:
+            MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read. The mail of a
+                `preview` has both.
+            OSError: the file cannot be written.
+        """
+        from airflow_provider_smtpcm.mail.render import render
+
+        chunks = render(self)
+        with Path(path).open("wb") as file:
+            file.writelines(chunks)
 
     @property
     def recipients(self) -> tuple[Address, ...]:

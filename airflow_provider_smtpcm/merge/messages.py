@@ -7,7 +7,7 @@ the result, and the next one follows. Once a row is done, only a digest of its k
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -140,6 +140,30 @@ class RowMails:
             self._has_changed = isinstance(error, LedgerError)
         self.is_exhausted = True
 
+    def preview(self, numbers: Collection[int]) -> Iterator[tuple[int, Mail | MailError]]:
+        """Yield the mails of some rows without requests for them, in the order of the rows.
+
+        Args:
+            numbers: the numbers of the rows, from 1; no row after the last of them is read.
+
+        Yields:
+            The number of a row, and its mail; or the error because of which it has none.
+
+        Raises:
+            MailError: the rows cannot be read.
+        """
+        last = max(numbers, default=0)
+        for number, row, key, key_error, _ in self._remaining if last else ():
+            if number in numbers:
+                try:
+                    yield number, self._render_keyed(row, number, key, key_error)
+                except MailError as error:
+                    yield number, error
+            if number >= last:
+                return
+        if self.failure is not None:
+            raise self.failure
+
     def fingerprint(self, index: int) -> bytes:
         """Return the fingerprint of the row in flight with this index."""
         return self.in_flight[index].fingerprint
@@ -202,10 +226,7 @@ class RowMails:
     ) -> Mail | None:
         """Return the mail of a row, or None if it cannot be made; the error is then added to the result."""
         try:
-            if key is None or isinstance(row, MessageError):
-                assert key_error is not None
-                raise key_error
-            return self._render(row, number, key)
+            return self._render_keyed(row, number, key, key_error)
         except MailError as error:
             accepted = prior.progress.accepted
             if prior.is_in_doubt:
@@ -223,6 +244,12 @@ class RowMails:
             return self._render(row, number, key)
         except MailError:
             return None
+
+    def _render_keyed(self, row: Row | MessageError, number: int, key: str | None, key_error: MailError | None) -> Mail:
+        if key is None or isinstance(row, MessageError):
+            assert key_error is not None
+            raise key_error
+        return self._render(row, number, key)
 
     def _render(self, row: Row, number: int, key: str) -> Mail:
         mail = self._apply_defaults(Mail(**_make_arguments(self._templates.render(row, number))))

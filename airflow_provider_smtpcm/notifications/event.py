@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
+from airflow_provider_smtpcm.hooks.smtpcm import get_configuration
 from airflow_provider_smtpcm.notifications.redaction import (
     ExceptionSummary,
     redact_text,
@@ -387,11 +388,7 @@ def _build_run_url(dag_id: str | None, run_id: str | None) -> str | None:
     if not dag_id or not run_id:
         return None
     try:
-        try:
-            from airflow.sdk import conf
-        except ImportError:  # Airflow 3.1 has it elsewhere
-            from airflow.configuration import conf  # type: ignore[assignment]
-        base = conf.get("api", "base_url", fallback="") or ""
+        base = get_configuration("api", "base_url") or ""
     except Exception:  # noqa: BLE001 - an alert without a link is better than none
         return None
     return _read_url(f"{base.rstrip('/')}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import DAG, BaseNotifier
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     import jinja2
     from airflow.sdk import Context
 
+    from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.mail import (
         AddressesLike,
         AddressLike,
         AttachmentsLike,
         HeaderValues,
         InlineImagesLike,
+        Mail,
         Priority,
     )
     from airflow_provider_smtpcm.smtp.outcome import Delivery
@@ -85,9 +87,10 @@ class SendMailNotifier(BaseNotifier):
         cc: further recipients, as in `to`.
         bcc: hidden recipients, as in `to`.
         reply_to: where replies go, as in `to`. Default: the connection's *Reply-To*.
-        subject: the subject. Its line breaks become spaces, and it is cut to 500 characters. Default: what happened to
-            which task, and why.
-        text: the plain-text body. Default, if `html` is empty too: the default page.
+        subject: the subject. Its line breaks become spaces, and it is cut to 500 characters. Default: the connection's
+            *Subject file*, or else what happened to which task, and why.
+        text: the plain-text body. Default, if `html` is empty too: the connection's *HTML file*, or else the default
+            page.
         html: the HTML body. Values that its template inserts are escaped, unless `| safe` follows.
         text_file: a template file for the plain-text body instead of `text`: a path or a name in `template_searchpath`.
         html_file: a template file for the HTML body instead of `html`.
@@ -219,31 +222,37 @@ class SendMailNotifier(BaseNotifier):
         environment, render = self._make_renderer(context, event)
         if not self._is_wanted(render):
             return None
-        fields, text, html = self._render_fields(environment, render, {**context, "alert": event})
-        if missing := fields.find_missing(("to", "smtpcm_conn_id")):
-            raise MessageError(
-                f"{missing} could not be rendered: {' '.join(fields.notices)}", remedy="Fix the template."
-            )
-        hook = get_hook(str(fields["smtpcm_conn_id"]), loop)
-        for omitted in _OMISSIONS:
-            uses_own_bodies = not (fields.notices or omitted)
-            try:
-                page = render_page(event, fields.notices)
-                bodies = (text, html) if uses_own_bodies and (text or html) else (page.text, page.html)
-                request = self._build_request(
-                    hook, fields, event, default_subject=page.subject, bodies=bodies, omitted=omitted
-                )
-            except MessageError as fault:
-                if omitted == _OMISSIONS[-1]:
-                    raise
-                fields.add_omission("The parts that cannot be sent were", fault)
-                continue
+        fields = self._render_fields(render)
+        hook = get_hook(fields.conn_id, loop)
+        requests = self._build_requests(hook.connection_manager, fields, event, environment, context)
+        for request, omitted in requests:
             delivery = send_alert(hook, request, self.retry_for, started_at=started_at)
             refusal = _get_permanent_refusal(delivery)
             if refusal is None or omitted or not (request.mail.attachments or request.mail.inline_images):
                 return delivery
             fields.add_omission("The files were", refusal)
         raise AssertionError  # the last attempt returns or raises
+
+    def preview(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
+        """Return the mail that `notify` would send, without sending it, whatever `only_if` says.
+
+        Broken templates and missing files are replaced as in an alert: by the default page, which says so.
+
+        Args:
+            context: the context of a callback; a test may pass a dict with only what the templates need.
+            manager: the connection, for its From and Reply-To; None: that of `smtpcm_conn_id`.
+
+        Raises:
+            MailError: there is no such connection, or its settings are invalid; or the sender or the recipients are
+                missing or invalid.
+        """
+        event = read_event(context)
+        known = cast("Context", context)
+        environment, render = self._make_renderer(known, event)
+        fields = self._render_fields(render)
+        manager = manager or get_hook(fields.conn_id).connection_manager
+        request, _ = next(self._build_requests(manager, fields, event, environment, known))
+        return request.mail
 
     def _make_renderer(self, context: Context, event: Event) -> tuple[jinja2.Environment, Callable[[str, Any], Any]]:
         """Return the environment of the templates, and a function that renders a field, given its name and value."""
@@ -281,18 +290,64 @@ class SendMailNotifier(BaseNotifier):
         log.warning("SendMailNotifier: 'only_if' %s, so the alert is sent. Fix the template in the DAG.", problem)
         return True
 
-    def _render_fields(
-        self, environment: jinja2.Environment, render: Callable[[str, Any], Any], context: Any
-    ) -> tuple[_RenderedFields, str | None, str | None]:
-        """Return the rendered fields, and the text and HTML bodies: None if empty, or if they cannot be rendered."""
+    def _render_fields(self, render: Callable[[str, Any], Any]) -> _RenderedFields:
+        """Return the rendered fields.
+
+        Raises:
+            MessageError: the recipients or the connection's id could not be rendered.
+        """
         names = [name for name in self.template_fields if name != "only_if"]
         fields = _RenderedFields({name: getattr(self, name) for name in names}, render)
-        text, html = (fields.render_body(name, self.encoding, environment, context) for name in ("text", "html"))
-        return fields, text, html
+        if missing := fields.find_missing(("to", "smtpcm_conn_id")):
+            raise MessageError(
+                f"{missing} could not be rendered: {' '.join(fields.notices)}", remedy="Fix the template."
+            )
+        return fields
+
+    def _build_requests(
+        self,
+        manager: SmtpConnectionManager,
+        fields: _RenderedFields,
+        event: Event,
+        environment: jinja2.Environment,
+        context: Context,
+    ) -> Iterator[tuple[SendRequest, tuple[str, ...]]]:
+        """Yield the alert, and then with fewer of the author's fields (see `_OMISSIONS`), for a caller who needs that.
+
+        Yields:
+            The request, and the names of the fields that are left out of it.
+
+        Raises:
+            MessageError: no mail can be built.
+        """
+        variables: Any = {**context, "alert": event}
+        text, html = (fields.render_body(name, self.encoding, environment, variables) for name in ("text", "html"))
+        if manager.subject_file and not self.subject:
+            fields.values["subject"] = fields.render_file(
+                "subject_file", manager.subject_file, self.encoding, environment, variables, of="connection"
+            )
+        if manager.html_file and not (self.text or self.html or self.text_file or self.html_file):
+            html = fields.render_file(
+                "html_file", manager.html_file, self.encoding, environment, variables, of="connection"
+            )
+        for omitted in _OMISSIONS:
+            uses_own_bodies = not (fields.notices or omitted)
+            try:
+                page = render_page(event, fields.notices)
+                bodies = (text, html) if uses_own_bodies and (text or html) else (page.text, page.html)
+                request = self._build_request(
+                    manager, fields, event, default_subject=page.subject, bodies=bodies, omitted=omitted
+                )
+            except MessageError as fault:
+                if omitted == _OMISSIONS[-1]:
+                    raise
+                fields.add_omission("The parts that cannot be sent were", fault)
+                continue
+            yield request, omitted
 
     def _build_request(
         self,
-        hook: SmtpConnectionManagerHook,
+        manager: SmtpConnectionManager,
         fields: _RenderedFields,
         event: Event,
         *,
@@ -308,11 +363,11 @@ class SendMailNotifier(BaseNotifier):
         """
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
-        from airflow_provider_smtpcm.smtp.queue import SendRequest
+        from airflow_provider_smtpcm.smtp.queue import SendRequest, apply_defaults
 
         values = {name: value for name, value in fields.values.items() if name not in omitted}
         text, html = bodies
-        mail = hook.apply_defaults(
+        mail = apply_defaults(
             Mail(
                 from_address=values.get("from_address"),
                 to=values["to"],
@@ -326,7 +381,8 @@ class SendMailNotifier(BaseNotifier):
                 inline_images=values.get("inline_images") or (),
                 priority=values.get("priority") or "normal",
                 headers=_merge_headers(values.get("headers")),
-            )
+            ),
+            manager,
         )
         assert mail.from_address is not None
         # Airflow may report an event twice; Exchange drops a duplicate with the same Message-ID. The Message-ID depends
@@ -394,6 +450,11 @@ class _RenderedFields:
     def __getitem__(self, name: str) -> Any:
         return self.values.get(name)
 
+    @property
+    def conn_id(self) -> str:
+        """The id of the connection."""
+        return str(self["smtpcm_conn_id"])
+
     def render_body(self, name: str, encoding: str, environment: jinja2.Environment, context: Any) -> str | None:
         """Return a body from its field or its file; None if it is empty or cannot be rendered.
 
@@ -407,11 +468,35 @@ class _RenderedFields:
                 raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set only one of them.")
             if not file:
                 return as_text(value) or None
-            from airflow_provider_smtpcm.arguments.templates import render_body_file
-
-            return render_body_file(f"{name}_file", file, encoding, environment, context)
         except Exception as error:  # noqa: BLE001 - a template can raise anything
             self._add_failure(f"{name}_file" if file else name, error)
+            return None
+        return self.render_file(f"{name}_file", file, encoding, environment, context)
+
+    def render_file(
+        self,
+        name: str,
+        file: str,
+        encoding: str,
+        environment: jinja2.Environment,
+        context: Any,
+        *,
+        of: str = "notifier",
+    ) -> str | None:
+        """Return the text of a template file; None if it is empty or cannot be rendered.
+
+        Args:
+            name: the argument or the setting that names the file.
+            file: a path, or a name in `template_searchpath`.
+            encoding: the encoding of the file.
+            of: what has that argument or setting, for the notice.
+        """
+        from airflow_provider_smtpcm.arguments.templates import render_body_file
+
+        try:
+            return render_body_file(name, file, encoding, environment, context) or None
+        except Exception as error:  # noqa: BLE001 - a template can raise anything
+            self._add_failure(name, error, of=of)
             return None
 
     def add_omission(self, omitted: str, error: MailError) -> None:
@@ -430,16 +515,17 @@ class _RenderedFields:
         """Return the quoted names of those fields that could not be rendered; empty if all could."""
         return ", ".join(f"'{name}'" for name in names if name not in self.values)
 
-    def _add_failure(self, name: str, error: Exception) -> None:
+    def _add_failure(self, name: str, error: Exception, *, of: str = "notifier") -> None:
         quoted = quote_error(error)
         line = getattr(error, "lineno", None)
         where = f", line {line}" if line else ""
-        self.notices.append(f"The notifier's '{name}' could not be rendered ({type(error).__name__}{where}: {quoted}).")
+        self.notices.append(f"The {of}'s '{name}' could not be rendered ({type(error).__name__}{where}: {quoted}).")
         log.warning(
             "SendMailNotifier: '%s' could not be rendered (%s%s: %s); the default page is sent instead. Fix the "
-            "template in the DAG; `| default('')` keeps it from failing if an attribute is missing.",
+            "template in the %s; `| default('')` keeps it from failing if an attribute is missing.",
             name,
             type(error).__name__,
             where,
             quoted,
+            "DAG" if of == "notifier" else of,
         )

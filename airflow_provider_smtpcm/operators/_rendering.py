@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from airflow.sdk import BaseOperator
 
@@ -52,6 +52,12 @@ class RenderedOperator(BaseOperator):
     #: Template fields that the operator renders itself, in `execute`. Airflow has then resolved outputs of other
     #: tasks in them, and rendered nothing.
     rendered_later: Sequence[str] = ()
+
+    def render_for_preview(self, context: Mapping[str, Any]) -> Self:
+        """Return a copy whose fields are rendered, as Airflow renders those of a task."""
+        copy = self.prepare_for_execution()
+        copy.render_template_fields(cast("Context", context))
+        return copy
 
     def _do_render_template_fields(
         self,

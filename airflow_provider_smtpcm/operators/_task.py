@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError
@@ -69,6 +70,17 @@ class Attempt:
         self.failure: AirflowException | None = None
         #: Replaces the check of `deliveries` in `may_have_arrived`, for a task that sends many mails.
         self.arrival_check: Callable[[], bool] | None = None
+
+    @classmethod
+    def of_preview(cls, context: Mapping[str, Any]) -> Attempt:
+        """Return an attempt that sends nothing, for a preview.
+
+        Args:
+            context: any mapping; without `ti`, or with an incomplete one, the Message-IDs are those of no task.
+        """
+        names = ("dag_id", "task_id", "run_id", "map_index")
+        ti = SimpleNamespace(**{name: getattr(context.get("ti"), name, "preview") for name in names})
+        return cls({**context, "ti": ti})  # type: ignore[typeddict-item]
 
     def may_have_arrived(self) -> bool:
         """Return whether this attempt delivered mail to a recipient, or may have."""

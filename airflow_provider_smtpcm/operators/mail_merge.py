@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.ledger.journal import LedgerJournal
+    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.merge.rows import Rows
+    from airflow_provider_smtpcm.merge.templates import RowTemplates
     from airflow_provider_smtpcm.operators._rendering import (
         AddressArgument,
         AddressesArgument,
@@ -226,23 +230,16 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, cancellation: CancellationToken
     ) -> dict[str, object]:
         """Send the pending rows and return the result; an error of the task is set as `attempt.failure`."""
-        from airflow_provider_smtpcm.merge.messages import PriorAttempts, RowMails, is_line_of_run, resolve_constants
+        from airflow_provider_smtpcm.merge.messages import PriorAttempts, RowMails, is_line_of_run
         from airflow_provider_smtpcm.merge.report import MergeReport
         from airflow_provider_smtpcm.merge.result import FailurePolicy, MergeResult, format_count, without_addresses
         from airflow_provider_smtpcm.merge.sending import send_rows
-        from airflow_provider_smtpcm.merge.templates import RowTemplates
         from airflow_provider_smtpcm.operators._lineage import Lineage
         from airflow_provider_smtpcm.smtp.queue import apply_defaults
 
         rendered: Any = self  # Airflow has resolved the outputs of other tasks
-        templates = RowTemplates(
-            {name: getattr(self, name) for name in ROW_FIELDS},
-            self.get_template_env(),
-            cast("Mapping[str, Any]", context),
-            encoding=self.encoding,
-        )
         manager = hook.connection_manager  # before any row: an error in the connection affects all of them
-        resolve_constants(templates, manager)
+        templates = self._make_templates(cast("Mapping[str, Any]", context), manager)
         policy = FailurePolicy(
             allow_failed=self.on_error == "continue",
             allow_refused=self.on_refused == "warn",
@@ -256,13 +253,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         ):
             if self.report_file:
                 lineage.add_output(self.report_file)
-            encoding = self.rows_encoding or self.encoding
-            rows = open_rows(
-                self._get_rows(resources, cancellation),
-                encoding=encoding,
-                delimiter=self.delimiter,
-                to_path=to_storage_path,
-            )
+            rows = self._open_rows(resources, cancellation.raise_if_canceled)
             if is_path(self.rows):
                 lineage.add_input(self.rows.strip() if isinstance(self.rows, str) else self.rows)
             result = MergeResult(rows=rows, report=report)
@@ -310,6 +301,87 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                 )
         return returned
 
+    def _make_templates(self, context: Mapping[str, Any], manager: SmtpConnectionManager) -> RowTemplates:
+        """Return the templates of the mails, in which the values that are the same in every mail are checked."""
+        from airflow_provider_smtpcm.merge.messages import resolve_constants
+        from airflow_provider_smtpcm.merge.templates import RowTemplates
+
+        templates = RowTemplates(
+            {name: getattr(self, name) for name in ROW_FIELDS},
+            self.get_template_env(),
+            context,
+            encoding=self.encoding,
+        )
+        resolve_constants(templates, manager)
+        return templates
+
+    def _open_rows(self, resources: ExitStack, raise_if_canceled: Callable[[], None]) -> Rows:
+        """Open the rows; `resources` gets what is to be closed after the last one."""
+        return open_rows(
+            self._get_rows(resources, raise_if_canceled),
+            encoding=self.rows_encoding or self.encoding,
+            delimiter=self.delimiter,
+            to_path=to_storage_path,
+        )
+
+    def preview(
+        self,
+        context: Mapping[str, Any],
+        *,
+        rows: Collection[int] = (1, 2, 3),
+        manager: SmtpConnectionManager | None = None,
+    ) -> dict[int, Mail]:
+        """Return the mails that the task would send for some rows, without sending them.
+
+        As in `SendMailOperator.preview`. Rows that earlier attempts have settled are not left out. If `rows` is
+        an iterator, the rows are missing from it afterward.
+
+        Args:
+            context: the context of a task; a test may pass a dict with only what the templates need.
+            rows: the numbers of the rows, from 1; the rows after the last of them are not read.
+            manager: the connection, for its From and Reply-To; None: that of `smtpcm_conn_id`.
+
+        Returns:
+            The mails by the numbers of their rows, without numbers that no row has.
+
+        Raises:
+            MailError: a row cannot be turned into a mail, or the rows cannot be read, or there is no such connection.
+        """
+        mails: dict[int, Mail] = {}
+        for number, mail in self.render_for_preview(context).preview_rendered(context, rows=rows, manager=manager):
+            if isinstance(mail, MailError):
+                raise mail
+            mails[number] = mail
+        return mails
+
+    def preview_rendered(
+        self, context: Mapping[str, Any], *, rows: Collection[int], manager: SmtpConnectionManager | None = None
+    ) -> Iterator[tuple[int, Mail | MailError]]:
+        """Yield each row's mail or error, for an operator whose fields are rendered.
+
+        Args:
+            context, rows, manager: as in `preview`.
+        """
+        from airflow_provider_smtpcm.merge.messages import RowMails
+        from airflow_provider_smtpcm.merge.report import MergeReport
+        from airflow_provider_smtpcm.merge.result import MergeResult
+        from airflow_provider_smtpcm.smtp.queue import apply_defaults
+
+        rendered: Any = self
+        manager = manager or SmtpConnectionManagerHook(rendered.smtpcm_conn_id).connection_manager
+        templates = self._make_templates(context, manager)
+        no_report = MergeReport(None, try_number=1, to_path=to_storage_path)
+        with ExitStack() as resources:
+            opened = self._open_rows(resources, lambda: None)
+            mails = RowMails(
+                opened,
+                templates,
+                result=MergeResult(rows=opened, report=no_report),
+                apply_defaults=partial(apply_defaults, manager=manager),
+                identity=partial(Attempt.of_preview(context).message_identity, None),
+            )
+            return mails.preview(rows)
+
     def _send(
         self,
         hook: SmtpConnectionManagerHook,
@@ -326,10 +398,10 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             cancellation=cancellation,
         )
 
-    def _get_rows(self, resources: ExitStack, cancellation: CancellationToken) -> Any:
+    def _get_rows(self, resources: ExitStack, raise_if_canceled: Callable[[], None]) -> Any:
         """Return the rows without the wrappers of `defer_templates`; `resources` gets those of a query to close."""
         if isinstance(self.rows, SqlQuery):
-            return resources.enter_context(closing(self.rows.fetch(cancellation.raise_if_canceled)))
+            return resources.enter_context(closing(self.rows.fetch(raise_if_canceled)))
         # A list that another task returned has no wrappers, and may be long.
         is_output = isinstance(self.rows, list) and not self._has_outputs_in_rows
         return fetch_under_lock(self.rows if is_output else undefer_templates(self.rows))

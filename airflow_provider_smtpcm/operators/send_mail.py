@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
@@ -32,6 +32,7 @@ from airflow_provider_smtpcm.operators._task import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.ledger.journal import PriorDelivery
     from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.mail import Mail
@@ -64,9 +65,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         cc: the recipients of a copy.
         bcc: the recipients of a copy that the others do not see.
         reply_to: the addresses for replies; empty: the connection's *Reply-To*.
-        subject: one line.
+        subject: one line; empty: the connection's *Subject file*, if it has one.
         text: the plain-text body. If `html` is set too, the recipient's mail client chooses which one it shows.
-        html: the HTML body. Values in it are escaped, unless `| safe` follows.
+        html: the HTML body. Values in it are escaped, unless `| safe` follows. Without any body: the connection's *HTML
+            file*, if it has one.
         text_file: a template file for the plain-text body, instead of `text`: a path, or a name in
             `template_searchpath`.
         html_file: a template file for the HTML body, instead of `html`.
@@ -160,6 +162,30 @@ class SendMailOperator(Cancelable, RenderedOperator):
         assert delivery is not None
         return delivery.to_dict()
 
+    def preview(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
+        """Return the mail that the task would send, without sending it. The operator itself stays as it is.
+
+        The templates are rendered as in a run. `Mail.write_eml` writes the mail to a file, for any mail program.
+
+        Args:
+            context: the context of a task; a test may pass a dict with only what the templates need.
+            manager: the connection, for its From and Reply-To; None: that of `smtpcm_conn_id`.
+
+        Raises:
+            MailError: the mail cannot be built, or there is no such connection.
+        """
+        return self.render_for_preview(context).preview_rendered(context, manager=manager)
+
+    def preview_rendered(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
+        """Return the mail, for an operator whose fields are rendered.
+
+        Args:
+            context, manager: as in `preview`.
+        """
+        rendered: Any = self
+        manager = manager or SmtpConnectionManagerHook(rendered.smtpcm_conn_id).connection_manager
+        return self._make_mail(cast("Context", context), manager, Attempt.of_preview(context), None)
+
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
         """Send the mail; return its delivery, or None if `attempt.failure` is set."""
         from airflow_provider_smtpcm.smtp.outcome import format_addresses
@@ -211,7 +237,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         try:
             delivery = prior.find_accepted()
             if delivery is None:
-                mail = self._make_mail(context, hook, attempt, ledger)
+                mail = self._make_mail(context, hook.connection_manager, attempt, ledger)
                 delivery = prior.find_settled(mail, retry_unknown=self.on_unknown == "retry") or self._send(
                     mail, hook, prior, attempt, cancellation
                 )
@@ -309,7 +335,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         return airflow_error(error) if is_durable else AirflowFailException(str(error))
 
     def _make_mail(
-        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, ledger: Ledger | None
+        self, context: Context, manager: SmtpConnectionManager, attempt: Attempt, ledger: Ledger | None
     ) -> Mail:
         """Return the mail with the rendered fields, and a Message-ID that is the same in every attempt."""
         from airflow_provider_smtpcm.mail import Mail
@@ -320,22 +346,28 @@ class SendMailOperator(Cancelable, RenderedOperator):
             return stable_message_id(domain, *attempt.message_identity(ledger))
 
         rendered: Any = self  # Airflow has resolved the outputs of other tasks
+        subject, text, html = as_text(rendered.subject), self._body(context, "text"), self._body(context, "html")
+        if not subject and manager.subject_file:
+            subject = self._render_file(context, "subject_file", manager.subject_file)
+            subject = " ".join(line.strip() for line in subject.splitlines())
+        if not (text or html or rendered.text_file or rendered.html_file) and manager.html_file:
+            html = self._render_file(context, "html_file", manager.html_file)
         mail = Mail(
             from_address=rendered.from_address,
             to=rendered.to or (),
             cc=rendered.cc or (),
             bcc=rendered.bcc or (),
             reply_to=rendered.reply_to or (),
-            subject=as_text(rendered.subject) or "",
-            text=self._body(context, "text"),
-            html=self._body(context, "html"),
+            subject=subject or "",
+            text=text,
+            html=html,
             attachments=rendered.attachments or (),
             inline_images=rendered.inline_images or (),
             priority=rendered.priority or "normal",
             headers=as_headers(rendered.headers),
             message_id=as_text(rendered.message_id) or None,
         )
-        return complete_mail(mail, hook.connection_manager, make_message_id=make_message_id)
+        return complete_mail(mail, manager, make_message_id=make_message_id)
 
     def _body(self, context: Context, name: str) -> str | None:
         """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""
@@ -344,6 +376,16 @@ class SendMailOperator(Cancelable, RenderedOperator):
             return as_text(value)
         if value:
             raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set only one of them.")
+        return self._render_file(context, f"{name}_file", file)
+
+    def _render_file(self, context: Context, field: str, file: str) -> str:
+        """Render a template file.
+
+        Args:
+            context: variables for the template.
+            field: the argument, or the setting of the connection, that names the file.
+            file: a path, or a name in `template_searchpath`.
+        """
         from airflow_provider_smtpcm.arguments.templates import render_body_file
 
-        return render_body_file(f"{name}_file", file, self.encoding, self.get_template_env(), context)
+        return render_body_file(field, file, self.encoding, self.get_template_env(), context)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context, XComArg
 
-    from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+    from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.mail import Attachment, Mail
     from airflow_provider_smtpcm.operators._rendering import TextArgument
@@ -132,8 +132,20 @@ class SqlToMailOperator(SendMailOperator):
         with ExitStack() as self._open_files:
             return super()._execute(context, attempt, cancellation)
 
+    def preview_rendered(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
+        """Return the mail, for an operator whose fields are rendered. This runs the query.
+
+        Args:
+            context, manager: as in `preview`.
+
+        Raises:
+            AirflowSkipException: there are no rows, and `on_empty` is `skip`.
+        """
+        self._open_files = ExitStack()  # not closed: the mail may be read as long as it exists
+        return super().preview_rendered(context, manager=manager)
+
     def _make_mail(
-        self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, ledger: Ledger | None
+        self, context: Context, manager: SmtpConnectionManager, attempt: Attempt, ledger: Ledger | None
     ) -> Mail:
         from airflow_provider_smtpcm.mail.attachment import parse_attachments
         from airflow_provider_smtpcm.tables.body_table import BodyTable, TemplateResult
@@ -167,7 +179,7 @@ class SqlToMailOperator(SendMailOperator):
         variables: Any = {**context, "result": result}
         self._render_result_fields(variables)
         rendered.attachments = [*parse_attachments(rendered.attachments), *files]
-        return super()._make_mail(variables, hook, attempt, ledger)
+        return super()._make_mail(variables, manager, attempt, ledger)
 
     def _attach(self, rows: QueryResult, name: str, content_type: str) -> Attachment:
         """Return an attachment with all rows."""

@@ -87,6 +87,9 @@ class TemporaryResultFile:
         """Delete the file."""
         self.file.close()
 
+    def __del__(self) -> None:
+        self.close()
+
 
 class _Reader:
     def __init__(self, descriptor: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_smtpcm.check.command import check
+from airflow_provider_smtpcm.check.checker import check
 from airflow_provider_smtpcm.check.report import CheckPrinter, Report
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.smtp.auth.ntlm import compute_nt_hash
@@ -45,11 +45,13 @@ def make_check(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixt
     """Check a connection manager, and assert that neither its password nor a token is in the output."""
     caplog.set_level("DEBUG")
 
-    def run(manager: SmtpConnectionManager, *, every_binding: bool = False) -> Checked:
+    def run(manager: SmtpConnectionManager, *, every_binding: bool = False, send_to: str | None = None) -> Checked:
         capsys.readouterr()
         printer = CheckPrinter()
-        printer.print_title("the Airflow connection 'mail'")
-        report = check(manager, subject="mail", on_step=printer.print_step, every_binding=every_binding)
+        printer.print_title("the Airflow connection 'mail'", send_to=send_to)
+        report = check(
+            manager, subject="mail", on_step=printer.print_step, every_binding=every_binding, send_to=send_to
+        )
         printer.print_verdict(report)
         printed = capsys.readouterr()
         machine = json.dumps(report.to_dict(), ensure_ascii=False)

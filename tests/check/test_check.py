@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
-from airflow_provider_smtpcm.check import command
+from airflow_provider_smtpcm.check import checker
 from airflow_provider_smtpcm.check.report import describe_chain
 from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -112,8 +112,8 @@ def test_the_check_stops_at_the_step_that_fails(
 
 def test_no_check_takes_longer_than_its_limit(check_it: CheckIt, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the connection's own timeout."""
-    assert command.CHECK_SECONDS == 30
-    monkeypatch.setattr(command, "CHECK_SECONDS", 3.0)
+    assert checker.CHECK_SECONDS == 30
+    monkeypatch.setattr(checker, "CHECK_SECONDS", 3.0)
     with Dialogue(f"{GREETING}\nC: EHLO *\nHANG") as dialogue:
         found = check_it(scripted(dialogue, timeout=3600))
     found.assert_failed_at("EHLO", "The check takes 3 seconds at most")
@@ -158,12 +158,12 @@ def test_the_second_connection_does_not_sign_in(check_it: CheckIt, monkeypatch: 
     """It does not have the account."""
     seen: list[SmtpConnectionManager] = []
 
-    class Watched(command.Session):
+    class Watched(checker.Session):
         def __init__(self, manager: SmtpConnectionManager, **options: Any) -> None:
             seen.append(manager)
             super().__init__(manager, **options)
 
-    monkeypatch.setattr(command, "Session", Watched)
+    monkeypatch.setattr(checker, "Session", Watched)
     with Relay(users=ALICE) as relay:
         check_it(manager_of(relay, ca_certificate=None))
     first, second = seen

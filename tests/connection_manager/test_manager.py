@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.check.command import parse_connection
+from airflow_provider_smtpcm.check.connections import parse_connection
 from airflow_provider_smtpcm.connection_manager import (
     FIELDS,
     AuthMode,

@@ -188,6 +188,13 @@ def test_every_command_that_this_machine_can_run_succeeds(
     with Relay(users={LOGIN: PASSWORD}) as relay:
         if " check " in command:
             monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+        if " preview " in command:
+            monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+            [dag] = [block for block in blocks_in("python") if block.title == "nightly_load.py"]
+            shell(f"mkdir -p dags && printf %s {shlex.quote(dag.code)} > dags/nightly_load.py")
+            monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", shell("pwd").stdout.strip() + "/dags")
+        if " from-smtp " in command:
+            monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", "smtp://relay.corp.example:25")
         if " connections import " in command:
             connections = shlex.quote(json.dumps({"relay": relay.airflow_connection()}))
             shell(f"printf %s {connections} > connections.json")
@@ -206,6 +213,8 @@ def test_every_command_that_this_machine_can_run_succeeds(
     assert ended.returncode == (3 if " import-ssis " in command else 0), f"{block}:\n{ended.stdout}{ended.stderr}"
     said = {
         "check": "tls-server-end-point",
+        "preview": "written to mail.eml",
+        "from-smtp": "smtp_default -> smtpcm_default",
         "import-ssis": "DAGs: airflow/dags",
         "providers list": "airflow-provider-smtpcm",
         "connections add": "Successfully added",

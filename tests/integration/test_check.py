@@ -128,7 +128,7 @@ def test_a_silent_kdc_does_not_outlast_the_check(
     gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm, check_it: CheckIt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although the connection would wait for it."""
-    monkeypatch.setattr("airflow_provider_smtpcm.check.command.CHECK_SECONDS", 5.0)
+    monkeypatch.setattr("airflow_provider_smtpcm.check.checker.CHECK_SECONDS", 5.0)
     settings = by_password(kerberos, windows_protocol="kerberos", timeout=600)
     with kerberos.kdc_silent():
         found = check_it(manager_of(gssapi_postfix, **settings))

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
+from airflow_provider_smtpcm.testing import Relay
 
 pytestmark = [pytest.mark.slow, pytest.mark.every_airflow]
 
@@ -33,8 +34,13 @@ MANAGERS = {
 
 def airflow(*arguments: str) -> str:
     """Run Airflow's command line in the tests' own Airflow home."""
+    return run_module("airflow", *arguments)
+
+
+def run_module(module: str, *arguments: str) -> str:
+    """Run the command line of a module there; return its standard output."""
     run = subprocess.run(
-        [sys.executable, "-m", "airflow", *arguments],
+        [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -58,3 +64,20 @@ def test_connections_add_and_import_accept_what_to_airflow_returns(airflow_db: N
     for name, manager in MANAGERS.items():
         assert stored[name]["conn_type"] == "smtpcm"
         assert SmtpConnectionManager.from_airflow(SimpleNamespace(**stored[name])) == manager
+
+
+def test_connections_of_the_smtp_provider_are_imported_as_ours_and_work(airflow_db: None, tmp_path: Path) -> None:
+    """All that are in the database are found; one is sent through, by the account that it had."""
+    password = 'p"ss \\ wörd'
+    off = {"disable_ssl": True, "disable_tls": True, "from_email": "etl@corp.example"}
+    with Relay(users={"etl": password}, ssl_mode="none") as relay:
+        stock = {"conn_type": "smtp", "host": "127.0.0.1", "port": relay.port, "login": "etl", "password": password}
+        airflow("connections", "add", "mail", "--conn-json", json.dumps({**stock, "extra": off}))
+        file = tmp_path / "connections.json"
+        options = ("--basic-as", "windows", "--output", "json", "--show-passwords")
+        file.write_text(run_module("airflow_provider_smtpcm", "from-smtp", *options), encoding="utf-8")
+        assert "mail_smtpcm" in json.loads(file.read_text(encoding="utf-8"))
+        airflow("connections", "import", str(file))
+        run_module("airflow_provider_smtpcm", "check", "mail_smtpcm", "--send-to", "me@corp.example")
+        assert [message.authenticated_as for message in relay.messages] == ["etl", "etl"]
+        assert relay.messages[0].message["From"] == "etl@corp.example"

@@ -8,7 +8,7 @@ from typing import assert_type
 
 from airflow.sdk import DAG, ObjectStoragePath, XComArg, task
 
-from airflow_provider_smtpcm import Attachment, Mail, Priority, SendMailOperator
+from airflow_provider_smtpcm import Attachment, Mail, Priority, SendMailOperator, SmtpConnectionManager
 from airflow_provider_smtpcm.mail import AddressesLike, AttachmentsLike, HeaderValues
 from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
 
@@ -30,6 +30,9 @@ with DAG(dag_id="typed", schedule=None, default_args={"from_address": "etl@corp.
     # The shortest mail, and one with every argument.
     shortest = SendMailOperator(task_id="shortest", to="a@corp.example", text="Done.")
     assert_type(shortest, SendMailOperator)
+    preview = shortest.preview({"ds": "2026-01-31"}, manager=SmtpConnectionManager(host="relay.corp.example"))
+    assert_type(preview, Mail)
+    preview.write_eml(Path("preview.eml"))
     SendMailOperator(
         task_id="everything",
         retries=3,

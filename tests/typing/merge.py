@@ -8,7 +8,7 @@ from typing import assert_type
 
 from airflow.sdk import DAG, ObjectStoragePath, task
 
-from airflow_provider_smtpcm import Attachment, MailMergeOperator
+from airflow_provider_smtpcm import Attachment, Mail, MailMergeOperator
 
 ROWS = [{"id": 1, "email": "a@corp.example"}, {"id": 2, "email": "b@corp.example"}]
 
@@ -51,6 +51,7 @@ with DAG(dag_id="typed_merge", schedule=None) as dag:
         ledger_window=100,
     )
     assert_type(merge, MailMergeOperator)
+    assert_type(merge.preview({}, rows=[1, 7]), dict[int, Mail])
 
     # Rows, in every form.
     MailMergeOperator(task_id="list", rows=ROWS, to="{{ row.email }}", text="x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import assert_type
 
 from airflow.sdk import DAG, ObjectStoragePath, task
 from airflow.sdk.definitions.callback import AsyncCallback
@@ -28,6 +29,7 @@ full_alert = SendMailNotifier(
     only_if="{{ params.alerts }}",
     retry_for=10,
 )
+assert_type(alert.preview({"exception": ValueError("row 17")}), Mail)
 silent_alert = SendMailNotifier(to="oncall@corp.example", only_if=False)
 
 with DAG(

@@ -126,6 +126,10 @@ FAULTS = {
         said=("This connection cannot be used: ", "User name (login)", "leave all account fields empty"),
         extra={"auth_mode": "anonymous"},
     ),
+    "an account without authentication": Fault(
+        said=("User name (login) and Password (password): set, but", "choose 'Windows Authentication' to sign in"),
+        extra={"auth_mode": None},
+    ),
     "several settings wrong": Fault(
         said=("for 2 reasons: (1) ", "without smtp://. (2) ", "write etl@corp.example"),
         changes={"host": "smtp://mail.corp.example"},

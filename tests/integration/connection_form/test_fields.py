@@ -53,6 +53,8 @@ FILLED = {
     "Timeout (seconds)": "12.5",
     "Final reply timeout (seconds)": "900",
     "Binary attachments (BINARYMIME)": "on",
+    "Subject file": "/srv/templates/subject.txt",
+    "HTML file": "/srv/templates/body.html",
     "Fallback hosts": "mail2.corp.example:2525; [2001:db8::2]",
     "Local host name": "worker1.corp.example",
 }
@@ -66,6 +68,8 @@ CLEARED: dict[str, str | None] = {
     "Channel binding": None,
     "Client certificate": "",
     "Client key": "",
+    "Subject file": "",
+    "HTML file": "",
     "Fallback hosts": "",
     "Timeout (seconds)": "",
 }
@@ -81,7 +85,7 @@ def shown_before_anything_is_filled_in(field: Field, *, standard: bool) -> Any:
     default = field.form_default
     words = {True: "on", False: "off", None: ""}
     if field.type is FieldType.CHOICE:
-        value = field.choices[str(default)] if default is not None else ""
+        value = field.choices[str(default)] if default is not None else field.unset_label
     else:
         value = f"{default:g}" if isinstance(default, float) else words[default]  # type: ignore[index]
     # Airflow's own box for the port has no bounds, and its own fields have no help.
@@ -119,7 +123,8 @@ def test_every_setting_is_in_the_form_as_the_table_has_it(page: Page) -> None:
                 shown_before_anything_is_filled_in(field, standard=standard),
             )
             if field.type is FieldType.CHOICE:
-                assert form.choices(field.label) == list(field.choices.values())
+                unset = [field.unset_label] if field.unset_label else []
+                assert form.choices(field.label) == [*unset, *field.choices.values()]
     form.close()
 
 
@@ -128,7 +133,7 @@ def test_a_number_box_limits_numbers_to_the_maximum(page: Page) -> None:
     from tests.integration.browser import ConnectionForm
 
     form = ConnectionForm.add(page, "bounds")
-    form.open("Advanced")
+    form.open("Extra Fields")
     for typed, held in (("99999", "3600"), ("0", "0"), ("12.5", "12.5"), ("", "")):
         form.fill("Timeout (seconds)", typed)
         assert form.read("Timeout (seconds)").value == held
@@ -185,7 +190,8 @@ def test_what_is_saved_is_shown_again_and_what_is_cleared_stays_empty(
     changes = {"Port": str(relay.port), "CA certificate": relay.ca_certificate}
     changes |= {"Verify certificate": "on", "Final reply timeout (seconds)": "45"}
     fill_in(page, "changed", {**CLEARED, **changes}, new=False)
-    expected |= {label: value or "" for label, value in CLEARED.items()} | changes
+    unset = {field.label: field.unset_label for field in FIELDS}
+    expected |= {label: value or unset[label] for label, value in CLEARED.items()} | changes
     shown = read_all(page, "changed")
     assert shown.pop("CA certificate").split() == expected.pop("CA certificate").split()
     assert shown == expected
