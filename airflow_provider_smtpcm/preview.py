@@ -88,7 +88,11 @@ def run_preview(
         _print_error(str(error))
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - templates, functions and files of the DAG's author may raise anything
-        _print_error(f"the mail could not be built ({type(error).__name__}: {error})")
+        from airflow_provider_smtpcm.operators._task import AirflowSkipException
+
+        is_skipped = isinstance(error, AirflowSkipException)
+        reason = "the task would be skipped" if is_skipped else f"the mail could not be built ({type(error).__name__})"
+        _print_error(f"{reason}: {error}")
         return EXIT_FAILED
     return status
 

@@ -380,7 +380,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                 apply_defaults=partial(apply_defaults, manager=manager),
                 identity=partial(Attempt.of_preview(context).message_identity, None),
             )
-            return mails.preview(rows)
+            yield from mails.preview(rows)
 
     def _send(
         self,

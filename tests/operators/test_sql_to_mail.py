@@ -9,7 +9,9 @@ import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from email import message_from_bytes
 from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -375,6 +377,30 @@ def test_a_database_that_is_away_is_retried_and_doubles_nothing(sales: Sales, be
         assert "may have been delivered" in str(error)
         assert "no such table: orders" in str(error)
         assert len(server.stored) == 1
+
+
+# --- Before it is sent
+
+
+def test_a_preview_runs_the_query_and_has_its_files(sales: Sales, relay: Relay, tmp_path: Path) -> None:
+    """Also after the operator is gone."""
+    subject = "{{ result.row_count }} orders of {{ ds }}"
+    mail = query(attach_as="orders.csv", subject=subject).preview({"ds": "2026-01-31"})
+    assert mail.subject == "3 orders of 2026-01-31"
+    mail.write_eml(tmp_path / "mail.eml")
+    message = message_from_bytes((tmp_path / "mail.eml").read_bytes(), policy=default)
+    assert len(csv_lines(attached(message)["orders.csv"])) == 4
+    assert not relay.messages
+    with pytest.raises(AirflowSkipException, match="returned no rows"):
+        query(sql="SELECT * FROM orders WHERE id > 99", on_empty="skip").preview({})
+
+
+def test_a_preview_of_a_merge_runs_its_query(sales: Sales, relay: Relay) -> None:
+    """The statement is a template in the preview, too."""
+    rows = SqlQuery(sql=PEOPLE.replace("ORDER", "WHERE id > {{ params.after }} ORDER"), sql_conn_id="sales")
+    mails = people(rows=rows).preview({"params": {"after": 1}})
+    assert [mail.subject for mail in mails.values()] == ["Invoice 2", "Invoice 3"]
+    assert not relay.messages
 
 
 # --- The rows of a merge
