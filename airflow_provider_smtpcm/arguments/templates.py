@@ -42,6 +42,7 @@ _TAINTED_FIELDS = (
     "cc",
     "bcc",
     "reply_to",
+    "envelope_from",
     "attachments",
     "inline_images",
     "text_file",

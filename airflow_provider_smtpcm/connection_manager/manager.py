@@ -67,6 +67,7 @@ class SmtpConnectionManager(Record):
     timeout: float = 30.0
     final_reply_timeout: float = 600.0
     binary_mime: bool = False
+    envelope_from: str | None = field(default=None, repr=False)
     fallback_hosts: str | None = field(default=None, repr=False)
     local_hostname: str | None = field(default=None, repr=False)
     unknown_properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)

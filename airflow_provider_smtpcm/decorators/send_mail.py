@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 #: The fields that a function may return: those of a mail, without `text_file` and `html_file`, since only the author of
 #: the DAG may choose template files.
-RETURNED_FIELDS = tuple(name for name in (*MAIL_FIELDS, "message_id") if name not in ("text_file", "html_file"))
+RETURNED_FIELDS = (
+    *(name for name in MAIL_FIELDS if name not in ("text_file", "html_file")),
+    "message_id",
+    "auto_generated",
+)
+# A field that has one of these values counts as not set.
+_DEFAULTS = {"priority": "normal", "auto_generated": True}
 # These have to be text. Numbers from a template are converted (`as_text`); numbers that are returned are an error.
 _TEXT_FIELDS = ("subject", "text", "html")
 _REMEDY = "Return the text as a str, a dict of the mail's fields such as {'html': ...}, or a Mail."
@@ -122,13 +128,13 @@ def _format_name(function: Callable[..., Any]) -> str:
 
 
 def _has_value(name: str, value: object) -> bool:
-    """Whether a field is set. The default priority counts as not set.
+    """Whether a field is set, to another value than its default.
 
     Not decided by truthiness: a DataFrame raises.
     """
     if value is None or (isinstance(value, Sized) and not len(value)):
         return False
-    return name != "priority" or value != "normal"
+    return name not in _DEFAULTS or value != _DEFAULTS[name]
 
 
 def _describe(returned: object) -> str:

@@ -72,6 +72,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address, to, cc, bcc, reply_to, subject, text, html: as in `SendMailOperator`.
         text_file, html_file, attachments, inline_images, priority, headers, message_id: as in `SendMailOperator`.
+        envelope_from, auto_generated: as in `SendMailOperator`.
         row_key: a template that identifies a row, such as `{{ row.id }}`: its mail then has the same Message-ID in
             every attempt, and a second row with the same key fails. None: a digest of the row identifies it, and equal
             rows are numbered.
@@ -136,6 +137,8 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         priority: PriorityArgument = "normal",
         headers: HeadersArgument | None = None,
         message_id: TextArgument | None = None,
+        envelope_from: AddressArgument | None = None,
+        auto_generated: bool = True,
         row_key: TextArgument | None = None,
         on_error: Literal["fail", "continue"] = "fail",
         on_refused: Literal["fail", "warn"] = "fail",
@@ -169,6 +172,8 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         self.priority = defer_templates(priority)
         self.headers = defer_templates(headers)
         self.message_id = defer_templates(message_id)
+        self.envelope_from = defer_templates(envelope_from)
+        self.auto_generated = auto_generated
         self.row_key = defer_templates(row_key)
         self.on_error = on_error
         self.on_refused = on_refused
@@ -271,6 +276,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                 mails = RowMails(
                     rows,
                     templates,
+                    auto_generated=self.auto_generated,
                     result=result,
                     apply_defaults=partial(apply_defaults, manager=manager),
                     identity=identity,

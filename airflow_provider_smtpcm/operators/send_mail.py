@@ -74,6 +74,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         priority: `high`, `normal` or `low`.
         headers: further header fields.
         message_id: `<left@right>`; None: one that is the same in every attempt.
+        envelope_from: the address in MAIL FROM, to which servers return what they cannot deliver; `<>`: a null return
+            path, so they return nothing; empty: the connection's *Envelope sender*, else the From address.
+        auto_generated: whether the header says that a program wrote the mail, so that no automatic replies come.
+            False for recipients that hold back such mail, as some ticket systems do.
         encoding: the encoding of `text_file` and `html_file`.
         on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if some recipients were refused and
             others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
@@ -117,6 +121,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         priority: PriorityArgument = "normal",
         headers: HeadersArgument | None = None,
         message_id: TextArgument | None = None,
+        envelope_from: AddressArgument | None = None,
+        auto_generated: bool = True,
         encoding: str = "utf-8-sig",
         on_refused: Literal["fail", "warn"] = "fail",
         on_unknown: Literal["fail", "retry"] = "fail",
@@ -141,6 +147,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         self.priority = priority
         self.headers = headers
         self.message_id = message_id
+        self.envelope_from = envelope_from
+        self.auto_generated = auto_generated
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
@@ -327,6 +335,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
             priority=rendered.priority or "normal",
             headers=as_headers(rendered.headers),
             message_id=as_text(rendered.message_id) or None,
+            envelope_from=rendered.envelope_from,
+            auto_generated=self.auto_generated,
         )
         return complete_mail(mail, hook.connection_manager, make_message_id=make_message_id)
 

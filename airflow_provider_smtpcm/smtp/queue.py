@@ -115,15 +115,16 @@ Source = Iterator[Mail | SendRequest | float]
 
 
 def apply_defaults(mail: Mail, manager: SmtpConnectionManager) -> Mail:
-    """Return the mail with the connection's From and Reply-To as defaults.
+    """Return the mail with the connection's From, Reply-To and envelope sender as defaults.
 
     Raises:
         MessageError: neither has a From, or the connection's From is not an address.
     """
     sender, reply_to = _sender(mail, manager), _default_reply_to(mail, manager)
-    if sender is mail.from_address and reply_to is None:
+    envelope_from = _default_envelope_from(mail, manager)
+    if sender is mail.from_address and reply_to is None and envelope_from is None:
         return mail
-    return mail.with_identity(from_address=sender, reply_to=reply_to)
+    return mail.with_identity(from_address=sender, reply_to=reply_to, envelope_from=envelope_from)
 
 
 def complete_mail(
@@ -143,7 +144,10 @@ def complete_mail(
         return apply_defaults(mail, manager)
     sender = _sender(mail, manager)
     return mail.with_identity(
-        from_address=sender, reply_to=_default_reply_to(mail, manager), message_id=make_message_id(sender.domain)
+        from_address=sender,
+        reply_to=_default_reply_to(mail, manager),
+        message_id=make_message_id(sender.domain),
+        envelope_from=_default_envelope_from(mail, manager),
     )
 
 
@@ -160,6 +164,10 @@ def _sender(mail: Mail, manager: SmtpConnectionManager) -> Address:
 
 def _default_reply_to(mail: Mail, manager: SmtpConnectionManager) -> str | None:
     return None if mail.reply_to else manager.reply_to
+
+
+def _default_envelope_from(mail: Mail, manager: SmtpConnectionManager) -> str | None:
+    return None if mail.envelope_from else manager.envelope_from
 
 
 class OutgoingMail:
@@ -189,7 +197,6 @@ class OutgoingMail:
 
     def __init__(self, request: SendRequest, rendering: Rendering, manager: SmtpConnectionManager) -> None:
         mail = request.mail
-        assert mail.from_address is not None
         self.index = request.index
         self.is_last = request.is_last
         self.mail = mail
@@ -198,7 +205,8 @@ class OutgoingMail:
         #: The message for a server with BINARYMIME (RFC 3030), if the connection enables it.
         self.binary_rendering: Rendering | None = None
         self.manager = manager
-        self.sender = mail.from_address.address
+        #: The address in MAIL FROM; "" for a null return path.
+        self.sender = mail.envelope_sender
         #: The server (`host:port`) that has accepted the mail for some recipients; None: none has.
         self.server: str | None = None
         #: The recipients of this and further transactions.

@@ -249,6 +249,8 @@ class Session:
         sender = (mail.from_address,) if mail.from_address else ()
         addresses = (*sender, *mail.reply_to, *mail.recipients)
         names = [address.address for address in addresses if address.needs_smtputf8]
+        if not mail.envelope_sender.isascii() and mail.envelope_sender not in names:
+            names.append(mail.envelope_sender)
         return MessageError(
             f"{peer} does not accept addresses with letters outside ASCII before the @ (SMTPUTF8): "
             f"{format_addresses(names)}.",
