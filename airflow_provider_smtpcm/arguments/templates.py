@@ -47,6 +47,7 @@ _TAINTED_FIELDS = (
     "inline_images",
     "text_file",
     "html_file",
+    "message",
     "rows",
     "report_file",
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
     from airflow_provider_smtpcm.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
     from airflow_provider_smtpcm.operators._task import Attempt
 
 #: The fields that a function may return: those of a mail, without `text_file` and `html_file`, since only the author of
@@ -32,12 +32,13 @@ RETURNED_FIELDS = (
     *(name for name in MAIL_FIELDS if name not in ("text_file", "html_file")),
     "message_id",
     "auto_generated",
+    "message",
 )
 # A field that has one of these values counts as not set.
 _DEFAULTS = {"priority": "normal", "auto_generated": True}
 # These have to be text. Numbers from a template are converted (`as_text`); numbers that are returned are an error.
 _TEXT_FIELDS = ("subject", "text", "html")
-_REMEDY = "Return the text as a str, a dict of the mail's fields such as {'html': ...}, or a Mail."
+_REMEDY = "Return the text as a str, a dict of the mail's fields such as {'html': ...}, a Mail, or an EmailMessage."
 
 
 class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
@@ -64,7 +65,7 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
 
     def _make_mail(
         self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, ledger: Ledger | None
-    ) -> Mail:
+    ) -> AnyMail:
         given = {**context, **self.op_kwargs}
         arguments = determine_kwargs(self.python_callable, self.op_args, given)
         returned = self.python_callable(*self.op_args, **arguments)
@@ -75,15 +76,19 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         """Return the fields of the mail that the function returned.
 
         Raises:
-            MessageError: it returned neither text, nor a dict of a mail's fields, nor a `Mail`.
+            MessageError: it returned neither text, nor a dict of a mail's fields, nor a `Mail`, nor a complete message.
         """
         from airflow_provider_smtpcm.mail import Mail
 
         if isinstance(returned, str):
             return {"text": returned}
         if isinstance(returned, Mail):
-            return {name: getattr(returned, name) for name in RETURNED_FIELDS}
+            return {name: getattr(returned, name) for name in RETURNED_FIELDS if name != "message"}
         if not isinstance(returned, Mapping):
+            from airflow_provider_smtpcm.mail.mime_message import Message, MimeMessage
+
+            if isinstance(returned, bytes | Message | MimeMessage):
+                return {"message": returned}
             raise MessageError(f"{self._function_name} returned {_describe(returned)}.", remedy=_remedy_for(returned))
         unknown = [repr(name) for name in returned if name not in RETURNED_FIELDS]
         if unknown:
@@ -154,8 +159,9 @@ def send_mail_task(
 ) -> TaskDecorator:
     """Turn a function into a task that sends a mail: `@task.send_mail(to=..., subject=...)`.
 
-    The function returns the text body (a `str`), a dict of the mail's fields (`{"html": ...}`), or a `Mail`. A field is
-    set by the decorator or by the function, not by both.
+    The function returns the text body (a `str`), a dict of the mail's fields (`{"html": ...}`), a `Mail`, or a complete
+    message (an `EmailMessage`, its octets, or a `MimeMessage`). A field is set by the decorator or by the function, not
+    by both.
 
     Args:
         python_callable: the function, which cannot be asynchronous; None: the decorator is called with arguments only.

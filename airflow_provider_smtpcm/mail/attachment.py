@@ -28,8 +28,8 @@ _MAX_CONTENT_ID_OCTETS = 250
 _MAX_FILE_NAME_OCTETS = 1000
 _COMPRESSED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 _OCTET_STREAM = "application/octet-stream"
-# Errors that a retry would not cure. Any other error of reading a file (a network, a busy share) may be temporary.
-_PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
+#: Errors that a retry would not cure. Any other error of reading a file (a network, a busy share) may be temporary.
+PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 _USAGE_REMEDY = "Pass a path, or Attachment(content=b'...', name='report.csv')."
 
 #: The remedy for a file that changes while it is read.
@@ -114,7 +114,7 @@ class Attachment(Record):
     @property
     def is_remote(self) -> bool:
         """Whether it is read through its path's own `open` (`RemotePath`), which may take a long time."""
-        return self.path is not None and not _is_local(self.path)
+        return self.path is not None and not is_local_path(self.path)
 
     def size(self) -> int:
         """Return the current size in octets; raises as `state`."""
@@ -133,7 +133,7 @@ class Attachment(Record):
         if self.content is not None:
             return FileState(len(self.content), None, 0, 0, None)
         path: Any = self.path
-        local = _is_local(path)
+        local = is_local_path(path)
         if local and reader is not None:
             return FileState.from_stat(os.fstat(reader.fileno()))
         try:
@@ -161,7 +161,7 @@ class Attachment(Record):
         path: Any = self.path
         try:
             # Unbuffered, since a buffer would copy every block once more.
-            reader: BinaryReader = io.FileIO(path) if _is_local(path) else path.open("rb")
+            reader: BinaryReader = io.FileIO(path) if is_local_path(path) else path.open("rb")
         except Exception as error:  # as in `state`
             raise self.make_read_error(error) from error
         return reader
@@ -178,7 +178,7 @@ class Attachment(Record):
             f"{self.describe()} cannot be read: {reason}.",
             remedy=file_remedy(str(self.path or "")),
             phase=phase,
-            retryable=not isinstance(error, _PERMANENT_ERRORS),
+            retryable=not isinstance(error, PERMANENT_ERRORS),
         )
 
     def describe(self) -> str:
@@ -271,7 +271,7 @@ def _parse_attachment(value: Any, field: str) -> Attachment:
         raise MessageError(f"{field}: {error.message}", remedy=error.remedy) from error
 
 
-def _is_local(path: object) -> bool:
+def is_local_path(path: object) -> bool:
     """Whether a path names a local file. Even a `pathlib.Path` may be remote: see `is_pathlib_path`."""
     if isinstance(path, PurePath):
         return is_pathlib_path(path)

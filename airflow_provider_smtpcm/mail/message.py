@@ -222,11 +222,16 @@ class Mail(Record):
         """The envelope recipients: To, Cc and Bcc in this order, without duplicates."""
         if len(self.to) == 1 and not self.cc and not self.bcc:
             return self.to
-        unique: dict[tuple[str, str], Address] = {}
-        for address in (*self.to, *self.cc, *self.bcc):
-            # RFC 5321 2.4: domains are case-insensitive, local parts are not.
-            unique.setdefault((address.local_part, address.address.rpartition("@")[2].lower()), address)
-        return tuple(unique.values())
+        return get_unique_recipients((*self.to, *self.cc, *self.bcc))
+
+
+def get_unique_recipients(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Return the addresses without duplicates."""
+    unique: dict[tuple[str, str], Address] = {}
+    for address in addresses:
+        # RFC 5321 2.4: domains are case-insensitive, local parts are not.
+        unique.setdefault((address.local_part, address.address.rpartition("@")[2].lower()), address)
+    return tuple(unique.values())
 
 
 def combine_faults(faults: list[MessageError]) -> MessageError:

@@ -53,16 +53,20 @@ class Rendering:
         segments: octets and files, in order. Any line in the octets may begin with a dot.
         needs_smtputf8: whether an address in it needs a server with SMTPUTF8 (RFC 6531). Everything else is 7-bit.
         binary: whether it contains unencoded files, so that it needs BDAT and BODY=BINARYMIME (RFC 3030 3).
+        is_8bit: whether it contains text of 8 bits, so that it needs BODY=8BITMIME (RFC 6152).
     """
 
-    __slots__ = ("binary", "needs_smtputf8", "segments", "size")
+    __slots__ = ("binary", "is_8bit", "needs_smtputf8", "segments", "size")
 
-    def __init__(self, segments: tuple[Segment, ...], *, needs_smtputf8: bool, binary: bool = False) -> None:
+    def __init__(
+        self, segments: tuple[Segment, ...], *, needs_smtputf8: bool, binary: bool = False, is_8bit: bool = False
+    ) -> None:
         self.segments = segments
         #: The exact number of octets that an iteration yields, for SIZE (RFC 1870).
         self.size = sum(map(len, segments))
         self.needs_smtputf8 = needs_smtputf8
         self.binary = binary
+        self.is_8bit = is_8bit
 
     def __iter__(self) -> Iterator[bytes]:
         for segment in self.segments:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         AttachmentsLike,
         HeaderValues,
         InlineImagesLike,
+        MessageLike,
         Priority,
     )
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     InlineImagesArgument = InlineImagesLike | Mapping[str, AttachmentLike | XComArg] | XComArg
     PriorityArgument = str | Priority | XComArg
     HeadersArgument = HeaderValues | XComArg
+    MessageArgument = MessageLike | XComArg
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,19 @@ FIELD_RENDERERS = {"text": "text", "html": "html", "attachments": "json", "inlin
 # The template field with the arguments of a decorated function.
 _FUNCTION_ARGUMENTS = "op_kwargs"
 _OWN_PACKAGE = __name__.partition(".")[0]
+
+
+def seal_message(message: Any) -> Any:
+    """Return a complete message in memory as a `MimeMessage`, and anything else, such as a path, unchanged.
+
+    Airflow stores the text of a template field with each version of a DAG. That of a `MimeMessage` is short, and does
+    not change with each parse of the DAG file, as the boundaries of Python's `email` do.
+    """
+    if message is None or isinstance(message, str):
+        return message
+    from airflow_provider_smtpcm.mail.mime_message import Message, MimeMessage
+
+    return MimeMessage(message) if isinstance(message, bytes | bytearray | memoryview | Message) else message
 
 
 class RenderedOperator(BaseOperator):

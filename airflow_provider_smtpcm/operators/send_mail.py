@@ -17,7 +17,7 @@ from airflow_provider_smtpcm.arguments import (
 )
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator
+from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator, seal_message
 from airflow_provider_smtpcm.operators._task import (
     AirflowException,
     AirflowFailException,
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.ledger.journal import PriorDelivery
     from airflow_provider_smtpcm.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail, MimeMessage
     from airflow_provider_smtpcm.operators._rendering import (
         AddressArgument,
         AddressesArgument,
         AttachmentsArgument,
         HeadersArgument,
         InlineImagesArgument,
+        MessageArgument,
         PriorityArgument,
         TextArgument,
     )
@@ -47,6 +48,12 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
+
+# What a complete message has in its header and body, so that the operator cannot set it.
+_FIELDS_OF_A_MESSAGE = tuple(
+    name for name in (*MAIL_FIELDS, "message_id") if name not in ("to", "cc", "bcc", "envelope_from", "priority")
+)
+_RECIPIENT_FIELDS = ("to", "cc", "bcc")
 
 
 class SendMailOperator(Cancelable, RenderedOperator):
@@ -78,6 +85,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
             path, so they return nothing; empty: the connection's *Envelope sender*, else the From address.
         auto_generated: whether the header says that a program wrote the mail, so that no automatic replies come.
             False for recipients that hold back such mail, as some ticket systems do.
+        message: a complete message instead of all other fields of a mail, such as a signed one: the path of an .eml
+            file, a message of Python's `email`, its octets, or a `MimeMessage`. Its octets are sent as they are. `to`,
+            `cc` and `bcc` are then who receives it; if all are empty, the addresses in its header.
         encoding: the encoding of `text_file` and `html_file`.
         on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if some recipients were refused and
             others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
@@ -96,7 +106,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         AirflowFailException: a retry would not help, or could deliver the mail twice.
     """
 
-    template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "message_id")
+    template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "message_id", "message")
     # Empty: Airflow would read any value with one of these extensions, even a subject, as a template file.
     template_ext: Sequence[str] = ()
     template_fields_renderers = FIELD_RENDERERS
@@ -123,6 +133,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         message_id: TextArgument | None = None,
         envelope_from: AddressArgument | None = None,
         auto_generated: bool = True,
+        message: MessageArgument | None = None,
         encoding: str = "utf-8-sig",
         on_refused: Literal["fail", "warn"] = "fail",
         on_unknown: Literal["fail", "retry"] = "fail",
@@ -149,6 +160,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         self.message_id = message_id
         self.envelope_from = envelope_from
         self.auto_generated = auto_generated
+        self.message = seal_message(message)
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
@@ -234,7 +246,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
 
     def _send(
         self,
-        mail: Mail,
+        mail: AnyMail,
         hook: SmtpConnectionManagerHook,
         prior: PriorDelivery,
         attempt: Attempt,
@@ -277,14 +289,14 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if delivery is None:  # canceled before it was started
             return prior.not_begun(mail, cancellation.error())
         prior.store(delivery)
-        if mail.attachments or mail.inline_images:
+        if mail.attachments or mail.inline_images or self.message:
             from airflow_provider_smtpcm.operators._lineage import Lineage
 
             Lineage(hook).add_mail(mail, delivery)
         return delivery
 
     def _make_failure(
-        self, mail: Mail, delivery: Delivery, *, is_durable: bool, cancellation: CancellationToken
+        self, mail: AnyMail, delivery: Delivery, *, is_durable: bool, cancellation: CancellationToken
     ) -> AirflowException | None:
         """Return the exception with which the task fails; None if it succeeds, or `on_refused` tolerates the refusals.
 
@@ -311,7 +323,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
 
     def _make_mail(
         self, context: Context, hook: SmtpConnectionManagerHook, attempt: Attempt, ledger: Ledger | None
-    ) -> Mail:
+    ) -> AnyMail:
         """Return the mail with the rendered fields, and a Message-ID that is the same in every attempt."""
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
@@ -321,6 +333,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
             return stable_message_id(domain, *attempt.message_identity(ledger))
 
         rendered: Any = self  # Airflow has resolved the outputs of other tasks
+        if rendered.message:
+            message = self._make_message()
+            return complete_mail(message, hook.connection_manager, make_message_id=make_message_id)
         mail = Mail(
             from_address=rendered.from_address,
             to=rendered.to or (),
@@ -339,6 +354,38 @@ class SendMailOperator(Cancelable, RenderedOperator):
             auto_generated=self.auto_generated,
         )
         return complete_mail(mail, hook.connection_manager, make_message_id=make_message_id)
+
+    def _make_message(self) -> MimeMessage:
+        """Return the complete message, with the envelope that the other fields give it.
+
+        Raises:
+            MessageError: a field is set that the message has in its header or its body.
+        """
+        from airflow_provider_smtpcm.mail.address import parse_addresses
+        from airflow_provider_smtpcm.mail.mime_message import MimeMessage
+        from airflow_provider_smtpcm.mail.tainted import check_path
+
+        rendered: Any = self
+        given = [name for name in _FIELDS_OF_A_MESSAGE if getattr(self, name)]
+        given += [
+            name
+            for name, default in (("priority", "normal"), ("auto_generated", True))
+            if getattr(self, name) != default
+        ]
+        if given:
+            raise MessageError(
+                f"{' and '.join(map(repr, given))}: set beside 'message', which is sent as it is.",
+                remedy="Leave them out, or set them in the message. If default_args sets them, set them to None here.",
+            )
+        message = check_path(rendered.message, "message")
+        if not isinstance(message, MimeMessage):
+            message = MimeMessage(message)
+        recipients = [
+            address
+            for name in _RECIPIENT_FIELDS
+            for address in parse_addresses(getattr(self, name), field=name.capitalize())
+        ]
+        return message.with_envelope(recipients=recipients or None, envelope_from=rendered.envelope_from)
 
     def _body(self, context: Context, name: str) -> str | None:
         """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""

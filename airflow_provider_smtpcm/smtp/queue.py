@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase, Reply
@@ -28,6 +29,9 @@ from airflow_provider_smtpcm.smtp.outcome import (
     unknown_error,
 )
 from airflow_provider_smtpcm.smtp.transaction import join_with_final_dot
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail, MessageLike
 
 # The largest message that is prepared for DATA in one buffer.
 _MAX_BUFFERED_OCTETS = 65536
@@ -65,7 +69,7 @@ class SendRequest:
     def __init__(
         self,
         index: int,
-        mail: Mail,
+        mail: AnyMail,
         recipients: tuple[str, ...] | None = None,
         accepted: tuple[str, ...] = (),
         refused: Mapping[str, Reply] = _NO_REPLIES,
@@ -94,7 +98,7 @@ class SendRequest:
         Raises:
             MailError: the mail cannot be rendered.
         """
-        rendering = render(self.mail)
+        rendering = render_any(self.mail)
         if not self.mail.has_files:
             self.rendering = rendering
 
@@ -111,7 +115,25 @@ class SendRequest:
 
 
 #: The source of a batch: mails, or requests and times. A time (`time.monotonic`) means: no request is due before it.
-Source = Iterator[Mail | SendRequest | float]
+Source = Iterator["Mail | MessageLike | SendRequest | float"]
+
+
+def render_any(mail: AnyMail) -> Rendering:
+    """Return the message of a complete mail for the server.
+
+    Raises:
+        MailError: it cannot be rendered.
+    """
+    return render(mail) if isinstance(mail, Mail) else mail.render()
+
+
+def as_mail(value: Mail | MessageLike) -> AnyMail:
+    """Return what is to be sent as a `Mail` or a `MimeMessage`; see `mail.mime_message.as_mail`."""
+    if isinstance(value, Mail):
+        return value
+    from airflow_provider_smtpcm.mail.mime_message import as_mail as parse
+
+    return parse(value)
 
 
 def apply_defaults(mail: Mail, manager: SmtpConnectionManager) -> Mail:
@@ -128,8 +150,8 @@ def apply_defaults(mail: Mail, manager: SmtpConnectionManager) -> Mail:
 
 
 def complete_mail(
-    mail: Mail, manager: SmtpConnectionManager, *, make_message_id: Callable[[str], str] = new_message_id
-) -> Mail:
+    mail: AnyMail, manager: SmtpConnectionManager, *, make_message_id: Callable[[str], str] = new_message_id
+) -> AnyMail:
     """Return the mail with `apply_defaults`, and with a Message-ID in the sender's domain if it has none.
 
     Args:
@@ -138,8 +160,10 @@ def complete_mail(
         make_message_id: returns the Message-ID, for the sender's domain.
 
     Raises:
-        MessageError: see `apply_defaults`.
+        MessageError: see `apply_defaults` and `MimeMessage.complete`.
     """
+    if not isinstance(mail, Mail):
+        return mail.complete(envelope_from=manager.envelope_from, make_message_id=make_message_id)
     if mail.message_id is not None:
         return apply_defaults(mail, manager)
     sender = _sender(mail, manager)
@@ -377,11 +401,19 @@ class PrefetchQueue:
             if item is None:
                 self._is_exhausted = True
                 return
-            if isinstance(item, Mail):
-                request, is_complete = SendRequest(self._next_index, item), False
-                self._next_index += 1
-            elif isinstance(item, SendRequest):
+            if isinstance(item, SendRequest):
                 request, is_complete = item, True
+            elif not isinstance(item, float):
+                index, is_complete = self._next_index, False
+                self._next_index += 1
+                try:
+                    request = SendRequest(index, as_mail(item))
+                except BaseException as error:
+                    is_fault = isinstance(error, MessageError)
+                    self._on_delivery(refuse_message(index, error if is_fault else interruption_error(error)))
+                    if not is_fault:
+                        raise
+                    continue
             else:
                 self._poll_at = item
                 # A source that returns a time usually does so instead of blocking; one quick call is enough.
@@ -397,7 +429,7 @@ class PrefetchQueue:
             if now > deadline:
                 return
 
-    def _next_item(self) -> Mail | SendRequest | float | None:
+    def _next_item(self) -> Mail | MessageLike | SendRequest | float | None:
         """Return the next item of the source; None if it has ended, or has failed.
 
         On failure, `source_error` is set. The batch raises that error after it has sent the mails before it.
@@ -412,6 +444,8 @@ class PrefetchQueue:
         # Only a source of requests may return a time; `_next_index` counts the mails.
         if isinstance(item, Mail | SendRequest) or (isinstance(item, float) and not self._next_index):
             return item
+        if (message := _as_message_like(item)) is not None:
+            return message
         self.source_error = TypeError(f"Only mails can be sent, not {type(item).__name__}.")
         return None
 
@@ -470,7 +504,9 @@ class PrefetchQueue:
             return
         self.ready.append(outgoing)
 
-    def _render(self, mail: Mail, *, binary: bool = False) -> Rendering:
+    def _render(self, mail: AnyMail, *, binary: bool = False) -> Rendering:
+        if not isinstance(mail, Mail):
+            return mail.render()
         renderer = self._renderers.get(binary)
         if renderer is None:
             renderer = self._renderers[binary] = BatchRenderer(binary=binary)
@@ -480,9 +516,11 @@ class PrefetchQueue:
         """Measure and render a mail with remote files; runs in a background thread."""
         outgoing: OutgoingMail | MailError
         try:
-            outgoing = OutgoingMail(request, request.rendering or render(request.mail), self._manager)
+            mail = request.mail
+            assert isinstance(mail, Mail)  # no other has files
+            outgoing = OutgoingMail(request, request.rendering or render(mail), self._manager)
             if self._manager.binary_mime:
-                outgoing.binary_rendering = render(request.mail, binary=True)
+                outgoing.binary_rendering = render(mail, binary=True)
         except MailError as error:
             outgoing = error
         except Exception as error:  # noqa: BLE001 - a storage library may raise anything
@@ -503,3 +541,15 @@ class PrefetchQueue:
                 self.ready.append(outgoing)
 
         return on_result
+
+
+def _as_message_like(item: object) -> MessageLike | None:
+    """Return an item of a source if it is a complete message, or the path of one; else None."""
+    from airflow_provider_smtpcm.mail.mime_message import MessageLike
+
+    return item if isinstance(item, MessageLike) else None
+
+
+def refuse_message(index: int, error: MailError) -> Delivery:
+    """Return the delivery of a complete message that cannot be sent as it is."""
+    return Delivery(index=index, message_id="", outcome=Outcome.NOT_SENT, error=error)
