@@ -85,9 +85,9 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         if isinstance(returned, Mail):
             return {name: getattr(returned, name) for name in RETURNED_FIELDS if name != "message"}
         if not isinstance(returned, Mapping):
-            from airflow_provider_smtpcm.mail.mime_message import Message, MimeMessage
+            from airflow_provider_smtpcm.mail.mime_message import MessageInMemory, MimeMessage
 
-            if isinstance(returned, bytes | Message | MimeMessage):
+            if isinstance(returned, MessageInMemory | MimeMessage):
                 return {"message": returned}
             raise MessageError(f"{self._function_name} returned {_describe(returned)}.", remedy=_remedy_for(returned))
         unknown = [repr(name) for name in returned if name not in RETURNED_FIELDS]

@@ -11,7 +11,13 @@ from airflow_provider_smtpcm.mail.address import Address, AddressesLike, Address
 from airflow_provider_smtpcm.mail.message import HeadersLike, HeaderValues, Mail, Priority
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail.attachment import Attachment, AttachmentLike, AttachmentsLike, InlineImagesLike
+    from airflow_provider_smtpcm.mail.attachment import (
+        Attachment,
+        AttachmentLike,
+        AttachmentsLike,
+        FilePattern,
+        InlineImagesLike,
+    )
     from airflow_provider_smtpcm.mail.mime_message import MessageLike, MimeMessage
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
     "Attachment",
     "AttachmentLike",
     "AttachmentsLike",
+    "FilePattern",
     "HeaderValues",
     "HeadersLike",
     "InlineImagesLike",

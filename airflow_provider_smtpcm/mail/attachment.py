@@ -6,6 +6,7 @@ and quotes its path in error messages.
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import re
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, cast, runtime_checkable
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.frozen_dataclasses import Record
@@ -31,6 +32,11 @@ _OCTET_STREAM = "application/octet-stream"
 #: Errors that a retry would not cure. Any other error of reading a file (a network, a busy share) may be temporary.
 PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 _USAGE_REMEDY = "Pass a path, or Attachment(content=b'...', name='report.csv')."
+_NAME_REMEDY = "Pass Attachment(content, name='report.csv'), or attachments={'report.csv': content}."
+#: The remedy for a URL that cannot be opened.
+STORAGE_REMEDY = "The worker needs Airflow's provider for that storage, and a connection with access to it."
+#: The wildcards of a `FilePattern`. Brackets are none: `report [final].pdf` is the name of a file.
+WILDCARDS = "*?"
 
 #: The remedy for a file that changes while it is read.
 FILE_CHANGED_REMEDY = (
@@ -40,6 +46,8 @@ FILE_CHANGED_REMEDY = (
 
 # `\\server\share`, `D:\folder` or `D:/folder`. Not `//server/share`, which is also a POSIX path.
 _WINDOWS_PATH = r"\\\\|[A-Za-z]:[\\/]"
+# What others put between paths: `a.csv;b.csv`, `/a.csv,/b.csv`, `a.csv, b.csv`.
+_WRONG_SEPARATOR = r";|,\s*/|,\s+\S"
 _ON_WINDOWS = os.name == "nt"
 _CHECK_ON_WORKER = "The file must be on the worker that runs the task: check the path and its permissions there."
 _MOUNT_SHARE = (
@@ -67,13 +75,24 @@ class RemotePath(Protocol):
     def stat(self) -> Any: ...
 
 
+class BinaryFile(Protocol):
+    """An open file, such as a `BytesIO` or the result of `open(path, "rb")`."""
+
+    def read(self) -> bytes: ...
+
+
+#: The content of a file in memory: octets, or an open file, which is read at once, from its current position.
+ContentLike = bytes | bytearray | memoryview | BinaryFile
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Attachment(Record):
     """A file to attach to a mail, given by either `path` or `content`.
 
     Args:
-        path: a path on the worker, or an object with `open("rb")` and `stat().st_size` such as an ObjectStoragePath.
-        content: the content as bytes.
+        path: a path on the worker, or an object with `open("rb")` and `stat().st_size` such as an ObjectStoragePath. A
+            content is accepted here too.
+        content: the content as bytes, or a file that is open in binary mode, such as a `BytesIO`. It is read at once.
         name: the file name that the recipient sees; default: the last component of the path.
         content_type: the media type; default: guessed from the name. An unknown type is sent as
             application/octet-stream, and so are `message/*` and `multipart/*`, which do not allow base64
@@ -84,32 +103,37 @@ class Attachment(Record):
         MessageError: an argument is missing or invalid. The file itself is checked only when the mail is rendered.
     """
 
-    path: str | os.PathLike[str] | RemotePath | None = None
+    path: str | os.PathLike[str] | RemotePath | ContentLike | None = None
     _: KW_ONLY
-    content: bytes | None = field(default=None, repr=False)
+    content: ContentLike | None = field(default=None, repr=False)
     name: str = ""
     content_type: str = ""
     content_id: str | None = None
 
     def __post_init__(self) -> None:
+        if self.content is None and is_content(self.path):
+            object.__setattr__(self, "content", self.path)
+            object.__setattr__(self, "path", None)
         if (self.path is None) == (self.content is None):
             raise MessageError("An attachment needs either a path or content, not both.", remedy=_USAGE_REMEDY)
         if self.content is None:
             name = _parse_name(self.name or _find_file_name(self.path))
-        elif not isinstance(self.content, bytes | bytearray | memoryview):
-            raise MessageError(
-                f"The content of an attachment must be bytes, not {type(self.content).__name__}.",
-                remedy="Encode text first: text.encode().",
-            )
-        elif not self.name:
-            raise MessageError("An attachment with content needs a name.", remedy=_USAGE_REMEDY)
         else:
-            name = _parse_name(self.name)
-            object.__setattr__(self, "content", bytes(self.content))
+            file_name = self.name or _find_name_of_open_file(self.content)
+            content = _read_content(self.content)
+            if not file_name:
+                raise MessageError("An attachment with content needs a name.", remedy=_NAME_REMEDY)
+            name = _parse_name(file_name)
+            object.__setattr__(self, "content", content)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "content_type", _parse_content_type(self.content_type, name))
         if self.content_id is not None:
             object.__setattr__(self, "content_id", _parse_content_id(self.content_id))
+
+    @property
+    def octets(self) -> bytes | None:
+        """The content, if it has no path."""
+        return cast("bytes | None", self.content)
 
     @property
     def is_remote(self) -> bool:
@@ -131,7 +155,7 @@ class Attachment(Record):
             MessageError: the file is missing, not readable, or not a regular file.
         """
         if self.content is not None:
-            return FileState(len(self.content), None, 0, 0, None)
+            return FileState(len(self.octets or b""), None, 0, 0, None)
         path: Any = self.path
         local = is_local_path(path)
         if local and reader is not None:
@@ -157,7 +181,7 @@ class Attachment(Record):
             MessageError: the file is missing or not readable.
         """
         if self.content is not None:
-            return io.BytesIO(self.content)
+            return io.BytesIO(self.octets or b"")
         path: Any = self.path
         try:
             # Unbuffered, since a buffer would copy every block once more.
@@ -174,9 +198,15 @@ class Attachment(Record):
             phase: the phase in which it occurred.
         """
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        path = str(self.path or "")
+        remedy = file_remedy(path)
+        if isinstance(error, FileNotFoundError) and re.search(_WRONG_SEPARATOR, path):
+            remedy = "If these are several files, put '|' between their paths, or pass a list."
+        elif isinstance(self.path, str) and "://" in path:
+            remedy = "Pass ObjectStoragePath(url). A URL as text is opened only where it is written in the DAG file."
         return MessageError(
             f"{self.describe()} cannot be read: {reason}.",
-            remedy=file_remedy(str(self.path or "")),
+            remedy=remedy,
             phase=phase,
             retryable=not isinstance(error, PERMANENT_ERRORS),
         )
@@ -192,23 +222,88 @@ class Attachment(Record):
         return f"The attachment {quote_path(text)}{where}"
 
 
-#: One file: a path on the worker, a `RemotePath`, or an attachment.
-AttachmentLike = str | os.PathLike[str] | RemotePath | Attachment
-#: Any number of files: a string separated by `|`, or a collection.
-AttachmentsLike = AttachmentLike | Iterable[AttachmentLike]
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class FilePattern(Record):
+    """All files whose path matches a pattern when the mail is made, sorted by path.
+
+    Args:
+        pattern: a path with wildcards, such as `/srv/out/*.csv`: `*` is any text without a slash, `?` one character,
+            `**` as a component any folders. A name that begins with a dot needs a pattern that does. If a file has
+            exactly this path, only it is meant. In object storage, only `*` and `**` are wildcards.
+        required: whether it is an error if no file matches; else nothing is attached then.
+    """
+
+    pattern: str | os.PathLike[str] | RemotePath
+    _: KW_ONLY
+    required: bool = True
+
+    def __str__(self) -> str:
+        return str(self.pattern)
+
+    def find(self) -> list[Any]:
+        """Return the files.
+
+        Raises:
+            MessageError: there is none although it is required, or the folder cannot be read.
+        """
+        pattern = check_path(self.pattern, "Attachments")
+        found: list[Any]
+        try:
+            found = self._find_local() if is_local_path(pattern) else _find_remote(pattern)
+        except Exception as error:  # an object storage library may raise any class
+            raise Attachment(pattern).make_read_error(error) from error
+        if not found and self.required:
+            default = (
+                "Check the folder on the worker that runs the task. If there may be none, pass FilePattern(..., "
+                "required=False)."
+            )
+            text = str(pattern)
+            raise MessageError(f"No file matches {quote_path(text)}.", remedy=file_remedy(text, default=default))
+        return found
+
+    def _find_local(self) -> list[str]:
+        text = os.fspath(self.pattern)  # type: ignore[arg-type]
+        if Path(text).is_file():
+            return [str(text)]
+        mask = self.pattern.mask if isinstance(self.pattern, TaintedStr) else text
+        escaped = "".join(
+            character if masked == character and character in WILDCARDS else glob.escape(character)
+            for character, masked in zip(text, mask, strict=True)
+        )
+        return sorted(path for path in glob.iglob(escaped, recursive=True) if Path(path).is_file())  # noqa: PTH207
+
+
+def _find_remote(pattern: Any) -> list[Any]:
+    """Return the files in object storage that match a pattern, which is a path object with wildcards in its name."""
+    folder = pattern
+    components: list[str] = []
+    while "*" in str(folder):
+        components.insert(0, folder.name)
+        folder = folder.parent
+    if not components:
+        return [folder] if folder.is_file() else []
+    return sorted((path for path in folder.glob("/".join(components)) if path.is_file()), key=str)
+
+
+#: One file: a path on the worker, a `RemotePath`, an attachment, or an open file; or those that match a pattern.
+AttachmentLike = str | os.PathLike[str] | RemotePath | Attachment | FilePattern | BinaryFile
+#: Any number of files: a string separated by `|`, a collection, or a mapping of file names to files or contents.
+AttachmentsLike = AttachmentLike | Iterable[AttachmentLike] | Mapping[str, AttachmentLike | bytes]
 #: Images for the HTML body: a mapping of content id to file, or files.
 InlineImagesLike = Mapping[str, AttachmentLike] | AttachmentsLike
 
 
 def parse_attachments(value: AttachmentsLike | None) -> tuple[Attachment, ...]:
-    """Parse attachments: a string of paths separated by `|` (as in SSIS), or a list of paths and attachments.
+    """Parse attachments: a string of paths separated by `|` (as in SSIS), a list, or a mapping of names to files.
 
     A `TaintedStr` is split only at each `|` that the author wrote, and no value in it may leave the author's folder.
 
     Raises:
         MessageError: an item is not a path or an attachment.
     """
-    return tuple([_parse_attachment(item, "Attachments") for item in _split_items(value, "Attachments")])
+    if isinstance(value, Mapping):
+        return tuple([_parse_attachment(item, "Attachments", name=name) for name, item in value.items()])
+    return _parse_items(value, "Attachments")
 
 
 def parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...]:
@@ -221,7 +316,7 @@ def parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...
         return ()
     if isinstance(value, Mapping):
         return tuple(replace(_parse_attachment(item, "Inline images"), content_id=key) for key, item in value.items())
-    images = (_parse_attachment(item, "Inline images") for item in _split_items(value, "Inline images"))
+    images = _parse_items(value, "Inline images")
     return tuple(image if image.content_id else replace(image, content_id=image.name) for image in images)
 
 
@@ -234,6 +329,16 @@ def _parse_content_id(value: object) -> str:
             remedy="Choose a short one from ASCII letters, digits, '.', '-' and '_': inline_images={'logo': path}.",
         )
     return text
+
+
+def _parse_items(value: Any, field: str) -> tuple[Attachment, ...]:
+    attachments: list[Attachment] = []
+    for item in _split_items(value, field):
+        if isinstance(item, FilePattern):
+            attachments += map(Attachment, item.find())
+        else:
+            attachments.append(_parse_attachment(item, field))
+    return tuple(attachments)
 
 
 def _split_items(value: Any, field: str) -> Iterable[Any]:
@@ -251,9 +356,9 @@ def _split_items(value: Any, field: str) -> Iterable[Any]:
                 remedy="Pass a list and give the DAG render_template_as_native_obj=True, or join the paths with '|'.",
             )
         return [path for part in value.split("|") if (path := part.strip())]
-    if isinstance(value, Attachment | os.PathLike | RemotePath):
+    if isinstance(value, Attachment | FilePattern | os.PathLike | RemotePath) or is_content(value):
         return (value,)
-    if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise MessageError(
             f"{field}: expected a list of paths, or one string of paths separated by '|', not {type(value).__name__}.",
             remedy=_USAGE_REMEDY,
@@ -261,14 +366,54 @@ def _split_items(value: Any, field: str) -> Iterable[Any]:
     return value
 
 
-def _parse_attachment(value: Any, field: str) -> Attachment:
+def _parse_attachment(value: Any, field: str, *, name: str = "") -> Attachment:
+    if isinstance(value, FilePattern):
+        found = value.find()
+        if len(found) != 1:
+            raise MessageError(
+                f"{field}: {quote_path(str(value))} matches {len(found)} files, and a mapping names one.",
+                remedy="Pass the pattern in a list, or narrow it.",
+            )
+        value = found[0]
     if isinstance(value, Attachment):
-        return value
+        return replace(value, name=name) if name else value
     value = check_path(value, field)
     try:
-        return Attachment(value)
+        return Attachment(value, name=name)
     except MessageError as error:
         raise MessageError(f"{field}: {error.message}", remedy=error.remedy) from error
+
+
+def is_content(value: object) -> bool:
+    """Whether a value is the content of a file (`ContentLike`), not its path."""
+    if value is None or isinstance(value, str | os.PathLike | RemotePath | Attachment):
+        return False
+    return isinstance(value, bytes | bytearray | memoryview) or callable(getattr(value, "read", None))
+
+
+def _find_name_of_open_file(content: object) -> str:
+    name = getattr(content, "name", None)  # of a file without a path, a number
+    return PurePath(name).name if isinstance(name, str) else ""
+
+
+def _read_content(content: Any) -> bytes:
+    if hasattr(content, "read"):
+        try:
+            content = content.read()
+        except (OSError, ValueError) as error:
+            raise MessageError(
+                f"The content of an attachment cannot be read: {error}.", remedy="Pass the path of the file."
+            ) from error
+        if isinstance(content, str):
+            raise MessageError(
+                "The file of an attachment is open as text.", remedy="Open it in binary mode: open(path, 'rb')."
+            )
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise MessageError(
+            f"The content of an attachment must be bytes, not {type(content).__name__}.",
+            remedy="Encode text first: text.encode().",
+        )
+    return bytes(content)
 
 
 def is_local_path(path: object) -> bool:

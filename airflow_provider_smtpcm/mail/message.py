@@ -130,7 +130,8 @@ class Mail(Record):
             to, cc, bcc, reply_to: one string with the addresses separated by `;` or `,`, or a list.
             subject: one line; spaces around it are removed.
             text, html: the body. With both, the mail client of the reader chooses one. None and "" mean no body.
-            attachments: one string with the paths separated by `|`, or a list of paths and attachments.
+            attachments: one string with the paths separated by `|`; a list of paths, path objects, attachments and
+                `FilePattern`; or a mapping of file names to these or to contents (bytes, open binary files).
             inline_images: a mapping of content id to path or attachment; or a list of paths and attachments, whose
                 content id is by default the file name.
             priority: "high", "normal" or "low".

@@ -13,7 +13,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from airflow_provider_smtpcm.errors import MessageError
@@ -48,7 +47,11 @@ _HIDDEN_FIELDS = ("bcc", "resent-bcc")
 # RFC 6376 3.5, RFC 8617 4.1.2: the tag `h` lists the header fields that the signature covers, also absent ones.
 _SIGNATURE_FIELDS = ("dkim-signature", "arc-message-signature")
 _SIGNED_FIELDS = r"(?:^|;)\s*h\s*=([^;]*)"
-_USAGE_REMEDY = "Pass an EmailMessage, the octets of a message, or the path of an .eml file."
+_USAGE_REMEDY = "Pass a Mail, an EmailMessage, the octets of a message, or the path of an .eml file as a Path."
+
+
+#: A complete message in memory.
+MessageInMemory = Message | bytes | bytearray | memoryview
 
 
 class _HeaderField(NamedTuple):
@@ -82,7 +85,7 @@ class MimeMessage(Record):
 
     def __init__(
         self,
-        source: Message | bytes | bytearray | str | os.PathLike[str] | RemotePath,
+        source: MessageInMemory | str | os.PathLike[str] | RemotePath,
         /,
         *,
         recipients: AddressesLike | None = None,
@@ -101,8 +104,8 @@ class MimeMessage(Record):
         Raises:
             MessageError: it cannot be read, or cannot be sent as it is.
         """
-        is_in_memory = isinstance(source, bytes | bytearray | memoryview | Message)
-        content = _check_octets(_serialize(source) if is_in_memory else _read(source))
+        is_in_memory = isinstance(source, MessageInMemory)
+        content = _check_octets(_serialize(source) if isinstance(source, MessageInMemory) else _read(source))
         fields = list(_parse_header(content))
         values: dict[str, list[str]] = {}
         for header_field in fields:
@@ -227,7 +230,7 @@ class MimeMessage(Record):
 
 
 #: What `hook.send` accepts as a complete message.
-MessageLike = MimeMessage | Message | bytes | bytearray | str | os.PathLike[str] | RemotePath
+MessageLike = MimeMessage | MessageInMemory | os.PathLike[str] | RemotePath
 #: What is sent: a mail that is rendered, or a complete message.
 AnyMail = Mail | MimeMessage
 
@@ -238,13 +241,17 @@ def as_mail(value: Mail | MessageLike) -> AnyMail:
     Raises:
         MessageError: it is not a message, or cannot be sent as it is.
     """
-    return value if isinstance(value, Mail | MimeMessage) else MimeMessage(value)
+    if isinstance(value, Mail | MimeMessage):
+        return value
+    if isinstance(value, str):  # the text of a mail, more likely than a path
+        raise MessageError("A str is neither a mail nor a message.", remedy=_USAGE_REMEDY)
+    return MimeMessage(value)
 
 
 # --- Octets
 
 
-def _serialize(source: Any) -> bytes:
+def _serialize(source: MessageInMemory) -> bytes:
     """Return the octets of a message in memory."""
     if not isinstance(source, Message):
         return bytes(source)
@@ -275,25 +282,17 @@ def _list_addresses(message: Message) -> Iterator[str]:
 
 def _read(path: Any) -> bytes:
     """Read a file in the worker's file system or in object storage."""
-    if not isinstance(path, str | os.PathLike | RemotePath):
-        raise MessageError(f"A message cannot be made of {type(path).__name__}.", remedy=_USAGE_REMEDY)
+    is_path = isinstance(path, str | os.PathLike | RemotePath)
     name = str(path)
-    if "\n" in name:
-        raise MessageError(f"{short_repr(name)} is not the path of a message.", remedy=_USAGE_REMEDY)
+    if not is_path or "\n" in name:
+        what = f"The text {short_repr(name)}" if is_path else f"An object of type {type(path).__name__}"
+        raise MessageError(f"{what} is neither a message nor the path of one.", remedy=_USAGE_REMEDY)
     try:
-        if is_local_path(path):
-            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - opening a FIFO would block
-                raise MessageError(f"The message {quote_path(name)} is not a regular file.", remedy=file_remedy(name))
-            with UnchangedFile(Path(path)) as file:
-                return file.readall()
-        with path.open("rb") as file:
-            return bytes(file.read())
+        return _read_local(path) if is_local_path(path) else _read_remote(path)
     except FileChangedError as error:
         raise MessageError(
             f"The message {quote_path(name)} cannot be read: {error}.", remedy=FILE_CHANGED_REMEDY, retryable=True
         ) from None
-    except MessageError:
-        raise
     except Exception as error:  # an object storage library may raise any class
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MessageError(
@@ -301,6 +300,18 @@ def _read(path: Any) -> bytes:
             remedy=file_remedy(name),
             retryable=not isinstance(error, PERMANENT_ERRORS),
         ) from error
+
+
+def _read_local(path: str | os.PathLike[str]) -> bytes:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - opening a FIFO would block
+        raise ValueError("it is not a regular file")
+    with UnchangedFile(path) as file:
+        return file.readall()
+
+
+def _read_remote(path: RemotePath) -> bytes:
+    with path.open("rb") as file:
+        return bytes(file.read())
 
 
 def _check_octets(content: bytes) -> bytes:
@@ -437,7 +448,6 @@ def _check_not_signed(fields: Iterable[_HeaderField], names: Iterable[str], verb
             label = {"message-id": "Message-ID"}.get(name, "-".join(map(str.capitalize, name.split("-"))))
             change = "added" if verb == "lacks" else "removed"
             raise MessageError(
-                f"The message {verb} the header {label}, and its DKIM signature covers that header, so that it cannot be "
-                f"{change}.",
+                f"The message {verb} the header {label}, which its DKIM signature covers: it cannot be {change}.",
                 remedy=f"{'Add' if verb == 'lacks' else 'Remove'} it before the message is signed.",
             )

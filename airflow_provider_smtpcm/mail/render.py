@@ -421,7 +421,7 @@ class _FileCache:
         self._lock = threading.Lock()
 
     def __call__(self, attachment: Attachment) -> EncodedFile:
-        content = attachment.content
+        content = attachment.octets
         key: object = attachment.path if content is None else content
         if content is not None and len(content) > _MAX_CACHED_FILE:
             return self._measure(attachment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_not_negative
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
+from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
 from airflow_provider_smtpcm.notifications.event import Event, read_event
@@ -121,10 +123,10 @@ class SendMailNotifier(BaseNotifier):
         bcc: AddressesLike | None = None,
         reply_to: AddressesLike | None = None,
         subject: str | None = None,
-        text: str | None = None,
-        html: str | None = None,
-        text_file: str | None = None,
-        html_file: str | None = None,
+        text: str | os.PathLike[str] | None = None,
+        html: str | os.PathLike[str] | None = None,
+        text_file: str | os.PathLike[str] | None = None,
+        html_file: str | os.PathLike[str] | None = None,
         attachments: AttachmentsLike | None = None,
         inline_images: InlineImagesLike | None = None,
         priority: str | Priority = "normal",
@@ -261,7 +263,8 @@ class SendMailNotifier(BaseNotifier):
                 "filters. Check jinja_environment_kwargs of the DAG."
             )
             environment = self.get_template_env()
-        environments, variables = FieldEnvironments(environment), {**environment.globals, **alert_context}
+        environments = FieldEnvironments(environment, to_path=to_storage_path)
+        variables = {**environment.globals, **alert_context}
         return environment, lambda name, value: render_field(
             name,
             value,
@@ -411,7 +414,9 @@ class _RenderedFields:
             if value and file:
                 raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set only one of them.")
             if not file:
-                return as_text(value) or None
+                from airflow_provider_smtpcm.arguments.templates import read_body
+
+                return as_text(read_body(name, value, encoding)) or None
             from airflow_provider_smtpcm.arguments.templates import render_body_file
 
             return render_body_file(f"{name}_file", file, encoding, environment, context)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+
+from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 
 if TYPE_CHECKING:
     import jinja2
@@ -24,16 +27,18 @@ if TYPE_CHECKING:
         MessageLike,
         Priority,
     )
+    from airflow_provider_smtpcm.mail.attachment import RemotePath
 
     # The types of the operators' arguments: a value, or the output of another task.
     TextArgument = str | XComArg
+    BodyArgument = TextArgument | os.PathLike[str] | RemotePath
     AddressArgument = AddressLike | XComArg
     AddressesArgument = AddressesLike | Iterable[AddressLike | XComArg] | XComArg
     AttachmentsArgument = AttachmentsLike | Iterable[AttachmentLike | XComArg] | XComArg
     InlineImagesArgument = InlineImagesLike | Mapping[str, AttachmentLike | XComArg] | XComArg
     PriorityArgument = str | Priority | XComArg
     HeadersArgument = HeaderValues | XComArg
-    MessageArgument = MessageLike | XComArg
+    MessageArgument = MessageLike | str | XComArg
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +57,9 @@ def seal_message(message: Any) -> Any:
     """
     if message is None or isinstance(message, str):
         return message
-    from airflow_provider_smtpcm.mail.mime_message import Message, MimeMessage
+    from airflow_provider_smtpcm.mail.mime_message import MessageInMemory, MimeMessage
 
-    return MimeMessage(message) if isinstance(message, bytes | bytearray | memoryview | Message) else message
+    return MimeMessage(message) if isinstance(message, MessageInMemory) else message
 
 
 class RenderedOperator(BaseOperator):
@@ -82,7 +87,7 @@ class RenderedOperator(BaseOperator):
             return
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, mark_as_data, render_field
 
-        environments = FieldEnvironments(jinja_env)
+        environments = FieldEnvironments(jinja_env, to_path=to_storage_path)
         arguments = AuthoredArguments(self, context, environments)
         variables = {**jinja_env.globals, **context}
         for name in template_fields:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow_provider_smtpcm.arguments import (
@@ -17,9 +16,10 @@ from airflow_provider_smtpcm.arguments import (
     check_positive_int,
     check_positive_or_none,
 )
-from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.merge.rows import STORAGE_REMEDY, is_path, open_rows
+from airflow_provider_smtpcm.merge.rows import is_path, open_rows
 from airflow_provider_smtpcm.merge.templates import defer_templates, undefer_templates
 from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator
 from airflow_provider_smtpcm.operators._task import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         AddressArgument,
         AddressesArgument,
         AttachmentsArgument,
+        BodyArgument,
         HeadersArgument,
         InlineImagesArgument,
         PriorityArgument,
@@ -128,10 +129,10 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         bcc: AddressesArgument | None = None,
         reply_to: AddressesArgument | None = None,
         subject: TextArgument = "",
-        text: TextArgument | None = None,
-        html: TextArgument | None = None,
-        text_file: TextArgument | None = None,
-        html_file: TextArgument | None = None,
+        text: BodyArgument | None = None,
+        html: BodyArgument | None = None,
+        text_file: BodyArgument | None = None,
+        html_file: BodyArgument | None = None,
         attachments: AttachmentsArgument | None = None,
         inline_images: InlineImagesArgument | None = None,
         priority: PriorityArgument = "normal",
@@ -244,6 +245,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             self.get_template_env(),
             cast("Mapping[str, Any]", context),
             encoding=self.encoding,
+            to_path=to_storage_path,
         )
         manager = hook.connection_manager  # before any row: an error in the connection affects all of them
         resolve_constants(templates, manager)
@@ -328,19 +330,3 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         # A list that another task returned has no wrappers, and may be long.
         is_output = isinstance(self.rows, list) and not self._has_outputs_in_rows
         return fetch_under_lock(self.rows if is_output else undefer_templates(self.rows))
-
-
-def to_storage_path(text: str) -> Any:
-    """Return a `Path` for a path, and Airflow's `ObjectStoragePath` for a URL such as `s3://bucket/key`.
-
-    Raises:
-        MessageError: Airflow does not support this kind of storage.
-    """
-    if "://" not in text:
-        return Path(text)
-    from airflow.sdk import ObjectStoragePath
-
-    try:
-        return ObjectStoragePath(text)
-    except (ValueError, ImportError) as error:
-        raise MessageError(f"'{text}' is not a URL that Airflow can open: {error}.", remedy=STORAGE_REMEDY) from None

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         AddressArgument,
         AddressesArgument,
         AttachmentsArgument,
+        BodyArgument,
         HeadersArgument,
         InlineImagesArgument,
         MessageArgument,
@@ -71,12 +72,15 @@ class SendMailOperator(Cancelable, RenderedOperator):
         bcc: the recipients of a copy that the others do not see.
         reply_to: the addresses for replies; empty: the connection's *Reply-To*.
         subject: one line.
-        text: the plain-text body. If `html` is set too, the recipient's mail client chooses which one it shows.
-        html: the HTML body. Values in it are escaped, unless `| safe` follows.
-        text_file: a template file for the plain-text body, instead of `text`: a path, or a name in
-            `template_searchpath`.
+        text: the plain-text body. If `html` is set too, the recipient's mail client chooses which one it shows. A path
+            object (`Path`, `ObjectStoragePath`) is a file that is sent as it is.
+        html: the HTML body. Values in it are escaped, unless `| safe` follows. A path object as for `text`.
+        text_file: a template file for the plain-text body, instead of `text`: a path, a URL such as `s3://...`, or a
+            name in `template_searchpath`.
         html_file: a template file for the HTML body, instead of `html`.
-        attachments: files, as paths on the worker, `ObjectStoragePath` or `Attachment`.
+        attachments: files, as paths on the worker, `ObjectStoragePath`, `Attachment`, `FilePattern`, or a mapping of
+            file names to files or contents. In text in the DAG file, a URL is a path in object storage, and `*` and `?`
+            are wildcards (`FilePattern`), which must match a file. In a value that a template fills in, neither is.
         inline_images: images that the HTML body refers to by `cid:`, as a mapping of that id to a path.
         priority: `high`, `normal` or `low`.
         headers: further header fields.
@@ -122,10 +126,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         bcc: AddressesArgument | None = None,
         reply_to: AddressesArgument | None = None,
         subject: TextArgument = "",
-        text: TextArgument | None = None,
-        html: TextArgument | None = None,
-        text_file: TextArgument | None = None,
-        html_file: TextArgument | None = None,
+        text: BodyArgument | None = None,
+        html: BodyArgument | None = None,
+        text_file: BodyArgument | None = None,
+        html_file: BodyArgument | None = None,
         attachments: AttachmentsArgument | None = None,
         inline_images: InlineImagesArgument | None = None,
         priority: PriorityArgument = "normal",
@@ -391,7 +395,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""
         value, file = getattr(self, name), getattr(self, f"{name}_file")
         if not file:
-            return as_text(value)
+            from airflow_provider_smtpcm.arguments.templates import read_body
+
+            return as_text(read_body(name, value, self.encoding))
         if value:
             raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set only one of them.")
         from airflow_provider_smtpcm.arguments.templates import render_body_file

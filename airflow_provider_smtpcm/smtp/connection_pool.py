@@ -50,9 +50,9 @@ class BatchSender:
     """Sends one batch.
 
     Args:
-        source: mails and messages, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A float means
-            that there is none before this time (`time.monotonic`), unless a delivery or a call of `wake` comes first.
-            If the source raises, the mails that it returned before are sent first.
+        source: mails and messages, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A
+            float means that there is none before this time (`time.monotonic`), unless a delivery or a call of `wake`
+            comes first. If the source raises, the mails that it returned before are sent first.
         manager: the server, and the defaults for From and Reply-To.
         new_session: returns a session to open. None: only `session` sends.
         connections: maximum number of sessions.

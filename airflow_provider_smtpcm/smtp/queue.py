@@ -404,16 +404,10 @@ class PrefetchQueue:
             if isinstance(item, SendRequest):
                 request, is_complete = item, True
             elif not isinstance(item, float):
-                index, is_complete = self._next_index, False
-                self._next_index += 1
-                try:
-                    request = SendRequest(index, as_mail(item))
-                except BaseException as error:
-                    is_fault = isinstance(error, MessageError)
-                    self._on_delivery(refuse_message(index, error if is_fault else interruption_error(error)))
-                    if not is_fault:
-                        raise
+                new, is_complete = self._number(item), False
+                if new is None:
                     continue
+                request = new
             else:
                 self._poll_at = item
                 # A source that returns a time usually does so instead of blocking; one quick call is enough.
@@ -428,6 +422,19 @@ class PrefetchQueue:
             self._time_source(now - asked_at)
             if now > deadline:
                 return
+
+    def _number(self, item: Mail | MessageLike) -> SendRequest | None:
+        """Return the request for the next mail; None if it is a message that cannot be sent, which is reported."""
+        index = self._next_index
+        self._next_index += 1
+        try:
+            return SendRequest(index, as_mail(item))
+        except MessageError as error:
+            self._on_delivery(refuse_message(index, error))
+            return None
+        except BaseException as error:
+            self._on_delivery(refuse_message(index, interruption_error(error)))
+            raise
 
     def _next_item(self) -> Mail | MessageLike | SendRequest | float | None:
         """Return the next item of the source; None if it has ended, or has failed.
