@@ -40,6 +40,7 @@ _FOREIGN_KEYS = {
     "auth": "auth_mode",
     "auth_type": "auth_mode",
     "from_email": "from_address",
+    "envelope_sender": "envelope_from",
     "ssl_context": "verify_certificate or ca_certificate",
     "client_cert": "client_certificate",
     "certfile": "client_certificate",

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.frozen_dataclasses import Record
@@ -235,6 +235,11 @@ MessageLike = MimeMessage | MessageInMemory | os.PathLike[str] | RemotePath
 AnyMail = Mail | MimeMessage
 
 
+def is_message_like(value: object) -> TypeGuard[MessageLike]:
+    """Whether a value is a complete message, or the path of one as an object."""
+    return isinstance(value, MimeMessage | MessageInMemory | os.PathLike | RemotePath) and not isinstance(value, str)
+
+
 def as_mail(value: Mail | MessageLike) -> AnyMail:
     """Return a mail or message unchanged, and anything else as a `MimeMessage`.
 
@@ -390,19 +395,26 @@ def _parse_header_addresses(values: dict[str, list[str]], name: str) -> tuple[Ad
     addresses: list[Address] = []
     for value in values[name]:
         try:
-            found = list(parse(name, value).addresses)  # type: ignore[attr-defined]
-            addresses += (Address(local_part=address.username, domain=address.domain) for address in found)
-        except MessageError as error:
+            header: Any = parse(name, value)
+            # The parser leaves out what it cannot read, such as everything behind a ';'.
+            problems = [str(one) for one in header.defects if _loses_addresses(one)]
+            found = [Address(local_part=one.username, domain=one.domain) for one in header.addresses]
+        except Exception as error:  # noqa: BLE001 - the parser of Python's `email` may raise anything
+            problems, found = [getattr(error, "message", "") or str(error) or type(error).__name__], []
+        if problems:
             raise MessageError(
-                f"{label} of the message, {short_repr(value.strip())}, has a part that is not an address. "
-                f"{error.message}",
-                remedy="Correct it, or give the recipients.",
-            ) from error
-        except Exception as error:  # the parser of Python's `email` has bugs for malformed addresses
-            raise MessageError(
-                f"{label} of the message, {short_repr(value.strip())}, cannot be read.", remedy="Correct it."
-            ) from error
+                f"{label} of the message, {short_repr(value.strip())}, cannot be read ({problems[0].rstrip('.')}).",
+                remedy="Separate addresses by commas, put names with special characters into quotation marks, or give "
+                "the recipients.",
+            )
+        addresses += found
     return tuple(addresses)
+
+
+def _loses_addresses(defect: object) -> bool:
+    from email.errors import InvalidHeaderDefect
+
+    return type(defect) is InvalidHeaderDefect and "encoded" not in str(defect)  # which is about a display name
 
 
 def _decode_text(value: str) -> str:

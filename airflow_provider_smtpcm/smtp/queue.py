@@ -451,8 +451,10 @@ class PrefetchQueue:
         # Only a source of requests may return a time; `_next_index` counts the mails.
         if isinstance(item, Mail | SendRequest) or (isinstance(item, float) and not self._next_index):
             return item
-        if (message := _as_message_like(item)) is not None:
-            return message
+        from airflow_provider_smtpcm.mail.mime_message import is_message_like
+
+        if is_message_like(item):
+            return item
         self.source_error = TypeError(f"Only mails can be sent, not {type(item).__name__}.")
         return None
 
@@ -548,13 +550,6 @@ class PrefetchQueue:
                 self.ready.append(outgoing)
 
         return on_result
-
-
-def _as_message_like(item: object) -> MessageLike | None:
-    """Return an item of a source if it is a complete message, or the path of one; else None."""
-    from airflow_provider_smtpcm.mail.mime_message import MessageLike
-
-    return item if isinstance(item, MessageLike) else None
 
 
 def refuse_message(index: int, error: MailError) -> Delivery:

@@ -13,6 +13,7 @@ from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, rende
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail import Attachment, FilePattern
 from airflow_provider_smtpcm.mail.attachment import parse_attachments
+from airflow_provider_smtpcm.mail.tainted import TaintedStr
 from airflow_provider_smtpcm.merge.rows import Row
 from airflow_provider_smtpcm.merge.templates import RowTemplates, defer_templates
 
@@ -43,9 +44,11 @@ def rendered(value: Any, name: str = "attachments", *, in_merge: bool = False, *
 
 def kinds(value: Any) -> list[tuple[str, str]]:
     """Return each file as what it is taken for, and its text."""
+    if isinstance(value, TaintedStr):
+        value = value.split_untainted("|")
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
     names = {Url: "url", FilePattern: "pattern", Attachment: "attachment"}
-    return [(names.get(type(item), "path"), str(item)) for item in items]
+    return [(names.get(type(item), "path"), str(item).strip()) for item in items]
 
 
 @pytest.mark.parametrize(

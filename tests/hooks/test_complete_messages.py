@@ -76,7 +76,7 @@ def test_every_kind_of_message_is_sent(kind: str, hook_for: HookFor, tmp_path: P
         received, _ = relay.messages
     assert received.message["Message-ID"] == delivery.message_id
     assert received.message["Subject"] == "Grüße"
-    assert received.message.get_content() == "Drei Zeilen für dich.\n"
+    assert received.message.get_content().splitlines() == ["Drei Zeilen für dich."]
     assert received.message["Date"]
 
 

@@ -261,7 +261,7 @@ def test_an_attachment_travels_between_processes() -> None:
 
 def test_a_list_of_attachments_is_a_list_or_one_string() -> None:
     """With `|` between, as in SSIS; or a single path."""
-    for value in (7, b"a.csv", {"a": "b"}, [7], "['a.csv', 'b.csv']"):
+    for value in (7, b"a.csv", [b"a.csv"], [7], "['a.csv', 'b.csv']"):
         assert "Attachments" in fault(lambda value=value: parse_attachments(value))  # type: ignore[misc]
 
     def names(value: object) -> list[str]:

@@ -9,6 +9,7 @@ from email.message import EmailMessage, Message
 from email.mime.text import MIMEText
 from email.policy import SMTP
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,13 @@ PLAIN = (
     b"From: ETL <etl@corp.example>\r\nTo: a@corp.example\r\nSubject: Rows\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\n"
 )
 WHOLE = PLAIN + b"Message-ID: <1@corp.example>\r\n\r\nThree rows.\r\n"
+
+
+class Unreadable(StoredObject):
+    """A path in object storage that may not be read."""
+
+    def open(self, mode: str) -> NoReturn:  # noqa: ARG002 - as of any path
+        raise PermissionError("denied")
 
 
 def with_header(*lines: str) -> bytes:
@@ -108,7 +116,7 @@ def test_what_is_no_message_is_refused(tmp_path: Path) -> None:
     assert "No such file" in fault(tmp_path / "none.eml")
     assert "not a regular file" in fault(tmp_path / "fifo")
     assert "not a regular file" in fault(tmp_path)
-    assert "denied" in fault(StoredObject(b"", error=PermissionError("denied")))
+    assert "denied" in fault(Unreadable(b""))
     assert "type int" in fault(5)
     assert "the text" in fault("From: etl@corp.example\n\nHello").lower()
     assert "empty" in fault(b"\r\n \r\n")
@@ -205,6 +213,7 @@ def test_given_recipients_take_the_place_of_those_in_the_header() -> None:
         ((b"To: a@corp.example", b"To: nobody"), "To of the message"),
         ((b"To: a@corp.example", b"To: a@corp.example, Doe, b@corp.example"), "To of the message"),
         ((b"To: a@corp.example", b"To: <a@corp.example>\r\n\t<b@corp.example"), "To of the message"),
+        ((b"To: a@corp.example", b"To: a@corp.example; b@corp.example"), "by commas"),
         ((b"From: ETL <etl@corp.example>\r\n", b""), "no From"),
         ((b"From: ETL <etl@corp.example>", b"From: ETL"), "From of the message"),
         ((b"Message-ID: <1@corp.example>", b"Message-ID: "), "empty Message-ID"),

@@ -15,7 +15,11 @@ from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFai
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.tasks import context
+from tests.operators.test_send_mail_tries import Kept, attempt, failure, ids, retried, until
 from tests.smtp.dialogue import Dialogue
+from tests.smtp.server import MESSAGE as MESSAGE_END
+from tests.smtp.server import STORE_AND_HANG_UP, Server
+from tests.smtp.test_retried_batches import at_first
 
 RunDag = Callable[[DAG], Any]
 MESSAGE = (
@@ -165,10 +169,23 @@ def test_the_dag_has_the_same_text_at_each_parse() -> None:
     assert texts == {"<MimeMessage 'x' from etl@corp.example>"}
 
 
-def test_the_ledger_sends_the_rest_of_a_message(run_dag: RunDag, relay: Relay, tmp_path: Path) -> None:
-    """Who has it gets it once; the file that was sent is the same in each try."""
-    (tmp_path / "x.eml").write_bytes(MESSAGE)
-    with DAG("rest", schedule=None) as dag:
-        operator(str(tmp_path / "x.eml"), to="a@corp.example; bad@corp.example", on_refused="warn")
-    assert str(run_dag(dag).state) == "success"
-    assert [mail.recipients for mail in relay.messages] == [("a@corp.example",)]
+def test_a_retry_goes_only_to_those_who_lack_the_message(behind: Callable[..., None]) -> None:
+    """With the same octets, by the ledger; once all have it, nothing is sent."""
+    store, busy = Kept(), [True]
+    with Server(until(busy, "451 later", "RCPT TO:<b@")) as server:
+        behind(server)
+        assert retried(failure(operator(MESSAGE), store))
+        busy.clear()
+        assert attempt(operator(MESSAGE), store)["accepted"] == ["a@corp.example", "b@corp.example"]
+        assert [stored.recipients for stored in server.stored] == [("a@corp.example",), ("b@corp.example",)]
+        assert ids(server) == ["<1@corp.example>"] * 2
+
+
+def test_an_unknown_outcome_is_recorded_and_nothing_is_sent_again(behind: Callable[..., None]) -> None:
+    """Also by a cleared task."""
+    store = Kept()
+    with Server(at_first(1, STORE_AND_HANG_UP, MESSAGE_END)) as server:
+        behind(server)
+        for _ in range(2):
+            assert not retried(failure(operator(MESSAGE), store))
+        assert len(server.stored) == 1

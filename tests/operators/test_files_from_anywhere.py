@@ -53,7 +53,7 @@ FILES: list[Callable[[Path], Any]] = [
     lambda _: "memory://files/a.csv|memory://files/b.csv",
     lambda _: [ObjectStoragePath("memory://files/a.csv"), Attachment("memory://files/b.csv")],
     lambda folder: {"a.csv": b"a.csv", "b.csv": folder / "b.csv"},
-    lambda folder: {"a.csv": io.BytesIO(b"a.csv"), "b.csv": Attachment("memory://files/b.csv")},
+    lambda _: {"a.csv": io.BytesIO(b"a.csv"), "b.csv": Attachment("memory://files/b.csv")},
     lambda folder: FilePattern(folder / "*.csv"),
 ]
 

@@ -53,6 +53,7 @@ FILLED = {
     "Timeout (seconds)": "12.5",
     "Final reply timeout (seconds)": "900",
     "Binary attachments (BINARYMIME)": "on",
+    "Envelope sender": "<>",
     "Fallback hosts": "mail2.corp.example:2525; [2001:db8::2]",
     "Local host name": "worker1.corp.example",
 }
@@ -66,6 +67,7 @@ CLEARED: dict[str, str | None] = {
     "Channel binding": None,
     "Client certificate": "",
     "Client key": "",
+    "Envelope sender": "",
     "Fallback hosts": "",
     "Timeout (seconds)": "",
 }
