@@ -202,8 +202,12 @@ class Attachment(Record):
         remedy = file_remedy(path)
         if isinstance(error, FileNotFoundError) and re.search(_WRONG_SEPARATOR, path):
             remedy = "If these are several files, put '|' between their paths, or pass a list."
-        elif isinstance(self.path, str) and "://" in path:
-            remedy = "Pass ObjectStoragePath(url). A URL as text is opened only where it is written in the DAG file."
+        elif "://" in path:
+            remedy = STORAGE_REMEDY
+            if isinstance(self.path, str):
+                remedy = (
+                    "Pass ObjectStoragePath(url): a URL as text is opened only where it is written in the DAG file."
+                )
         return MessageError(
             f"{self.describe()} cannot be read: {reason}.",
             remedy=remedy,

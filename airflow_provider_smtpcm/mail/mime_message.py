@@ -21,6 +21,7 @@ from airflow_provider_smtpcm.mail.address import Address, AddressesLike, Address
 from airflow_provider_smtpcm.mail.attachment import (
     FILE_CHANGED_REMEDY,
     PERMANENT_ERRORS,
+    STORAGE_REMEDY,
     FileChangedError,
     RemotePath,
     UnchangedFile,
@@ -302,7 +303,7 @@ def _read(path: Any) -> bytes:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MessageError(
             f"The message {quote_path(name)} cannot be read: {reason}.",
-            remedy=file_remedy(name),
+            remedy=STORAGE_REMEDY if "://" in name else file_remedy(name),
             retryable=not isinstance(error, PERMANENT_ERRORS),
         ) from error
 

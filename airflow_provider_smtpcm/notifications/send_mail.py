@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FILE_FIELDS = ("attachments", "inline_images")
-_TEXT_FIELDS = ("subject", "priority", "headers")
+_TEXT_FIELDS = ("subject", "priority", "headers", "envelope_from")
 # The fields to leave out, attempt by attempt. The next attempt is made if the mail cannot be built, or if the server
 # permanently refuses a mail with files. The default page needs none of these fields.
 _OMISSIONS: tuple[tuple[str, ...], ...] = (
     (),
     _FILE_FIELDS,
     (*_FILE_FIELDS, *_TEXT_FIELDS),
-    (*_FILE_FIELDS, *_TEXT_FIELDS, "from_address", "envelope_from", "cc", "bcc", "reply_to"),
+    (*_FILE_FIELDS, *_TEXT_FIELDS, "from_address", "cc", "bcc", "reply_to"),
 )
 
 

@@ -54,7 +54,6 @@ def test_its_octets_arrive_and_the_delivery_is_the_xcom(relay: Relay) -> None:
 def test_a_path_is_a_template_and_may_be_in_object_storage(relay: Relay, run_dag: RunDag, tmp_path: Path) -> None:
     """A URL is one where the author wrote it; what another task returns is a path on the worker."""
     (tmp_path / "paths.eml").write_bytes(MESSAGE)
-    ObjectStoragePath("memory://messages/paths.eml").write_bytes(MESSAGE)
 
     @task
     def path() -> str:
@@ -62,20 +61,20 @@ def test_a_path_is_a_template_and_may_be_in_object_storage(relay: Relay, run_dag
 
     with DAG("paths", schedule=None) as dag:
         SendMailOperator(task_id="text", message=f"{tmp_path}/{{{{ dag.dag_id }}}}.eml")
-        SendMailOperator(task_id="url", message="memory://messages/{{ dag.dag_id }}.eml")
-        SendMailOperator(task_id="object", message=ObjectStoragePath("memory://messages/paths.eml"))
+        SendMailOperator(task_id="url", message=f"file://{tmp_path}/{{{{ dag.dag_id }}}}.eml")
+        SendMailOperator(task_id="object", message=ObjectStoragePath(f"file://{tmp_path}/paths.eml"))
         SendMailOperator(task_id="output", message=path())
     assert str(run_dag(dag).state) == "success"
     assert [mail.content for mail in relay.messages] == [SENT] * 4
 
 
-def test_a_url_from_another_task_is_not_opened(relay: Relay, run_dag: RunDag) -> None:
+def test_a_url_from_another_task_is_not_opened(relay: Relay, run_dag: RunDag, tmp_path: Path) -> None:
     """It is data."""
-    ObjectStoragePath("memory://messages/data.eml").write_bytes(MESSAGE)
+    (tmp_path / "data.eml").write_bytes(MESSAGE)
 
     @task
     def url() -> str:
-        return "memory://messages/data.eml"
+        return f"file://{tmp_path}/data.eml"
 
     with DAG("data", schedule=None) as dag:
         SendMailOperator(task_id="send", message=url())

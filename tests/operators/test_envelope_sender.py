@@ -129,4 +129,4 @@ def test_an_alert_with_a_broken_envelope_sender_is_sent_without_it(relay: Relay)
     """A fault in the notifier must not hide one of the task."""
     send_by_notifier(envelope_from="nobody")
     (mail,) = relay.messages
-    assert mail.mail_from == mail.message["From"] == "airflow@corp.example" or mail.mail_from
+    assert mail.mail_from == mail.message["From"] == "etl@corp.example"

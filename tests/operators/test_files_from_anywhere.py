@@ -25,12 +25,10 @@ PAGE = "<p>{{ 7 * 7 }} &auml; ä</p>\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with files, which object storage has too."""
+    """A folder with files, which are also objects of Airflow's storage."""
     for name in ("b.csv", "a.csv", "c.txt"):
         (tmp_path / name).write_text(name)
-        ObjectStoragePath(f"memory://files/{name}").write_bytes(name.encode())
     (tmp_path / "page.html").write_text(PAGE, encoding="utf-8")
-    ObjectStoragePath("memory://files/page.html").write_bytes(PAGE.encode())
     return tmp_path
 
 
@@ -43,17 +41,17 @@ def html(mail: Any) -> str:
     """The HTML body of a mail."""
     body = mail.message.get_body(("html",))
     assert body is not None
-    return str(body.get_content())
+    return str(body.get_content()).replace("\r\n", "\n")
 
 
 FILES: list[Callable[[Path], Any]] = [
     lambda folder: f"{folder}/?.csv",
     lambda folder: [f"{folder}/a.csv", f"{folder}/b.*"],
-    lambda _: "memory://files/*.csv",
-    lambda _: "memory://files/a.csv|memory://files/b.csv",
-    lambda _: [ObjectStoragePath("memory://files/a.csv"), Attachment("memory://files/b.csv")],
+    lambda folder: f"file://{folder}/*.csv",
+    lambda folder: f"file://{folder}/a.csv|file://{folder}/b.csv",
+    lambda folder: [ObjectStoragePath(f"file://{folder}/a.csv"), Attachment(f"file://{folder}/b.csv")],
     lambda folder: {"a.csv": b"a.csv", "b.csv": folder / "b.csv"},
-    lambda _: {"a.csv": io.BytesIO(b"a.csv"), "b.csv": Attachment("memory://files/b.csv")},
+    lambda folder: {"a.csv": io.BytesIO(b"a.csv"), "b.csv": Attachment(f"file://{folder}/b.csv")},
     lambda folder: FilePattern(folder / "*.csv"),
 ]
 
@@ -85,14 +83,14 @@ def test_a_value_opens_no_url_and_matches_no_files(folder: Path, relay: Relay, r
 
     @task
     def url() -> str:
-        return "memory://files/a.csv"
+        return f"file://{folder}/a.csv"
 
     @task
     def patterns() -> list[str]:
         return [f"{folder}/*.csv"]
 
     mail = {"from_address": "e@corp.example", "to": "a@corp.example"}
-    with DAG("values", schedule=None, params={"url": "memory://files/a.csv"}) as dag:
+    with DAG("values", schedule=None, params={"url": f"file://{folder}/a.csv"}) as dag:
         SendMailOperator(task_id="output", attachments=url(), **mail)
         SendMailOperator(task_id="item", attachments=[url()], **mail)
         SendMailOperator(task_id="list", attachments=patterns(), **mail)
@@ -102,7 +100,7 @@ def test_a_value_opens_no_url_and_matches_no_files(folder: Path, relay: Relay, r
 
         @task.send_mail(**mail)
         def function() -> dict[str, object]:
-            return {"text": "x", "attachments": "memory://files/a.csv"}
+            return {"text": "x", "attachments": f"file://{folder}/a.csv"}
 
         function()
     run = run_dag(dag)
@@ -122,7 +120,7 @@ def test_a_value_fills_in_a_part_of_a_url_or_pattern(folder: Path, relay: Relay,
     """Of each row, too."""
     rows = [{"email": f"{name}@corp.example", "name": name} for name in ("a", "b")]
     with DAG("parts", schedule=None) as dag:
-        merge(task_id="url", rows=rows, attachments="memory://files/{{ row.name }}.csv")
+        merge(task_id="url", rows=rows, attachments=f"file://{folder}/{{{{ row.name }}}}.csv")
         merge(task_id="pattern", rows=rows, attachments=[f"{folder}/{{{{ row.name }}}}.*", f"{folder}/c.txt"])
     assert str(run_dag(dag).state) == "success"
     assert sorted(tuple(name for name, _ in attached(mail)) for mail in relay.messages) == [
@@ -165,7 +163,7 @@ def test_a_body_as_a_path_object_is_sent_as_it_is(
     face: str, kind: str, folder: Path, relay: Relay, run_dag: RunDag
 ) -> None:
     """No template is rendered in it, and nothing is escaped."""
-    path: Any = folder / "page.html" if kind == "Path" else ObjectStoragePath("memory://files/page.html")
+    path: Any = folder / "page.html" if kind == "Path" else ObjectStoragePath(f"file://{folder}/page.html")
     if face == "notifier":
         SendMailNotifier(to="a@corp.example", from_address="etl@corp.example", html=path, retry_for=0)(
             task_failed(raised(ValueError("x")))
@@ -184,7 +182,7 @@ def test_a_body_as_a_path_object_is_sent_as_it_is(
 @pytest.mark.parametrize("face", ["operator", "merge", "notifier"])
 def test_a_body_file_in_object_storage_is_a_template(face: str, folder: Path, relay: Relay, run_dag: RunDag) -> None:
     """As on the worker; its URL may have templates too."""
-    url = "memory://files/{{ 'page' }}.html"
+    url = f"file://{folder}/{{{{ 'page' }}}}.html"
     if face == "notifier":
         SendMailNotifier(to="a@corp.example", from_address="etl@corp.example", html_file=url, retry_for=0)(
             task_failed(raised(ValueError("x")))
@@ -204,7 +202,7 @@ def test_a_body_that_is_missing_or_in_another_encoding_is_an_error(folder: Path,
     """It names the file."""
     mail = {"task_id": "send", "from_address": "e@corp.example", "to": "a@corp.example"}
     (folder / "latin.html").write_bytes(b"\xe4")
-    for path in (folder / "none.html", folder / "latin.html", ObjectStoragePath("memory://files/none.html")):
+    for path in (folder / "none.html", folder / "latin.html", ObjectStoragePath(f"file://{folder}/none.html")):
         with pytest.raises(AirflowFailException, match=path.name):
             SendMailOperator(html=path, **mail).execute(context())
     SendMailOperator(html=folder / "latin.html", encoding="latin-1", **mail).execute(context())
