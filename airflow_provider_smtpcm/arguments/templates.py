@@ -267,7 +267,9 @@ def read_body(field: str, value: Any, encoding: str) -> Any:
     Raises:
         MessageError: the file cannot be read in that encoding.
     """
-    return _read_text(field, value, encoding) if is_path_object(value) else value
+    if value is None or isinstance(value, str) or not is_path_object(value):
+        return value
+    return _read_text(field, value, encoding)
 
 
 def render_body_file(field: str, file: Any, encoding: str, environment: jinja2.Environment, context: Context) -> str:

@@ -6,7 +6,6 @@ and quotes its path in error messages.
 
 from __future__ import annotations
 
-import glob
 import io
 import os
 import re
@@ -266,6 +265,8 @@ class FilePattern(Record):
         return found
 
     def _find_local(self) -> list[str]:
+        import glob
+
         text = os.fspath(self.pattern)  # type: ignore[arg-type]
         if Path(text).is_file():
             return [str(text)]
@@ -282,6 +283,8 @@ def _find_remote(pattern: Any) -> list[Any]:
     folder = pattern
     components: list[str] = []
     while "*" in str(folder):
+        if folder.parent == folder:
+            raise ValueError("the name of a bucket or host cannot have a wildcard")
         components.insert(0, folder.name)
         folder = folder.parent
     if not components:

@@ -272,7 +272,7 @@ def _serialize(source: MessageInMemory) -> bytes:
     buffer = io.BytesIO()
     try:
         BytesGenerator(buffer, mangle_from_=False, policy=policy).flatten(source)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # the classes differ between versions of Python
         raise MessageError(
             f"The message cannot be written ({type(error).__name__}: {error}).", remedy="Correct how it is made."
         ) from error

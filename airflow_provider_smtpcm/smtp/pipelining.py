@@ -258,8 +258,8 @@ class PipelinedSession:
         if outgoing.binary_rendering is not None and self._offers_binary:
             rendering = outgoing.binary_rendering
         is_too_large = self._size_limit is not None and rendering.size > self._size_limit
-        is_refused = rendering.is_8bit and not self._offers_8bitmime
-        if is_too_large or is_refused or (rendering.needs_smtputf8 and not self._offers_smtputf8):
+        lacks_8bitmime = rendering.is_8bit and not self._offers_8bitmime
+        if is_too_large or lacks_8bitmime or (rendering.needs_smtputf8 and not self._offers_smtputf8):
             self._batch.on_delivery(outgoing.not_sent(self.session.limit_error(outgoing.mail, rendering)), self.rate)
             return True
         parameters = f" SIZE={rendering.size}" if self._offers_size else ""

@@ -189,5 +189,7 @@ def test_a_pattern_in_object_storage_is_found_there() -> None:
     assert names(value) == ["d.csv"]
     with pytest.raises(MessageError, match="No file matches"):
         names(FilePattern(root / "*.pdf"))
+    with pytest.raises(MessageError, match="bucket or host"):
+        names(FilePattern(ObjectStoragePath("memory://*/x.pdf")))
     with pytest.raises(MessageError, match="not a URL that Airflow can open"):
         render_field("attachments", "nope://b/x", environments, {}, lambda x: x)
