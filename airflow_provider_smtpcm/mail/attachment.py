@@ -254,13 +254,11 @@ class FilePattern(Record):
         try:
             found = self._find_local() if is_local_path(pattern) else _find_remote(pattern)
         except Exception as error:  # an object storage library may raise any class
-            raise Attachment(pattern).make_read_error(error) from error
+            raise Attachment(pattern, name="pattern").make_read_error(error) from error
         if not found and self.required:
-            default = (
-                "Check the folder on the worker that runs the task. If there may be none, pass FilePattern(..., "
-                "required=False)."
-            )
             text = str(pattern)
+            where = "" if "://" in text else " on the worker that runs the task"
+            default = f"Check the folder{where}. If there may be none, pass FilePattern(..., required=False)."
             raise MessageError(f"No file matches {quote_path(text)}.", remedy=file_remedy(text, default=default))
         return found
 

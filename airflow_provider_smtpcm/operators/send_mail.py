@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,11 +50,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What a complete message has in its header and body, so that the operator cannot set it.
-_FIELDS_OF_A_MESSAGE = tuple(
-    name for name in (*MAIL_FIELDS, "message_id") if name not in ("to", "cc", "bcc", "envelope_from", "priority")
-)
 _RECIPIENT_FIELDS = ("to", "cc", "bcc")
+# What a complete message has in its header and body, so that the operator cannot set it, with the defaults.
+_FIELDS_OF_A_MESSAGE: Mapping[str, object] = {
+    **dict.fromkeys(name for name in MAIL_FIELDS if name not in (*_RECIPIENT_FIELDS, "envelope_from")),
+    "message_id": None,
+    "priority": "normal",
+    "auto_generated": True,
+}
 
 
 class SendMailOperator(Cancelable, RenderedOperator):
@@ -370,20 +373,20 @@ class SendMailOperator(Cancelable, RenderedOperator):
         from airflow_provider_smtpcm.mail.tainted import check_path
 
         rendered: Any = self
-        given = [name for name in _FIELDS_OF_A_MESSAGE if getattr(self, name)]
-        given += [
+        message = check_path(rendered.message, "message")
+        if not isinstance(message, MimeMessage):
+            message = MimeMessage(message)
+        values = {name: getattr(self, name) for name in _FIELDS_OF_A_MESSAGE}
+        given = [
             name
-            for name, default in (("priority", "normal"), ("auto_generated", True))
-            if getattr(self, name) != default
+            for name, default in _FIELDS_OF_A_MESSAGE.items()
+            if (values[name] if default is None else values[name] not in (None, default))
         ]
         if given:
             raise MessageError(
                 f"{' and '.join(map(repr, given))}: set beside 'message', which is sent as it is.",
                 remedy="Leave them out, or set them in the message. If default_args sets them, set them to None here.",
             )
-        message = check_path(rendered.message, "message")
-        if not isinstance(message, MimeMessage):
-            message = MimeMessage(message)
         recipients = [
             address
             for name in _RECIPIENT_FIELDS
