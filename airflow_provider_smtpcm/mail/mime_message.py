@@ -336,7 +336,8 @@ def _check_octets(content: bytes) -> bytes:
         raise MessageError(
             f"Line {_count_lines(content, bare.start())} of the message ends in a bare {name}, and other lines do not. "
             "SMTP cannot transport it unchanged.",
-            remedy="Write CRLF at the end of every line, or LF at the end of every line (openssl: add -crlfeol).",
+            remedy="Write CRLF at the end of every line, or LF at the end of every line. What openssl wrote becomes that by "
+            r"sed 's/\r$//', without harm to its signature.",
         )
     if b"\0" in content:
         raise MessageError(

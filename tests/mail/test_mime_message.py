@@ -130,7 +130,7 @@ def test_what_is_no_message_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ((b"Three rows.\r\n", b"Three rows.\n"), ("Line 7", "bare LF", "-crlfeol")),
+        ((b"Three rows.\r\n", b"Three rows.\n"), ("Line 7", "bare LF", "openssl")),
         ((b"Three rows.", b"Three\rrows."), ("Line 7", "bare CR")),
         ((b"Three", b"Thr\0ee"), ("Line 7", "NUL")),
         ((b"Three rows.", b"x" * 999), ("Line 7", "999 octets", "998")),
