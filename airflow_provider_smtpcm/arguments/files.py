@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.attachment import WILDCARDS, Attachment, FilePattern
+from airflow_provider_smtpcm.mail.attachment import Attachment
+from airflow_provider_smtpcm.mail.files import WILDCARDS, FilePattern
 from airflow_provider_smtpcm.mail.tainted import TaintedStr, check_path, short_repr
 
 # Fields that may be several files; the others are one, which is no attachment.

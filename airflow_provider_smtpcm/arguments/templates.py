@@ -213,7 +213,7 @@ def render_field(
             for key, part in value.items()
         }
     from airflow_provider_smtpcm.arguments.files import locate_object
-    from airflow_provider_smtpcm.mail.attachment import FilePattern, RemotePath
+    from airflow_provider_smtpcm.mail.files import FilePattern, RemotePath
 
     if isinstance(value, FilePattern):
         pattern = render_field(name, value.pattern, environments, variables, render_other, item=True)
@@ -231,7 +231,7 @@ def render_field(
 
 def make_pattern(pattern: Any, *, required: bool) -> Any:
     """Make a `FilePattern` of a rendered one, which may be a `FilePattern` already."""
-    from airflow_provider_smtpcm.mail.attachment import FilePattern
+    from airflow_provider_smtpcm.mail.files import FilePattern
 
     return FilePattern(getattr(pattern, "pattern", pattern), required=required)
 
@@ -251,7 +251,7 @@ def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
 
 def is_path_object(value: object) -> bool:
     """Whether a value is a path, as an object and not as text."""
-    from airflow_provider_smtpcm.mail.attachment import RemotePath
+    from airflow_provider_smtpcm.mail.files import RemotePath
 
     return isinstance(value, os.PathLike | RemotePath) and not isinstance(value, str)
 
@@ -311,7 +311,7 @@ def compile_body_file(field: str, file: Any, encoding: str, environments: FieldE
     """
     from jinja2 import TemplateError
 
-    from airflow_provider_smtpcm.mail.attachment import is_local_path
+    from airflow_provider_smtpcm.mail.files import is_local_path
 
     path, is_template = file, True
     if is_local_path(file):
@@ -334,7 +334,7 @@ def compile_body_file(field: str, file: Any, encoding: str, environments: FieldE
 
 
 def _read_text(field: str, path: Any, encoding: str) -> str:
-    from airflow_provider_smtpcm.mail.attachment import (
+    from airflow_provider_smtpcm.mail.files import (
         FILE_CHANGED_REMEDY,
         STORAGE_REMEDY,
         FileChangedError,
@@ -383,7 +383,7 @@ def _find_body_file(field: str, file: str, folders: list[Path]) -> tuple[Path, b
     for folder in (*folders, Path()):
         if (folder / name).is_file():
             return folder / name, is_chosen_by_author or _is_inside(folders, folder / name)
-    from airflow_provider_smtpcm.mail.attachment import file_remedy, quote_path
+    from airflow_provider_smtpcm.mail.files import file_remedy, quote_path
 
     searched = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(

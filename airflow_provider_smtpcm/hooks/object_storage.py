@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.attachment import STORAGE_REMEDY
+from airflow_provider_smtpcm.mail.files import STORAGE_REMEDY
 
 
 def to_storage_path(text: str) -> Any:

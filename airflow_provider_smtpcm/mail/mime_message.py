@@ -18,15 +18,13 @@ from typing import Any, ClassVar, NamedTuple, TypeGuard
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.frozen_dataclasses import Record
 from airflow_provider_smtpcm.mail.address import Address, AddressesLike, AddressLike, parse_addresses
-from airflow_provider_smtpcm.mail.attachment import (
+from airflow_provider_smtpcm.mail.files import (
     FILE_CHANGED_REMEDY,
-    PERMANENT_ERRORS,
-    STORAGE_REMEDY,
     FileChangedError,
     RemotePath,
     UnchangedFile,
-    file_remedy,
     is_local_path,
+    make_read_error,
     quote_path,
 )
 from airflow_provider_smtpcm.mail.headers import render_date
@@ -300,12 +298,7 @@ def _read(path: Any) -> bytes:
             f"The message {quote_path(name)} cannot be read: {error}.", remedy=FILE_CHANGED_REMEDY, retryable=True
         ) from None
     except Exception as error:  # an object storage library may raise any class
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MessageError(
-            f"The message {quote_path(name)} cannot be read: {reason}.",
-            remedy=STORAGE_REMEDY if "://" in name else file_remedy(name),
-            retryable=not isinstance(error, PERMANENT_ERRORS),
-        ) from error
+        raise make_read_error(f"The message {quote_path(name)}", name, error) from error
 
 
 def _read_local(path: str | os.PathLike[str]) -> bytes:
@@ -336,8 +329,8 @@ def _check_octets(content: bytes) -> bytes:
         raise MessageError(
             f"Line {_count_lines(content, bare.start())} of the message ends in a bare {name}, and other lines do not. "
             "SMTP cannot transport it unchanged.",
-            remedy="Write CRLF at the end of every line, or LF at the end of every line. What openssl wrote becomes that by "
-            r"sed 's/\r$//', without harm to its signature.",
+            remedy="Write CRLF at the end of every line, or LF at the end of every line. openssl mixes them: "
+            r"sed 's/\r$//' makes them all LF, and its signature stays valid.",
         )
     if b"\0" in content:
         raise MessageError(

@@ -180,12 +180,7 @@ def _open_file(path: Any, encoding: str, delimiter: str | None) -> Rows:
 
 
 def _read_error(source: str, error: Exception) -> MessageError:
-    from airflow_provider_smtpcm.mail.attachment import (
-        FILE_CHANGED_REMEDY,
-        STORAGE_REMEDY,
-        FileChangedError,
-        file_remedy,
-    )
+    from airflow_provider_smtpcm.mail.files import FILE_CHANGED_REMEDY, STORAGE_REMEDY, FileChangedError, file_remedy
 
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     remedy = STORAGE_REMEDY if "://" in source else file_remedy(source.lstrip("'"))
@@ -200,7 +195,7 @@ def _read_error(source: str, error: Exception) -> MessageError:
 
 def _open_binary(path: Any) -> IO[bytes]:
     """Open a file. One on the worker raises `FileChangedError` if it is changed while it is read."""
-    from airflow_provider_smtpcm.mail.attachment import UnchangedFile, is_pathlib_path
+    from airflow_provider_smtpcm.mail.files import UnchangedFile, is_pathlib_path
 
     try:
         file: IO[bytes] = io.BufferedReader(UnchangedFile(path)) if is_pathlib_path(path) else path.open("rb")

@@ -243,7 +243,7 @@ class RowTemplates:
         """Compile an object in the DAG file that is neither text nor a collection."""
         from airflow_provider_smtpcm.arguments.files import locate_object
         from airflow_provider_smtpcm.arguments.templates import make_pattern
-        from airflow_provider_smtpcm.mail.attachment import FilePattern
+        from airflow_provider_smtpcm.mail.files import FilePattern
 
         if not isinstance(value, FilePattern):
             return Constant(locate_object(name, value, self._environments.to_path))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         MessageLike,
         Priority,
     )
-    from airflow_provider_smtpcm.mail.attachment import RemotePath
+    from airflow_provider_smtpcm.mail.files import RemotePath
 
     # The types of the operators' arguments: a value, or the output of another task.
     TextArgument = str | XComArg
