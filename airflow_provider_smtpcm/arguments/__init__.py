@@ -25,6 +25,7 @@ MAIL_FIELDS = (
     "inline_images",
     "priority",
     "headers",
+    "envelope_from",
 )
 #: The default of `retry_for`: how long (s) a mail is retried within one attempt of the task.
 DEFAULT_RETRY_FOR = 60.0

@@ -43,13 +43,17 @@ _TAINTED_FIELDS = (
     "cc",
     "bcc",
     "reply_to",
+    "envelope_from",
     "attachments",
     "inline_images",
     "text_file",
     "html_file",
+    "message",
     "rows",
     "report_file",
 )
+# In these fields, a URL and a wildcard have a meaning too; see `arguments.files`.
+_FILE_FIELDS = ("attachments", "inline_images", "text_file", "html_file", "message")
 # These files are compiled as templates, so a value must not choose an arbitrary file.
 _BODY_FILE_FIELDS = ("text_file", "html_file")
 # These fields may be a list or a mapping if the DAG has `render_template_as_native_obj`.
@@ -77,9 +81,17 @@ class FieldEnvironments:
     Args:
         environment: the task's own, with its macros, filters and loader.
         text: the variant for text; None: made from `environment`.
+        to_path: turns a URL that the author wrote into an object with `open`.
     """
 
-    def __init__(self, environment: jinja2.Environment, *, text: jinja2.Environment | None = None) -> None:
+    def __init__(
+        self,
+        environment: jinja2.Environment,
+        *,
+        text: jinja2.Environment | None = None,
+        to_path: Callable[[str], Any] = Path,
+    ) -> None:
+        self.to_path = to_path
         self.is_native = is_native_environment(environment)
         self.text = make_text_environment(environment) if text is None else text
         self._html: jinja2.Environment | None = None
@@ -128,6 +140,20 @@ class FieldEnvironments:
             for kind in kinds
         )
 
+    def locate(self, name: str, text: str, *, item: bool = False) -> Any:
+        """Return paths and patterns in place of the URLs and wildcards in a text; see `locate_files`.
+
+        Args:
+            name: the name of the field; only that of a file has any.
+            text: as rendered; the author wrote what its mask shows, or all of it.
+            item: as in `compile`.
+        """
+        if name not in _FILE_FIELDS:
+            return text
+        from airflow_provider_smtpcm.arguments.files import locate_files
+
+        return locate_files(name, text, item=item, to_path=self.to_path)
+
     def compile(self, name: str, source: str, *, item: bool = False) -> TemplateFunction:
         """Compile a template of a field, or of one item of a field that is a list or a mapping.
 
@@ -143,13 +169,15 @@ class FieldEnvironments:
         if not self._has_syntax(source) and not self._changes_plain_text:
             # Compiling it would take longer than sending the mail.
             text = source if self.text.keep_trailing_newline else source.removesuffix("\n")
-            return lambda _: text
+            value = self.locate(name, text, item=item)
+            return lambda _: value
         expression = _find_single_expression(self.text, source)
         is_bare_value = expression is not None and not _has_literal(expression)
         if name in _TAINTED_FIELDS and not is_bare_value:
             if expression is not None and self.is_native:
-                return _compile_tainted_object(_compile_object(self.tracking, name, source), name, item=item)
-            return _compile_tainted_text(self.tracking.from_string(source), name, item=item)
+                render = _compile_object(self.tracking, name, source)
+                return _compile_tainted_object(render, name, self, item=item)
+            return _compile_tainted_text(self.tracking.from_string(source), name, self, item=item)
         # The path of an HTML file is not HTML, although its content is.
         environment = self.text if name in _TAINTED_FIELDS else self.for_field(name)
         if expression is not None and self.is_native:
@@ -185,7 +213,9 @@ def render_field(
         jinja2.TemplateError: a template is invalid or cannot be rendered.
     """
     if isinstance(value, str):
-        return environments.compile(name, value, item=item)(variables) if environments.is_template(value) else value
+        if environments.is_template(value):
+            return environments.compile(name, value, item=item)(variables)
+        return environments.locate(name, value, item=item)
     # The output of a task, or a parameter of the DAG. Their common base class is not public, but this method is.
     if hasattr(type(value), "iter_references"):
         return mark_as_data(name, value.resolve(variables), item=item)
@@ -203,9 +233,14 @@ def render_field(
             field: render_field(field, getattr(value, field), environments, variables, render_other) for field in fields
         }
         return replace(value, **changes)  # type: ignore[type-var]  # not a class
-    from airflow_provider_smtpcm.mail.attachment import RemotePath
+    from airflow_provider_smtpcm.arguments.files import locate_object
+    from airflow_provider_smtpcm.mail.files import FilePattern, RemotePath
 
-    rendered = render_other(value)
+    if isinstance(value, FilePattern):
+        pattern = render_field(name, value.pattern, environments, variables, render_other, item=True)
+        rendered = make_pattern(pattern, required=value.required)
+    else:
+        rendered = locate_object(name, render_other(value), environments.to_path)
     if (
         name in _TAINTED_FIELDS
         and isinstance(value, os.PathLike | RemotePath)
@@ -213,6 +248,13 @@ def render_field(
     ):
         raise make_path_escape_error(str(rendered), name)
     return rendered
+
+
+def make_pattern(pattern: Any, *, required: bool) -> Any:
+    """Make a `FilePattern` of a rendered one, which may be a `FilePattern` already."""
+    from airflow_provider_smtpcm.mail.files import FilePattern
+
+    return FilePattern(getattr(pattern, "pattern", pattern), required=required)
 
 
 def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
@@ -228,7 +270,30 @@ def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
     return value if isinstance(value, TaintedStr) else TaintedStr(value)
 
 
-def render_body_file(field: str, file: str, encoding: str, environment: jinja2.Environment, context: Context) -> str:
+def is_path_object(value: object) -> bool:
+    """Whether a value is a path, as an object and not as text."""
+    from airflow_provider_smtpcm.mail.files import RemotePath
+
+    return isinstance(value, os.PathLike | RemotePath) and not isinstance(value, str)
+
+
+def read_body(field: str, value: Any, encoding: str) -> Any:
+    """Return the text of the file if a body is a path object; it is sent as it is. Anything else is returned unchanged.
+
+    Args:
+        field: `text` or `html`.
+        value: the body, or the path of a file with it.
+        encoding: the encoding of the file.
+
+    Raises:
+        MessageError: the file cannot be read in that encoding.
+    """
+    if value is None or isinstance(value, str) or not is_path_object(value):
+        return value
+    return _read_text(field, value, encoding)
+
+
+def render_body_file(field: str, file: Any, encoding: str, environment: jinja2.Environment, context: Context) -> str:
     """Render a body file.
 
     Args:
@@ -248,7 +313,7 @@ def render_body_file(field: str, file: str, encoding: str, environment: jinja2.E
         raise _template_error(field, file, error) from None
 
 
-def compile_body_file(field: str, file: str, encoding: str, environments: FieldEnvironments) -> TemplateFunction:
+def compile_body_file(field: str, file: Any, encoding: str, environments: FieldEnvironments) -> TemplateFunction:
     """Compile a body file to a function that renders its text.
 
     The file is compiled as a template if one of these is true: the author of the DAG chose it; a value (`TaintedStr`)
@@ -257,7 +322,7 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
 
     Args:
         field: `text_file` or `html_file`; values are escaped in HTML.
-        file: a path, or a name in one of the template folders of the environment.
+        file: a path on the worker or in object storage, or a name in one of the template folders of the environment.
         encoding: the encoding of the file.
         environments: the environments of the task.
 
@@ -267,22 +332,13 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
     """
     from jinja2 import TemplateError
 
-    from airflow_provider_smtpcm.mail.attachment import FILE_CHANGED_REMEDY, FileChangedError, UnchangedFile
+    from airflow_provider_smtpcm.mail.files import is_local_path
 
-    folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
-    path, is_template = _find_body_file(field, file, folders)
-    try:
-        with io.TextIOWrapper(io.BufferedReader(UnchangedFile(path)), encoding=encoding) as text:
-            source = text.read()
-    except FileChangedError as error:
-        raise MessageError(
-            f"{field}: {str(path)!r} cannot be read: {error}.", remedy=FILE_CHANGED_REMEDY, retryable=True
-        ) from None
-    except (OSError, UnicodeError, LookupError) as error:
-        raise MessageError(
-            f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
-            remedy="Make it readable for the worker, or set 'encoding' to the encoding of the file.",
-        ) from None
+    path, is_template = file, True
+    if is_local_path(file):
+        folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
+        path, is_template = _find_body_file(field, file, folders)
+    source = _read_text(field, path, encoding)
     if is_template:
         try:
             return _compile_text(environments.for_field(field).from_string(source))
@@ -296,6 +352,40 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
             "('/srv/templates/{{ row.language }}.html'), or add it to the DAG's template_searchpath.",
         )
     return lambda _: source
+
+
+def _read_text(field: str, path: Any, encoding: str) -> str:
+    from airflow_provider_smtpcm.mail.files import (
+        FILE_CHANGED_REMEDY,
+        STORAGE_REMEDY,
+        FileChangedError,
+        UnchangedFile,
+        is_local_path,
+    )
+
+    is_local = is_local_path(path)
+    try:
+        file = io.BufferedReader(UnchangedFile(path)) if is_local else path.open("rb")
+        with io.TextIOWrapper(file, encoding=encoding) as text:
+            return text.read()
+    except FileChangedError as error:
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be read: {error}.", remedy=FILE_CHANGED_REMEDY, retryable=True
+        ) from None
+    except (OSError, UnicodeError, LookupError) as error:
+        remedy = "Make it readable for the worker, or set 'encoding' to the encoding of the file."
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
+            remedy=remedy if is_local else f"{remedy} {STORAGE_REMEDY}",
+        ) from None
+    except Exception as error:
+        if is_local:
+            raise
+        raise MessageError(
+            f"{field}: {str(path)!r} cannot be read ({type(error).__name__}: {error}).",
+            remedy=STORAGE_REMEDY,
+            retryable=True,
+        ) from error
 
 
 def _template_error(field: str, path: str, error: jinja2.TemplateError) -> MessageError:
@@ -314,7 +404,7 @@ def _find_body_file(field: str, file: str, folders: list[Path]) -> tuple[Path, b
     for folder in (*folders, Path()):
         if (folder / name).is_file():
             return folder / name, is_chosen_by_author or _is_inside(folders, folder / name)
-    from airflow_provider_smtpcm.mail.attachment import file_remedy, quote_path
+    from airflow_provider_smtpcm.mail.files import file_remedy, quote_path
 
     searched = ", ".join(str(folder) for folder in folders) or "no template_searchpath"
     raise MessageError(
@@ -364,13 +454,17 @@ def _make_stream_renderer(template: jinja2.Template) -> Callable[[Variables], It
     return lambda variables: run(context(environment, variables, name, blocks))  # type: ignore[arg-type]
 
 
-def _compile_tainted_text(template: jinja2.Template, name: str, *, item: bool) -> TemplateFunction:
+def _compile_tainted_text(
+    template: jinja2.Template, name: str, environments: FieldEnvironments, *, item: bool
+) -> TemplateFunction:
     """Compile a tracking template to a `TaintedStr`, or to plain text if the author wrote all of it."""
     stream = _make_stream_renderer(template)
-    return lambda variables: _to_tainted(list(stream(variables)), name, item=item)
+    return lambda variables: _to_tainted(list(stream(variables)), name, environments, item=item)
 
 
-def _compile_tainted_object(render: TemplateFunction, name: str, *, item: bool) -> TemplateFunction:
+def _compile_tainted_object(
+    render: TemplateFunction, name: str, environments: FieldEnvironments, *, item: bool
+) -> TemplateFunction:
     """Compile a tracking template that may return a collection, in which each item is one address or path."""
 
     def to_tainted(value: Any, *, item: bool) -> Any:
@@ -378,13 +472,13 @@ def _compile_tainted_object(render: TemplateFunction, name: str, *, item: bool) 
             return {key: to_tainted(part, item=True) for key, part in value.items()}
         if isinstance(value, tuple | list):
             return [to_tainted(part, item=True) for part in value]
-        return _to_tainted([value], name, item=item) if isinstance(value, str) else value
+        return _to_tainted([value], name, environments, item=item) if isinstance(value, str) else value
 
     return lambda variables: to_tainted(render(variables), item=item)
 
 
-def _to_tainted(chunks: list[str], name: str, *, item: bool) -> Any:
-    """Join the chunks of a rendered template.
+def _to_tainted(chunks: list[str], name: str, environments: FieldEnvironments, *, item: bool) -> Any:
+    """Join the chunks of a rendered template, and locate the files that the author wrote (`FieldEnvironments.locate`).
 
     Returns:
         Plain text if the author wrote all of it. The value itself (see `mark_as_data`) if the text is a single value
@@ -394,12 +488,12 @@ def _to_tainted(chunks: list[str], name: str, *, item: bool) -> Any:
 
     text = join_tracked(chunks)
     if type(text) is TrackedText and text.mask == text:
-        return "".join(chunks)
+        return environments.locate(name, "".join(chunks), item=item)
     if type(text) is not TrackedText or not text.mask.strip(DATA + BLANKS):
         values = [chunk for chunk in chunks if type(chunk) is not TrackedText and chunk]
         if len(values) == 1:
             return mark_as_data(name, values[0], item=item)
-    return TaintedStr("".join(chunks), get_mask(text))
+    return environments.locate(name, TaintedStr("".join(chunks), get_mask(text)), item=item)
 
 
 def _compile_object(environment: jinja2.Environment, name: str, source: str) -> TemplateFunction:

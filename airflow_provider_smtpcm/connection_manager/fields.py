@@ -318,6 +318,14 @@ FIELDS: tuple[Field, ...] = (
         advanced=True,
     ),
     Field(
+        name="envelope_from",
+        label="Envelope sender",
+        type=FieldType.TEXT,
+        help="MAIL FROM where it is not the From address: servers return what they cannot deliver to it. `<>`: a null "
+        "return path, so they return nothing.",
+        advanced=True,
+    ),
+    Field(
         name="subject_file",
         label="Subject file",
         type=FieldType.TEXT,

@@ -70,6 +70,7 @@ class SmtpConnectionManager(Record):
     timeout: float = 30.0
     final_reply_timeout: float = 600.0
     binary_mime: bool = False
+    envelope_from: str | None = field(default=None, repr=False)
     subject_file: str | None = field(default=None, repr=False)
     html_file: str | None = field(default=None, repr=False)
     fallback_hosts: str | None = field(default=None, repr=False)

@@ -40,6 +40,7 @@ _FOREIGN_KEYS = {
     "auth": "auth_mode",
     "auth_type": "auth_mode",
     "from_email": "from_address",
+    "envelope_sender": "envelope_from",
     "ssl_context": "verify_certificate or ca_certificate",
     "client_cert": "client_certificate",
     "certfile": "client_certificate",
@@ -320,6 +321,7 @@ _HOST_AND_PORT = r"(?:[^:]*|\[.*\]):\d+(?::.*)?"
 _EHLO_NAME = r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]"
 # One address, with or without a display name. Quoted parts are checked only when a mail uses the address.
 _ADDRESS = r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*"
+_NULL_RETURN_PATH = "<>"
 _LOGIN = r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+"
 # Excludes the characters that are allowed in neither DNS names nor NetBIOS names.
 _DOMAIN = r"[^\\/:*?\"<>|@,;=\s]+"
@@ -483,9 +485,9 @@ def _check_client_certificate(settings: Settings, unreadable: frozenset[str], fa
 
 
 def _check_addresses(settings: Settings, faults: Faults) -> None:
-    for name in ("from_address", "reply_to"):
+    for name in ("from_address", "reply_to", "envelope_from"):
         value = settings[name]
-        if not isinstance(value, str):
+        if not isinstance(value, str) or (name == "envelope_from" and value == _NULL_RETURN_PATH):
             continue
         separator = ";" if ";" in value else "," if name == "reply_to" else None
         parts = value.split(separator) if separator and name == "reply_to" else [value]

@@ -23,15 +23,22 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
     from airflow_provider_smtpcm.operators._task import Attempt
 
 #: The fields that a function may return: those of a mail, without `text_file` and `html_file`, since only the author of
 #: the DAG may choose template files.
-RETURNED_FIELDS = tuple(name for name in (*MAIL_FIELDS, "message_id") if name not in ("text_file", "html_file"))
+RETURNED_FIELDS = (
+    *(name for name in MAIL_FIELDS if name not in ("text_file", "html_file")),
+    "message_id",
+    "auto_generated",
+    "message",
+)
+# A field that has one of these values counts as not set.
+_DEFAULTS = {"priority": "normal", "auto_generated": True}
 # These have to be text. Numbers from a template are converted (`as_text`); numbers that are returned are an error.
 _TEXT_FIELDS = ("subject", "text", "html")
-_REMEDY = "Return the text as a str, a dict of the mail's fields such as {'html': ...}, or a Mail."
+_REMEDY = "Return the text as a str, a dict of the mail's fields such as {'html': ...}, a Mail, or an EmailMessage."
 
 
 class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
@@ -58,7 +65,7 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
 
     def _make_mail(
         self, context: Context, manager: SmtpConnectionManager, attempt: Attempt, ledger: Ledger | None
-    ) -> Mail:
+    ) -> AnyMail:
         given = {**context, **self.op_kwargs}
         arguments = determine_kwargs(self.python_callable, self.op_args, given)
         returned = self.python_callable(*self.op_args, **arguments)
@@ -69,15 +76,19 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         """Return the fields of the mail that the function returned.
 
         Raises:
-            MessageError: it returned neither text, nor a dict of a mail's fields, nor a `Mail`.
+            MessageError: it returned neither text, nor a dict of a mail's fields, nor a `Mail`, nor a complete message.
         """
         from airflow_provider_smtpcm.mail import Mail
 
         if isinstance(returned, str):
             return {"text": returned}
         if isinstance(returned, Mail):
-            return {name: getattr(returned, name) for name in RETURNED_FIELDS}
+            return {name: getattr(returned, name) for name in RETURNED_FIELDS if name != "message"}
         if not isinstance(returned, Mapping):
+            from airflow_provider_smtpcm.mail.mime_message import MessageInMemory, MimeMessage
+
+            if isinstance(returned, MessageInMemory | MimeMessage):
+                return {"message": returned}
             raise MessageError(f"{self._function_name} returned {_describe(returned)}.", remedy=_remedy_for(returned))
         unknown = [repr(name) for name in returned if name not in RETURNED_FIELDS]
         if unknown:
@@ -122,13 +133,13 @@ def _format_name(function: Callable[..., Any]) -> str:
 
 
 def _has_value(name: str, value: object) -> bool:
-    """Whether a field is set. The default priority counts as not set.
+    """Whether a field is set, to another value than its default.
 
     Not decided by truthiness: a DataFrame raises.
     """
     if value is None or (isinstance(value, Sized) and not len(value)):
         return False
-    return name != "priority" or value != "normal"
+    return name not in _DEFAULTS or value != _DEFAULTS[name]
 
 
 def _describe(returned: object) -> str:
@@ -148,8 +159,9 @@ def send_mail_task(
 ) -> TaskDecorator:
     """Turn a function into a task that sends a mail: `@task.send_mail(to=..., subject=...)`.
 
-    The function returns the text body (a `str`), a dict of the mail's fields (`{"html": ...}`), or a `Mail`. A field is
-    set by the decorator or by the function, not by both.
+    The function returns the text body (a `str`), a dict of the mail's fields (`{"html": ...}`), a `Mail`, or a complete
+    message (an `EmailMessage`, its octets, or a `MimeMessage`). A field is set by the decorator or by the function, not
+    by both.
 
     Args:
         python_callable: the function, which cannot be asynchronous; None: the decorator is called with arguments only.

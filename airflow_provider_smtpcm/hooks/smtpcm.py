@@ -18,7 +18,8 @@ from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
 if TYPE_CHECKING:
     import ssl
 
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail import Mail, MessageLike
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
     from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
@@ -175,17 +176,17 @@ class SmtpConnectionManagerHook(BaseHook):
 
         return apply_defaults(mail, self.connection_manager)
 
-    def check(self, mail: Mail) -> None:
+    def check(self, mail: Mail | MessageLike) -> None:
         """Check, without connecting, that a mail has a sender and that its files can be read.
 
         Raises:
             MailError: the mail cannot be sent as it is.
         """
-        from airflow_provider_smtpcm.smtp.queue import complete_mail
+        from airflow_provider_smtpcm.smtp.queue import as_mail, complete_mail
 
-        self.render(complete_mail(mail, self.connection_manager))
+        self.render(complete_mail(as_mail(mail), self.connection_manager))
 
-    def render(self, mail: Mail) -> Rendering | None:
+    def render(self, mail: AnyMail) -> Rendering | None:
         """Render a complete mail, so that a missing file is found before connecting.
 
         Args:
@@ -204,8 +205,12 @@ class SmtpConnectionManagerHook(BaseHook):
         request.render()
         return request.rendering
 
-    def send(self, mail: Mail) -> Delivery:
+    def send(self, mail: Mail | MessageLike) -> Delivery:
         """Send one mail over a session of its own.
+
+        Args:
+            mail: a mail; or a complete message, whose octets are sent as they are: a message of Python's `email`, its
+                octets, the path of an .eml file, or a `MimeMessage`, which can have recipients of its own.
 
         Returns:
             The delivery: `accepted`, or `partial`, with the refused recipients in `refused`.
@@ -215,9 +220,9 @@ class SmtpConnectionManagerHook(BaseHook):
                 missing, or sending was interrupted after a recipient was accepted.
         """
         from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
-        from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
+        from airflow_provider_smtpcm.smtp.queue import SendRequest, as_mail, complete_mail
 
-        request = SendRequest(0, complete_mail(mail, self.connection_manager), is_last=True)
+        request = SendRequest(0, complete_mail(as_mail(mail), self.connection_manager), is_last=True)
         request.render()
         delivery = get_single_delivery(self._sender([request]).deliveries())
         assert delivery is not None
@@ -226,14 +231,15 @@ class SmtpConnectionManagerHook(BaseHook):
         return delivery
 
     def send_many(
-        self, mails: Iterable[Mail], connections: int = 1, *, rate_limit: float | None = None
+        self, mails: Iterable[Mail | MessageLike], connections: int = 1, *, rate_limit: float | None = None
     ) -> Generator[Delivery, None, None]:
         """Send many mails over one or more sessions; yield one delivery per mail, in the order in which they finish.
 
         A mail that fails raises nothing: check each `delivery.outcome`.
 
         Args:
-            mails: any iterable; read as needed, a few mails ahead of the deliveries.
+            mails: any iterable of mails and complete messages, as in `send`; read as needed, a few ahead of the
+                deliveries.
             connections: the maximum number of sessions.
             rate_limit: the maximum number of mails per minute over all sessions, as Exchange's MessageRateLimit
                 counts them; None: no limit.
@@ -277,7 +283,7 @@ class SmtpConnectionManagerHook(BaseHook):
         )
         return retries.deliveries(sender)
 
-    def _sender(self, source: Iterable[Mail | SendRequest | float], **options: Any) -> BatchSender:
+    def _sender(self, source: Iterable[Mail | MessageLike | SendRequest | float], **options: Any) -> BatchSender:
         """Return a `BatchSender` for this connection.
 
         Args:

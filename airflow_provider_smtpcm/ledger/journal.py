@@ -20,7 +20,7 @@ from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome, format_addre
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
 
 # If nothing else is ready, the first request of a reservation waits at most this many seconds for others: rows may come
 # slowly.
@@ -238,7 +238,7 @@ class PriorDelivery:
         stored = self._ledger.stored_result()
         return Delivery.from_dict(stored) if stored is not None and stored["outcome"] == Outcome.ACCEPTED else None
 
-    def find_settled(self, mail: Mail, *, retry_unknown: bool) -> Delivery | None:
+    def find_settled(self, mail: AnyMail, *, retry_unknown: bool) -> Delivery | None:
         """Return the delivery, if this attempt has nothing to send; else None.
 
         Args:
@@ -267,11 +267,11 @@ class PriorDelivery:
             return self._stored_delivery(mail, Outcome.ACCEPTED)
         return None
 
-    def pending_request(self, mail: Mail) -> SendRequest | None:
+    def pending_request(self, mail: AnyMail) -> SendRequest | None:
         """Return the request for the pending recipients, or None if there are none."""
         return pending_request(0, mail, self._row or UNSEEN)
 
-    def not_begun(self, mail: Mail, error: MailError) -> Delivery:
+    def not_begun(self, mail: AnyMail, error: MailError) -> Delivery:
         """Return the delivery for a mail that this attempt did not begin to send; see `not_begun_delivery`."""
         return not_begun_delivery(0, mail, self._row or UNSEEN, error)
 
@@ -311,7 +311,7 @@ class PriorDelivery:
         if self.journal is not None:
             self.journal.close()
 
-    def _stored_delivery(self, mail: Mail, outcome: Outcome) -> Delivery:
+    def _stored_delivery(self, mail: AnyMail, outcome: Outcome) -> Delivery:
         """Return the stored delivery; if the attempt ended before `store`, one made from the row's progress."""
         assert self._ledger is not None
         assert self._row is not None
@@ -331,7 +331,7 @@ class PriorDelivery:
         )
 
 
-def pending_request(index: int, mail: Mail, row: PriorRow) -> SendRequest | None:
+def pending_request(index: int, mail: AnyMail, row: PriorRow) -> SendRequest | None:
     """Return the request for the recipients who do not have the mail, or None if all have it.
 
     If earlier attempts were refused for all of these, all are tried again.
@@ -354,7 +354,7 @@ def pending_request(index: int, mail: Mail, row: PriorRow) -> SendRequest | None
     return SendRequest(index, mail, tuple(pending), row.progress.accepted, refused)
 
 
-def not_begun_delivery(index: int, mail: Mail, row: PriorRow, error: MailError) -> Delivery:
+def not_begun_delivery(index: int, mail: AnyMail, row: PriorRow, error: MailError) -> Delivery:
     """Return the delivery of a mail that this attempt did not begin to send.
 
     Args:
@@ -367,7 +367,7 @@ def not_begun_delivery(index: int, mail: Mail, row: PriorRow, error: MailError) 
     return downgrade_to_unknown(delivery, _pending_addresses(mail, row.progress)) if row.is_in_doubt else delivery
 
 
-def _pending_addresses(mail: Mail, progress: Progress) -> tuple[str, ...]:
+def _pending_addresses(mail: AnyMail, progress: Progress) -> tuple[str, ...]:
     known = {*progress.accepted, *progress.rejected}
     return tuple(address.address for address in mail.recipients if address.address not in known)
 

@@ -1,8 +1,4 @@
-"""Attachments and inline images: the path or content of a file, its name, media type and Content-ID.
-
-The last part is used for every file on the worker that a task reads: it detects that a file changes while it is read,
-and quotes its path in error messages.
-"""
+"""Attachments and inline images: the path or content of a file, its name, media type and Content-ID."""
 
 from __future__ import annotations
 
@@ -13,10 +9,21 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, cast
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.frozen_dataclasses import Record
+from airflow_provider_smtpcm.mail.files import (
+    BinaryReader,
+    FilePattern,
+    FileState,
+    RemotePath,
+    file_remedy,
+    is_local_path,
+    is_windows_path,
+    make_read_error,
+    quote_path,
+)
 from airflow_provider_smtpcm.mail.tainted import TaintedStr, check_path, find_forbidden_character, short_repr
 
 _TYPE_NAME = r"[A-Za-z0-9!#$%&'*+\-.^_`{|}~]+"  # RFC 2045 5.1
@@ -28,43 +35,21 @@ _MAX_CONTENT_ID_OCTETS = 250
 _MAX_FILE_NAME_OCTETS = 1000
 _COMPRESSED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 _OCTET_STREAM = "application/octet-stream"
-# Errors that a retry would not cure. Any other error of reading a file (a network, a busy share) may be temporary.
-_PERMANENT_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 _USAGE_REMEDY = "Pass a path, or Attachment(content=b'...', name='report.csv')."
+_NAME_REMEDY = "Pass Attachment(content, name='report.csv'), or attachments={'report.csv': content}."
 
-#: The remedy for a file that changes while it is read.
-FILE_CHANGED_REMEDY = (
-    "Send it after the program that writes it has finished: let that program write to another name and rename the file "
-    "at the end."
-)
-
-# `\\server\share`, `D:\folder` or `D:/folder`. Not `//server/share`, which is also a POSIX path.
-_WINDOWS_PATH = r"\\\\|[A-Za-z]:[\\/]"
-_ON_WINDOWS = os.name == "nt"
-_CHECK_ON_WORKER = "The file must be on the worker that runs the task: check the path and its permissions there."
-_MOUNT_SHARE = (
-    "That is a path on Windows, and this worker does not run Windows: mount the share or copy the file there, and "
-    "give its path on the worker, such as /mnt/loads/rows.csv."
-)
+# What others put between paths: `a.csv;b.csv`, `/a.csv,/b.csv`, `a.csv, b.csv`.
+_WRONG_SEPARATOR = r";|,\s*/|,\s+\S"
 
 
-class BinaryReader(Protocol):
-    """The methods of an open file that reading an attachment needs."""
+class BinaryFile(Protocol):
+    """An open file, such as a `BytesIO` or the result of `open(path, "rb")`."""
 
-    def read(self, size: int, /) -> bytes: ...
-
-    def fileno(self) -> int: ...
-
-    def close(self) -> None: ...
+    def read(self) -> bytes: ...
 
 
-@runtime_checkable
-class RemotePath(Protocol):
-    """A path object with its own `open` and `stat`, such as Airflow's ObjectStoragePath."""
-
-    def open(self, mode: str, /) -> Any: ...
-
-    def stat(self) -> Any: ...
+#: The content of a file in memory: octets, or an open file, which is read at once, from its current position.
+ContentLike = bytes | bytearray | memoryview | BinaryFile
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -72,8 +57,9 @@ class Attachment(Record):
     """A file to attach to a mail, given by either `path` or `content`.
 
     Args:
-        path: a path on the worker, or an object with `open("rb")` and `stat().st_size` such as an ObjectStoragePath.
-        content: the content as bytes.
+        path: a path on the worker, or an object with `open("rb")` and `stat().st_size` such as an ObjectStoragePath. A
+            content is accepted here too.
+        content: the content as bytes, or a file that is open in binary mode, such as a `BytesIO`. It is read at once.
         name: the file name that the recipient sees; default: the last component of the path.
         content_type: the media type; default: guessed from the name. An unknown type is sent as
             application/octet-stream, and so are `message/*` and `multipart/*`, which do not allow base64
@@ -84,37 +70,42 @@ class Attachment(Record):
         MessageError: an argument is missing or invalid. The file itself is checked only when the mail is rendered.
     """
 
-    path: str | os.PathLike[str] | RemotePath | None = None
+    path: str | os.PathLike[str] | RemotePath | ContentLike | None = None
     _: KW_ONLY
-    content: bytes | None = field(default=None, repr=False)
+    content: ContentLike | None = field(default=None, repr=False)
     name: str = ""
     content_type: str = ""
     content_id: str | None = None
 
     def __post_init__(self) -> None:
+        if self.content is None and is_content(self.path):
+            object.__setattr__(self, "content", self.path)
+            object.__setattr__(self, "path", None)
         if (self.path is None) == (self.content is None):
             raise MessageError("An attachment needs either a path or content, not both.", remedy=_USAGE_REMEDY)
         if self.content is None:
             name = _parse_name(self.name or _find_file_name(self.path))
-        elif not isinstance(self.content, bytes | bytearray | memoryview):
-            raise MessageError(
-                f"The content of an attachment must be bytes, not {type(self.content).__name__}.",
-                remedy="Encode text first: text.encode().",
-            )
-        elif not self.name:
-            raise MessageError("An attachment with content needs a name.", remedy=_USAGE_REMEDY)
         else:
-            name = _parse_name(self.name)
-            object.__setattr__(self, "content", bytes(self.content))
+            file_name = self.name or _find_name_of_open_file(self.content)
+            content = _read_content(self.content)
+            if not file_name:
+                raise MessageError("An attachment with content needs a name.", remedy=_NAME_REMEDY)
+            name = _parse_name(file_name)
+            object.__setattr__(self, "content", content)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "content_type", _parse_content_type(self.content_type, name))
         if self.content_id is not None:
             object.__setattr__(self, "content_id", _parse_content_id(self.content_id))
 
     @property
+    def octets(self) -> bytes | None:
+        """The content, if it has no path."""
+        return cast("bytes | None", self.content)
+
+    @property
     def is_remote(self) -> bool:
         """Whether it is read through its path's own `open` (`RemotePath`), which may take a long time."""
-        return self.path is not None and not _is_local(self.path)
+        return self.path is not None and not is_local_path(self.path)
 
     def size(self) -> int:
         """Return the current size in octets; raises as `state`."""
@@ -131,9 +122,9 @@ class Attachment(Record):
             MessageError: the file is missing, not readable, or not a regular file.
         """
         if self.content is not None:
-            return FileState(len(self.content), None, 0, 0, None)
+            return FileState(len(self.octets or b""), None, 0, 0, None)
         path: Any = self.path
-        local = _is_local(path)
+        local = is_local_path(path)
         if local and reader is not None:
             return FileState.from_stat(os.fstat(reader.fileno()))
         try:
@@ -157,11 +148,11 @@ class Attachment(Record):
             MessageError: the file is missing or not readable.
         """
         if self.content is not None:
-            return io.BytesIO(self.content)
+            return io.BytesIO(self.octets or b"")
         path: Any = self.path
         try:
             # Unbuffered, since a buffer would copy every block once more.
-            reader: BinaryReader = io.FileIO(path) if _is_local(path) else path.open("rb")
+            reader: BinaryReader = io.FileIO(path) if is_local_path(path) else path.open("rb")
         except Exception as error:  # as in `state`
             raise self.make_read_error(error) from error
         return reader
@@ -173,13 +164,12 @@ class Attachment(Record):
             error: the error.
             phase: the phase in which it occurred.
         """
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return MessageError(
-            f"{self.describe()} cannot be read: {reason}.",
-            remedy=file_remedy(str(self.path or "")),
-            phase=phase,
-            retryable=not isinstance(error, _PERMANENT_ERRORS),
-        )
+        path, remedy = str(self.path or ""), ""
+        if isinstance(error, FileNotFoundError) and re.search(_WRONG_SEPARATOR, path):
+            remedy = "If these are several files, put '|' between their paths, or pass a list."
+        elif isinstance(self.path, str) and "://" in path:
+            remedy = "Pass ObjectStoragePath(url): a URL as text is opened only where it is written in the DAG file."
+        return make_read_error(self.describe(), path, error, remedy=remedy, phase=phase)
 
     def describe(self) -> str:
         """Describe it in an error message: by its path, or by its name if it has no path."""
@@ -192,23 +182,25 @@ class Attachment(Record):
         return f"The attachment {quote_path(text)}{where}"
 
 
-#: One file: a path on the worker, a `RemotePath`, or an attachment.
-AttachmentLike = str | os.PathLike[str] | RemotePath | Attachment
-#: Any number of files: a string separated by `|`, or a collection.
-AttachmentsLike = AttachmentLike | Iterable[AttachmentLike]
+#: One file: a path on the worker, a `RemotePath`, an attachment, or an open file; or those that match a pattern.
+AttachmentLike = str | os.PathLike[str] | RemotePath | Attachment | FilePattern | BinaryFile
+#: Any number of files: a string separated by `|`, a collection, or a mapping of file names to files or contents.
+AttachmentsLike = AttachmentLike | Iterable[AttachmentLike] | Mapping[str, AttachmentLike | bytes]
 #: Images for the HTML body: a mapping of content id to file, or files.
 InlineImagesLike = Mapping[str, AttachmentLike] | AttachmentsLike
 
 
 def parse_attachments(value: AttachmentsLike | None) -> tuple[Attachment, ...]:
-    """Parse attachments: a string of paths separated by `|` (as in SSIS), or a list of paths and attachments.
+    """Parse attachments: a string of paths separated by `|` (as in SSIS), a list, or a mapping of names to files.
 
     A `TaintedStr` is split only at each `|` that the author wrote, and no value in it may leave the author's folder.
 
     Raises:
         MessageError: an item is not a path or an attachment.
     """
-    return tuple([_parse_attachment(item, "Attachments") for item in _split_items(value, "Attachments")])
+    if isinstance(value, Mapping):
+        return tuple([_parse_attachment(item, "Attachments", name=name) for name, item in value.items()])
+    return _parse_items(value, "Attachments")
 
 
 def parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...]:
@@ -221,7 +213,7 @@ def parse_inline_images(value: InlineImagesLike | None) -> tuple[Attachment, ...
         return ()
     if isinstance(value, Mapping):
         return tuple(replace(_parse_attachment(item, "Inline images"), content_id=key) for key, item in value.items())
-    images = (_parse_attachment(item, "Inline images") for item in _split_items(value, "Inline images"))
+    images = _parse_items(value, "Inline images")
     return tuple(image if image.content_id else replace(image, content_id=image.name) for image in images)
 
 
@@ -234,6 +226,16 @@ def _parse_content_id(value: object) -> str:
             remedy="Choose a short one from ASCII letters, digits, '.', '-' and '_': inline_images={'logo': path}.",
         )
     return text
+
+
+def _parse_items(value: Any, field: str) -> tuple[Attachment, ...]:
+    attachments: list[Attachment] = []
+    for item in _split_items(value, field):
+        if isinstance(item, FilePattern):
+            attachments += map(Attachment, item.find())
+        else:
+            attachments.append(_parse_attachment(item, field))
+    return tuple(attachments)
 
 
 def _split_items(value: Any, field: str) -> Iterable[Any]:
@@ -251,9 +253,9 @@ def _split_items(value: Any, field: str) -> Iterable[Any]:
                 remedy="Pass a list and give the DAG render_template_as_native_obj=True, or join the paths with '|'.",
             )
         return [path for part in value.split("|") if (path := part.strip())]
-    if isinstance(value, Attachment | os.PathLike | RemotePath):
+    if isinstance(value, Attachment | FilePattern | os.PathLike | RemotePath) or is_content(value):
         return (value,)
-    if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise MessageError(
             f"{field}: expected a list of paths, or one string of paths separated by '|', not {type(value).__name__}.",
             remedy=_USAGE_REMEDY,
@@ -261,21 +263,54 @@ def _split_items(value: Any, field: str) -> Iterable[Any]:
     return value
 
 
-def _parse_attachment(value: Any, field: str) -> Attachment:
+def _parse_attachment(value: Any, field: str, *, name: str = "") -> Attachment:
+    if isinstance(value, FilePattern):
+        found = value.find()
+        if len(found) != 1:
+            raise MessageError(
+                f"{field}: {quote_path(str(value))} matches {len(found)} files, and a mapping names one.",
+                remedy="Pass the pattern in a list, or narrow it.",
+            )
+        value = found[0]
     if isinstance(value, Attachment):
-        return value
+        return replace(value, name=name) if name else value
     value = check_path(value, field)
     try:
-        return Attachment(value)
+        return Attachment(value, name=name)
     except MessageError as error:
         raise MessageError(f"{field}: {error.message}", remedy=error.remedy) from error
 
 
-def _is_local(path: object) -> bool:
-    """Whether a path names a local file. Even a `pathlib.Path` may be remote: see `is_pathlib_path`."""
-    if isinstance(path, PurePath):
-        return is_pathlib_path(path)
-    return isinstance(path, str) or not isinstance(path, RemotePath)
+def is_content(value: object) -> bool:
+    """Whether a value is the content of a file (`ContentLike`), not its path."""
+    if value is None or isinstance(value, str | os.PathLike | RemotePath | Attachment):
+        return False
+    return isinstance(value, bytes | bytearray | memoryview) or callable(getattr(value, "read", None))
+
+
+def _find_name_of_open_file(content: object) -> str:
+    name = getattr(content, "name", None)  # of a file without a path, a number
+    return PurePath(name).name if isinstance(name, str) else ""
+
+
+def _read_content(content: Any) -> bytes:
+    if hasattr(content, "read"):
+        try:
+            content = content.read()
+        except (OSError, ValueError) as error:
+            raise MessageError(
+                f"The content of an attachment cannot be read: {error}.", remedy="Pass the path of the file."
+            ) from error
+        if isinstance(content, str):
+            raise MessageError(
+                "The file of an attachment is open as text.", remedy="Open it in binary mode: open(path, 'rb')."
+            )
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise MessageError(
+            f"The content of an attachment must be bytes, not {type(content).__name__}.",
+            remedy="Encode text first: text.encode().",
+        )
+    return bytes(content)
 
 
 def _find_file_name(path: Any) -> str:
@@ -330,102 +365,3 @@ def _guess_content_type(name: str) -> str:
         return _COMPRESSED_TYPES.get(encoding, _OCTET_STREAM)
     match = re.fullmatch(_CONTENT_TYPE, guessed or "")
     return _OCTET_STREAM if not match or match[1].lower() in ("message", "multipart") else match[0]
-
-
-# --- Files on the worker: whether they change while they are read, and their paths in error messages.
-
-
-class FileState(NamedTuple):
-    """The size and version of a file. Equal states mean equal content, as far as the file system can tell.
-
-    The ctime is not part of it: hard-linking the file (a backup) or unlinking it while it is read changes the ctime,
-    but not the content.
-
-    Args:
-        size: the size in octets.
-        modified: the mtime, in nanoseconds if the file system reports them, else in seconds; None if it reports none.
-        inode, device: identify the file; 0 in object storage.
-        tag: the ETag in object storage; None if there is none.
-    """
-
-    size: int
-    modified: float | None
-    inode: int
-    device: int
-    tag: str | None
-
-    @classmethod
-    def from_stat(cls, status: Any) -> Self:
-        """Make a state from the result of `stat` or `fstat`, or from an object storage's counterpart of it.
-
-        Args:
-            status: must have `st_size`; everything else is optional.
-        """
-        tag = status.get("ETag", status.get("etag")) if isinstance(status, Mapping) else None
-        modified = getattr(status, "st_mtime_ns", None) or getattr(status, "st_mtime", None)
-        return cls(
-            int(status.st_size), modified, getattr(status, "st_ino", 0), getattr(status, "st_dev", 0), tag and str(tag)
-        )
-
-
-class FileChangedError(OSError):
-    """The file was modified while it was read."""
-
-    def __init__(self) -> None:
-        super().__init__("it was written to while it was read")
-
-
-class UnchangedFile(io.FileIO):
-    """A local file, open for reading, that raises instead of returning content written after it was opened."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(path)
-        self._state = FileState.from_stat(os.fstat(self.fileno()))
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        """Read as `io.RawIOBase.readinto` does.
-
-        Raises:
-            FileChangedError: the file was modified after it was opened.
-        """
-        octets = super().readinto(buffer)
-        self._check()
-        return octets
-
-    def readall(self) -> bytes:
-        """Read as `io.RawIOBase.readall` does; raises as `readinto`."""
-        octets = super().readall()
-        self._check()
-        return octets
-
-    def _check(self) -> None:
-        if FileState.from_stat(os.fstat(self.fileno())) != self._state:
-            raise FileChangedError
-
-
-def is_pathlib_path(path: object) -> bool:
-    """Whether a path is of one of `pathlib`'s own types, and so names a local file.
-
-    A path of a subclass may be remote: `ObjectStoragePath` is a subclass in some versions of Airflow.
-    """
-    return type(path).__module__.partition(".")[0] == "pathlib"
-
-
-def is_windows_path(path: str) -> bool:
-    """Whether a path is a Windows path, and this machine does not run Windows."""
-    return not _ON_WINDOWS and re.match(_WINDOWS_PATH, path.strip()) is not None
-
-
-def quote_path(path: str) -> str:
-    """Quote a path for a message: backslashes are not doubled, and control characters are escaped."""
-    return f"'{path}'" if path.isprintable() else repr(path)
-
-
-def file_remedy(path: str, *, default: str = _CHECK_ON_WORKER) -> str:
-    """Return the remedy for a missing or unreadable file.
-
-    Args:
-        path: the path as the user wrote it.
-        default: the remedy for a path that is not a Windows path.
-    """
-    return _MOUNT_SHARE if is_windows_path(path) else default

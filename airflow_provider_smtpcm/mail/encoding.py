@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.errors import MessageError, Phase
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail.attachment import Attachment, BinaryReader, FileState
+    from airflow_provider_smtpcm.mail.attachment import Attachment
+    from airflow_provider_smtpcm.mail.files import BinaryReader, FileState
 
 #: The prefix of every boundary. No encoded line can contain it: base64 has no "_", quoted-printable no "=_".
 BOUNDARY_PREFIX = "=_smtpcm_"
@@ -213,7 +214,7 @@ def _move_to_data_phase(error: MessageError) -> MessageError:
 
 
 def _make_change_error(message: str) -> MessageError:
-    from airflow_provider_smtpcm.mail.attachment import FILE_CHANGED_REMEDY
+    from airflow_provider_smtpcm.mail.files import FILE_CHANGED_REMEDY
 
     # Retryable, since the server discards an incomplete message, and the file may be complete by the next attempt.
     return MessageError(message, remedy=FILE_CHANGED_REMEDY, phase=Phase.DATA, retryable=True)

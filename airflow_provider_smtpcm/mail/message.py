@@ -33,10 +33,12 @@ __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
 _FIELD_NAME = r"[!-9;-~]{1,76}"  # RFC 5322 3.6.8; at most 76 characters, so that the field can be folded
 _MAX_VALUE_LENGTH = 100_000
+#: The `envelope_from` of a mail that no server is to return (RFC 5321 4.5.5).
+NULL_RETURN_PATH = "<>"
 _MESSAGE_ID = rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>"
 _MAX_MESSAGE_ID_OCTETS = 900  # it cannot be folded, and a line has at most 998 (RFC 5322 2.1.1)
-# Fields that a mail may have only once.
-_SINGLE_FIELDS = ("auto-submitted", "in-reply-to", "references", "sender")  # RFC 5322 3.6, RFC 3834 5
+# Fields that a mail may have only once (RFC 5322 3.6, RFC 3834 5).
+_SINGLE_FIELDS = ("auto-submitted", "in-reply-to", "references", "sender", "x-auto-response-suppress")
 _GENERATED = "It is generated: leave it out."
 # The remedy for each field that `headers` cannot set.
 _RESERVED_FIELDS = {
@@ -54,7 +56,7 @@ _RESERVED_FIELDS = {
     "x-msmail-priority": "Use priority.",
     "date": _GENERATED,
     "mime-version": _GENERATED,
-    "return-path": "The receiving server adds it, with from_address: leave it out.",
+    "return-path": "Use envelope_from. The receiving server writes it into this header.",
     "received": "Every server on the way adds it: leave it out.",
     "delivered-to": "The receiving server adds it, and takes one that is already there for a mail loop: leave it out.",
 }
@@ -101,6 +103,8 @@ class Mail(Record):
     priority: Priority
     headers: tuple[tuple[str, str], ...]
     message_id: str | None
+    envelope_from: str | None
+    auto_generated: bool
 
     # Not generated, since it accepts more types than the fields have. `dataclasses.replace` works as usual.
     def __init__(
@@ -119,6 +123,8 @@ class Mail(Record):
         priority: Priority | str = Priority.NORMAL,
         headers: HeadersLike | None = (),
         message_id: str | None = None,
+        envelope_from: AddressLike | None = None,
+        auto_generated: bool = True,
     ) -> None:
         """Check and normalize the fields.
 
@@ -127,20 +133,27 @@ class Mail(Record):
             to, cc, bcc, reply_to: one string with the addresses separated by `;` or `,`, or a list.
             subject: one line; spaces around it are removed.
             text, html: the body. With both, the mail client of the reader chooses one. None and "" mean no body.
-            attachments: one string with the paths separated by `|`, or a list of paths and attachments.
+            attachments: one string with the paths separated by `|`; a list of paths, path objects, attachments and
+                `FilePattern`; or a mapping of file names to these or to contents (bytes, open binary files).
             inline_images: a mapping of content id to path or attachment; or a list of paths and attachments, whose
                 content id is by default the file name.
             priority: "high", "normal" or "low".
             headers: further header fields, as a mapping or pairs of text. Fields with an argument of their own, and
                 generated ones such as Date, are refused.
             message_id: `<left@right>`; None: generated when the mail is sent.
+            envelope_from: the address in MAIL FROM, to which servers return the mail if they cannot deliver it; `<>`: a
+                null return path, so they return nothing. None or blank: the connection's *Envelope sender*, else From.
+            auto_generated: whether the header says that a program wrote the mail (`Auto-Submitted: auto-generated` and
+                `X-Auto-Response-Suppress: OOF, AutoReply`), so that no automatic replies come. Of these two fields, one
+                in `headers` takes the place of its default, and an empty one is left out.
 
         Raises:
             MessageError: lists every fault of the mail.
         """
         faults: dict[str, MessageError] = {}
         addresses = to, cc, bcc, from_address, reply_to
-        given = (*addresses, subject, text, html, attachments, inline_images, priority, headers, message_id)
+        body = text, html, attachments, inline_images
+        given = (*addresses, subject, *body, priority, headers, message_id, envelope_from, auto_generated)
         for (name, parse, default), set_field, value in zip(_FIELDS, _PARSED_SETTERS, given, strict=True):
             parsed = default
             if value is not default:  # most fields of most mails have their defaults
@@ -178,13 +191,14 @@ class Mail(Record):
         from_address: AddressLike | None = None,
         reply_to: AddressesLike | None = None,
         message_id: str | None = None,
+        envelope_from: AddressLike | None = None,
     ) -> Mail:
-        """Return this mail with another sender, Reply-To or Message-ID.
+        """Return this mail with another sender, Reply-To, Message-ID or envelope sender.
 
         Only the new values are checked, which makes this much faster than `dataclasses.replace`.
 
         Args:
-            from_address, reply_to, message_id: as in `Mail`; None: unchanged.
+            from_address, reply_to, message_id, envelope_from: as in `Mail`; None: unchanged.
 
         Raises:
             MessageError: describes the first fault.
@@ -198,6 +212,8 @@ class Mail(Record):
             _set(mail, "reply_to", parse_addresses(reply_to, field="Reply-To"))
         if message_id is not None:
             _set(mail, "message_id", _parse_message_id(message_id))
+        if envelope_from is not None:
+            _set(mail, "envelope_from", parse_envelope_from(envelope_from))
         return mail
 
     def write_eml(self, path: str | os.PathLike[str]) -> None:
@@ -218,15 +234,25 @@ class Mail(Record):
             file.writelines(chunks)
 
     @property
+    def envelope_sender(self) -> str:
+        """The address in MAIL FROM (RFC 5321 3.3); "" for a null return path, and without a From address."""
+        return get_envelope_sender(self.envelope_from, self.from_address)
+
+    @property
     def recipients(self) -> tuple[Address, ...]:
         """The envelope recipients: To, Cc and Bcc in this order, without duplicates."""
         if len(self.to) == 1 and not self.cc and not self.bcc:
             return self.to
-        unique: dict[tuple[str, str], Address] = {}
-        for address in (*self.to, *self.cc, *self.bcc):
-            # RFC 5321 2.4: domains are case-insensitive, local parts are not.
-            unique.setdefault((address.local_part, address.address.rpartition("@")[2].lower()), address)
-        return tuple(unique.values())
+        return get_unique_recipients((*self.to, *self.cc, *self.bcc))
+
+
+def get_unique_recipients(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Return the addresses without duplicates."""
+    unique: dict[tuple[str, str], Address] = {}
+    for address in addresses:
+        # RFC 5321 2.4: domains are case-insensitive, local parts are not.
+        unique.setdefault((address.local_part, address.address.rpartition("@")[2].lower()), address)
+    return tuple(unique.values())
 
 
 def combine_faults(faults: list[MessageError]) -> MessageError:
@@ -243,6 +269,37 @@ def _parse_sender(value: AddressLike | None) -> Address | None:
     if value is None or (isinstance(value, str) and not value.strip(" ")):
         return None
     return parse_address(value, field="From")
+
+
+def parse_envelope_from(value: AddressLike | None) -> str | None:
+    """Parse the envelope sender: an address, of which only `local@domain` is kept, or `<>` for a null return path.
+
+    Raises:
+        MessageError: it is not an address.
+    """
+    if value is None or (isinstance(value, str) and not value.strip(" ")):
+        return None
+    if isinstance(value, str) and value.strip(" ") == NULL_RETURN_PATH:
+        return NULL_RETURN_PATH
+    return parse_address(value, field="Envelope sender").address
+
+
+def get_envelope_sender(envelope_from: str | None, from_address: Address | None) -> str:
+    """Return the address in MAIL FROM; "" for a null return path, and if neither is given.
+
+    Args:
+        envelope_from: from `parse_envelope_from`.
+        from_address: applies if `envelope_from` is None.
+    """
+    if envelope_from is None:
+        return "" if from_address is None else from_address.address
+    return "" if envelope_from == NULL_RETURN_PATH else envelope_from
+
+
+def _parse_auto_generated(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise MessageError(f"auto_generated cannot be {short_repr(value)}.", remedy="Pass True or False.")
+    return value
 
 
 def _parse_header_text(name: str, value: object) -> str:
@@ -395,6 +452,8 @@ _FIELDS: tuple[tuple[str, Callable[[Any], object], object], ...] = (
     ("priority", _parse_priority, Priority.NORMAL),
     ("headers", _parse_headers, ()),
     ("message_id", _parse_message_id, None),
+    ("envelope_from", parse_envelope_from, None),
+    ("auto_generated", _parse_auto_generated, True),
 )
 # Access to all fields at once, in half the time of access by name.
 _FIELD_NAMES = tuple(field.name for field in dataclasses.fields(Mail))

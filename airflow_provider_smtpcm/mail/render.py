@@ -36,6 +36,13 @@ _PRIORITY = {
     Priority.LOW: b"Importance: low\r\nX-Priority: 5\r\nPriority: non-urgent\r\n",
 }
 
+#: The fields of a mail that a program wrote, by lower-case name. The second is Exchange's (MS-OXCMAIL 2.1.3.2.20). Its
+#: value "All" would also suppress non-delivery reports: nobody would notice that an address is misspelled.
+AUTO_GENERATED_FIELDS = {
+    "auto-submitted": b"Auto-Submitted: auto-generated\r\n",  # RFC 3834 5
+    "x-auto-response-suppress": b"X-Auto-Response-Suppress: OOF, AutoReply\r\n",
+}
+
 
 class Rendering:
     """A message with CRLF line ends, no line over 998 octets (except in files, if `binary`), and no dot-stuffing.
@@ -46,16 +53,20 @@ class Rendering:
         segments: octets and files, in order. Any line in the octets may begin with a dot.
         needs_smtputf8: whether an address in it needs a server with SMTPUTF8 (RFC 6531). Everything else is 7-bit.
         binary: whether it contains unencoded files, so that it needs BDAT and BODY=BINARYMIME (RFC 3030 3).
+        is_8bit: whether it contains text of 8 bits, so that it needs BODY=8BITMIME (RFC 6152).
     """
 
-    __slots__ = ("binary", "needs_smtputf8", "segments", "size")
+    __slots__ = ("binary", "is_8bit", "needs_smtputf8", "segments", "size")
 
-    def __init__(self, segments: tuple[Segment, ...], *, needs_smtputf8: bool, binary: bool = False) -> None:
+    def __init__(
+        self, segments: tuple[Segment, ...], *, needs_smtputf8: bool, binary: bool = False, is_8bit: bool = False
+    ) -> None:
         self.segments = segments
         #: The exact number of octets that an iteration yields, for SIZE (RFC 1870).
         self.size = sum(map(len, segments))
         self.needs_smtputf8 = needs_smtputf8
         self.binary = binary
+        self.is_8bit = is_8bit
 
     def __iter__(self) -> Iterator[bytes]:
         for segment in self.segments:
@@ -82,11 +93,18 @@ def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) ->
     return (_BINARY if binary else _BASE64).render(mail, date=date)
 
 
-def render_fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> bytes:
+def render_fixed_fields(
+    priority: Priority,
+    headers: tuple[tuple[str, str], ...],
+    auto_generated: bool,  # noqa: FBT001 - `_LastResultCache` takes positional arguments
+) -> bytes:
     """Render the header fields between Message-ID and Content-Type."""
-    fields = [_PRIORITY[priority], *(render_unstructured(name, value) for name, value in headers)]
-    if not any(name.lower() == "auto-submitted" for name, _ in headers):
-        fields.insert(0, b"Auto-Submitted: auto-generated\r\n")  # RFC 3834 5: prevents out-of-office replies
+    given = {name.lower() for name, _ in headers}
+    fields = [field for name, field in AUTO_GENERATED_FIELDS.items() if auto_generated and name not in given]
+    fields.append(_PRIORITY[priority])
+    for name, value in headers:
+        if value or name.lower() not in AUTO_GENERATED_FIELDS:
+            fields.append(render_unstructured(name, value))
     return b"".join([*fields, b"MIME-Version: 1.0\r\n"])
 
 
@@ -134,7 +152,7 @@ class MessageRenderer:
         cc: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes,
         reply_to: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes,
         subject: Callable[[str, str], bytes] = render_unstructured,
-        fixed_fields: Callable[[Priority, tuple[tuple[str, str], ...]], bytes] = render_fixed_fields,
+        fixed_fields: Callable[[Priority, tuple[tuple[str, str], ...], bool], bytes] = render_fixed_fields,
         text: Callable[[str, str], bytes] = render_text_part,
         html: Callable[[str, str], bytes] = render_text_part,
     ) -> None:
@@ -172,7 +190,11 @@ class MessageRenderer:
             )
         header = self._render_header(mail, mail.from_address, mail.message_id, date)
         # Only addresses may be rendered in non-ASCII characters, and Bcc is not rendered.
-        needs_smtputf8 = not header.isascii() or any(address.needs_smtputf8 for address in mail.bcc)
+        needs_smtputf8 = (
+            not header.isascii()
+            or not (mail.envelope_from or "").isascii()
+            or any(address.needs_smtputf8 for address in mail.bcc)
+        )
         if not (mail.attachments or mail.inline_images or (mail.text and mail.html)):  # as in most mails
             body = self._render_body(mail)
             message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
@@ -200,7 +222,7 @@ class MessageRenderer:
         fields += (
             self._render_subject("Subject", mail.subject),
             f"Message-ID: {message_id}\r\n".encode(),
-            self._render_fixed_fields(mail.priority, mail.headers),
+            self._render_fixed_fields(mail.priority, mail.headers, mail.auto_generated),
         )
         return b"".join(fields)
 
@@ -399,7 +421,7 @@ class _FileCache:
         self._lock = threading.Lock()
 
     def __call__(self, attachment: Attachment) -> EncodedFile:
-        content = attachment.content
+        content = attachment.octets
         key: object = attachment.path if content is None else content
         if content is not None and len(content) > _MAX_CACHED_FILE:
             return self._measure(attachment)

@@ -77,7 +77,8 @@ class RowMails:
         templates: the fields of the mail, and `row_key`, after `resolve_constants`.
         result: receives the rows that get no request: those that cannot be turned into a mail, and those that an
             earlier attempt has settled.
-        apply_defaults: returns a mail with the connection's From and Reply-To if it has none.
+        auto_generated: as in `Mail`, for every mail.
+        apply_defaults: returns a mail with the connection's From, Reply-To and envelope sender if it has none.
         identity: returns the parts of a row's Message-ID, given the row's key; see `stable_message_id`.
         prior: the earlier attempts; None before Airflow 3.3, which introduced the task state store.
     """
@@ -88,11 +89,13 @@ class RowMails:
         templates: RowTemplates,
         *,
         result: MergeResult,
+        auto_generated: bool = True,
         apply_defaults: Callable[[Mail], Mail],
         identity: Callable[[str], Sequence[str]],
         prior: PriorAttempts | None = None,
     ) -> None:
         self._rows = rows
+        self._auto_generated = auto_generated
         self._apply_defaults = apply_defaults
         self._templates = templates
         self._result = result
@@ -252,7 +255,8 @@ class RowMails:
         return self._render(row, number, key)
 
     def _render(self, row: Row, number: int, key: str) -> Mail:
-        mail = self._apply_defaults(Mail(**_make_arguments(self._templates.render(row, number))))
+        arguments = _make_arguments(self._templates.render(row, number))
+        mail = self._apply_defaults(Mail(**arguments, auto_generated=self._auto_generated))
         if mail.message_id is not None:
             return mail
         assert mail.from_address is not None
@@ -450,6 +454,7 @@ def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -
         MailError: an address is invalid, or a file is missing.
     """
     from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses
+    from airflow_provider_smtpcm.mail.message import parse_envelope_from
     from airflow_provider_smtpcm.smtp.queue import apply_defaults
 
     constants, items = templates.constants, templates.constant_items
@@ -461,6 +466,8 @@ def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -
         if sender is None or (isinstance(sender, str) and not sender.strip()):
             sender = apply_defaults(Mail(to=_PLACEHOLDER_RECIPIENT), manager).from_address
         constants["from_address"] = parse_address(sender, field="From")
+    if constants.get("envelope_from"):
+        constants["envelope_from"] = parse_envelope_from(constants["envelope_from"])
     for name, label in _FIELD_LABELS.items():
         parse_addresses(items.get(name), field=label)
         if constants.get(name):

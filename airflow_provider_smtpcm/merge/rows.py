@@ -17,8 +17,6 @@ from airflow_provider_smtpcm.errors import MessageError
 
 _LIST_REMEDY = "Pass a list of mappings, such as [{'email': 'jane@corp.example', 'name': 'Jane'}]."
 _FILE_REMEDY = "Give a path that ends in .csv, .tsv, .jsonl, .ndjson or .parquet."
-#: The remedy for a URL that cannot be opened.
-STORAGE_REMEDY = "The worker needs Airflow's provider for that storage, and a connection with access to it."
 # Rows of a data frame or Parquet file that are converted at once: a compromise between speed and memory.
 _CHUNK_ROWS = 1000
 # Not worth a retry. Any other exception while reading (a network, a busy share) may be temporary.
@@ -182,7 +180,7 @@ def _open_file(path: Any, encoding: str, delimiter: str | None) -> Rows:
 
 
 def _read_error(source: str, error: Exception) -> MessageError:
-    from airflow_provider_smtpcm.mail.attachment import FILE_CHANGED_REMEDY, FileChangedError, file_remedy
+    from airflow_provider_smtpcm.mail.files import FILE_CHANGED_REMEDY, STORAGE_REMEDY, FileChangedError, file_remedy
 
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     remedy = STORAGE_REMEDY if "://" in source else file_remedy(source.lstrip("'"))
@@ -197,7 +195,7 @@ def _read_error(source: str, error: Exception) -> MessageError:
 
 def _open_binary(path: Any) -> IO[bytes]:
     """Open a file. One on the worker raises `FileChangedError` if it is changed while it is read."""
-    from airflow_provider_smtpcm.mail.attachment import UnchangedFile, is_pathlib_path
+    from airflow_provider_smtpcm.mail.files import UnchangedFile, is_pathlib_path
 
     try:
         file: IO[bytes] = io.BufferedReader(UnchangedFile(path)) if is_pathlib_path(path) else path.open("rb")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
@@ -112,19 +113,27 @@ class RowTemplates:
         environment: the task's Jinja environment, with its macros and filters.
         context: the variables of the templates besides `row` and `row_number`.
         encoding: the encoding of the files that `text_file` and `html_file` name.
+        to_path: turns a URL in the DAG file into an object with `open`.
 
     Raises:
         MessageError: a template cannot be compiled or rendered, or a file cannot be read.
     """
 
     def __init__(
-        self, fields: Mapping[str, Any], environment: jinja2.Environment, context: Mapping[str, Any], *, encoding: str
+        self,
+        fields: Mapping[str, Any],
+        environment: jinja2.Environment,
+        context: Mapping[str, Any],
+        *,
+        encoding: str,
+        to_path: Callable[[str], Any] = Path,
     ) -> None:
         # Imported here, since every parse of a DAG imports this module.
-        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
+        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, read_body
 
         self._encoding = encoding
-        self._environments = FieldEnvironments(environment, text=_row_environment(environment))
+        text_environment = _row_environment(environment)
+        self._environments = FieldEnvironments(environment, text=text_environment, to_path=to_path)
         # One dict for all rows, since Jinja does not change it.
         self._variables: Variables = {**self._environments.text.globals, **context}
         self._cached_body_file = lru_cache(maxsize=_CACHED_BODY_FILES)(self._compile_body_file)
@@ -143,6 +152,8 @@ class RowTemplates:
             else:
                 self._templates.append((name, part))
         for body in _BODIES:
+            if body in self.constants:
+                self.constants[body] = read_body(body, self.constants[body], encoding)
             if file := self.constants.get(f"{body}_file"):
                 self._get_body_file(body, file, self.constants.get(body))
 
@@ -189,9 +200,11 @@ class RowTemplates:
     def _get_body_file(self, body: str, file: object, body_value: object) -> TemplateFunction:
         if body_value:
             raise MessageError(f"'{body}' and '{body}_file' are both set.", remedy="Set only one of them.")
-        return self._cached_body_file(body, str(file), getattr(file, "mask", None))
+        from airflow_provider_smtpcm.arguments.templates import is_path_object
 
-    def _compile_body_file(self, body: str, file: str, mask: str | None) -> TemplateFunction:
+        return self._cached_body_file(body, file if is_path_object(file) else str(file), getattr(file, "mask", None))
+
+    def _compile_body_file(self, body: str, file: Any, mask: str | None) -> TemplateFunction:
         from airflow_provider_smtpcm.arguments.templates import compile_body_file
         from airflow_provider_smtpcm.mail.tainted import TaintedStr
 
@@ -224,7 +237,20 @@ class RowTemplates:
         if isinstance(value, tuple | list | set):
             parts = [self._compile(name, part, is_authored=is_authored, item=True) for part in value]
             return self._combine(name, parts, list)
-        return Constant(value)
+        return self._compile_file(name, value) if is_authored else Constant(value)
+
+    def _compile_file(self, name: str, value: Any) -> Constant | TemplateFunction:
+        """Compile an object in the DAG file that is neither text nor a collection."""
+        from airflow_provider_smtpcm.arguments.files import locate_object
+        from airflow_provider_smtpcm.arguments.templates import make_pattern
+        from airflow_provider_smtpcm.mail.files import FilePattern
+
+        if not isinstance(value, FilePattern):
+            return Constant(locate_object(name, value, self._environments.to_path))
+        pattern, required = self._compile(name, value.pattern, is_authored=True, item=True), value.required
+        if isinstance(pattern, Constant):
+            return Constant(make_pattern(pattern.value, required=required))
+        return lambda variables: make_pattern(pattern(variables), required=required)
 
     def _compile_text(self, name: str, source: str, *, item: bool) -> Constant | TemplateFunction:
         from jinja2 import TemplateError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +13,7 @@ from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_not_negative
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
+from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
 from airflow_provider_smtpcm.notifications.event import Event, read_event
@@ -45,12 +47,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Headers of every alert unless `headers` replaces them. This one asks Exchange for no automatic replies; the
-#: `Auto-Submitted` of RFC 3834 is in every mail of this package.
-DEFAULT_HEADERS: Mapping[str, str] = {"X-Auto-Response-Suppress": "All"}
-
 _FILE_FIELDS = ("attachments", "inline_images")
-_TEXT_FIELDS = ("subject", "priority", "headers")
+_TEXT_FIELDS = ("subject", "priority", "headers", "envelope_from")
 # The fields to leave out, attempt by attempt. The next attempt is made if the mail cannot be built, or if the server
 # permanently refuses a mail with files. The default page needs none of these fields.
 _OMISSIONS: tuple[tuple[str, ...], ...] = (
@@ -80,8 +78,9 @@ class SendMailNotifier(BaseNotifier):
 
     Args:
         to: the recipients: a list, or one string separated by `;` or `,`. Templated, as all arguments are except
-            `encoding`, `retry_for` and `context`. Templates can use everything in the callback's context, which is
-            little in a Deadline Alert, and `alert` (`airflow_provider_smtpcm.notifications.event.Event`).
+            `auto_generated`, `encoding`, `retry_for` and `context`. Templates can use everything in the callback's
+            context, which is little in a Deadline Alert, and `alert`
+            (`airflow_provider_smtpcm.notifications.event.Event`).
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address: the sender. Default: the connection's *From address*.
         cc: further recipients, as in `to`.
@@ -98,7 +97,9 @@ class SendMailNotifier(BaseNotifier):
             `|`.
         inline_images: images that the HTML shows as `<img src="cid:...">`: a mapping of content id to path.
         priority: `high`, `normal` or `low`.
-        headers: further headers. The value None or "" removes one of `DEFAULT_HEADERS`.
+        headers: further headers. One whose value is None or "" is left out.
+        envelope_from: as in `SendMailOperator`. `<>`: no server reports an alert that it cannot deliver.
+        auto_generated: as in `SendMailOperator`. False for a ticket system that holds back what a program wrote.
         encoding: the encoding of `text_file` and `html_file`. Default: UTF-8, with or without a byte order mark.
         only_if: a template that renders to `True` or `False`, or a bool. False: the alert is not sent, which is logged.
             If it cannot be rendered, or renders to anything else, the alert is sent, and a warning is logged: a broken
@@ -125,14 +126,16 @@ class SendMailNotifier(BaseNotifier):
         bcc: AddressesLike | None = None,
         reply_to: AddressesLike | None = None,
         subject: str | None = None,
-        text: str | None = None,
-        html: str | None = None,
-        text_file: str | None = None,
-        html_file: str | None = None,
+        text: str | os.PathLike[str] | None = None,
+        html: str | os.PathLike[str] | None = None,
+        text_file: str | os.PathLike[str] | None = None,
+        html_file: str | os.PathLike[str] | None = None,
         attachments: AttachmentsLike | None = None,
         inline_images: InlineImagesLike | None = None,
         priority: str | Priority = "normal",
         headers: HeaderValues | None = None,
+        envelope_from: AddressLike | None = None,
+        auto_generated: bool = True,
         encoding: str = "utf-8-sig",
         only_if: str | bool = True,
         retry_for: float = ALERT_RETRY_FOR,
@@ -157,6 +160,8 @@ class SendMailNotifier(BaseNotifier):
         self.inline_images = inline_images
         self.priority = priority
         self.headers = headers
+        self.envelope_from = envelope_from
+        self.auto_generated = auto_generated
         self.encoding = encoding
         self.only_if = only_if
         self.retry_for = retry_for
@@ -267,7 +272,8 @@ class SendMailNotifier(BaseNotifier):
                 "filters. Check jinja_environment_kwargs of the DAG."
             )
             environment = self.get_template_env()
-        environments, variables = FieldEnvironments(environment), {**environment.globals, **alert_context}
+        environments = FieldEnvironments(environment, to_path=to_storage_path)
+        variables = {**environment.globals, **alert_context}
         return environment, lambda name, value: render_field(
             name,
             value,
@@ -380,7 +386,9 @@ class SendMailNotifier(BaseNotifier):
                 attachments=values.get("attachments") or (),
                 inline_images=values.get("inline_images") or (),
                 priority=values.get("priority") or "normal",
-                headers=_merge_headers(values.get("headers")),
+                headers=_drop_empty_headers(values.get("headers")),
+                envelope_from=values.get("envelope_from"),
+                auto_generated=self.auto_generated,
             ),
             manager,
         )
@@ -419,12 +427,12 @@ def _get_permanent_refusal(delivery: Delivery) -> MailError | None:
     return None if error.phase in (Phase.SETTINGS, Phase.CONNECT, Phase.TLS, Phase.AUTH) else error
 
 
-def _merge_headers(headers: Mapping[str, object] | None) -> dict[str, str]:
-    """Return `headers`, and the defaults that they do not replace. An empty value removes a default."""
-    headers = headers or {}
-    names = {name.lower() for name in headers}
-    merged = {name: value for name, value in DEFAULT_HEADERS.items() if name.lower() not in names}
-    return merged | {name: text for name, value in headers.items() if (text := as_text(value))}
+def _drop_empty_headers(headers: Mapping[str, object] | None) -> dict[str, str]:
+    """Return the headers with a value, and those without one whose default is left out (`AUTO_GENERATED_FIELDS`)."""
+    from airflow_provider_smtpcm.mail.render import AUTO_GENERATED_FIELDS
+
+    texts = {name: as_text(value) or "" for name, value in (headers or {}).items()}
+    return {name: text for name, text in texts.items() if text or name.lower() in AUTO_GENERATED_FIELDS}
 
 
 class _RenderedFields:
@@ -467,7 +475,9 @@ class _RenderedFields:
             if value and file:
                 raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set only one of them.")
             if not file:
-                return as_text(value) or None
+                from airflow_provider_smtpcm.arguments.templates import read_body
+
+                return as_text(read_body(name, value, encoding)) or None
         except Exception as error:  # noqa: BLE001 - a template can raise anything
             self._add_failure(f"{name}_file" if file else name, error)
             return None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
     from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ class Lineage:
         self._hook = hook
         self._reported: set[tuple[bool, str]] = set()
 
-    def add_mail(self, mail: Mail, delivery: Delivery) -> None:
+    def add_mail(self, mail: AnyMail, delivery: Delivery) -> None:
         """Report the files of a mail, if it was sent: sending it reads them."""
-        if not (mail.attachments or mail.inline_images) or self._collector is None:
-            return
-        if delivery.accepted or delivery.outcome == "unknown":
-            for file in (*mail.attachments, *mail.inline_images):
-                if file.path is not None:
-                    self.add_input(file.path)
+        paths = [file.path for file in (*mail.attachments, *mail.inline_images)]
+        paths.append(getattr(mail, "path", None))  # of a `MimeMessage`
+        if any(path is not None for path in paths) and (delivery.accepted or delivery.outcome == "unknown"):
+            for path in paths:
+                if path is not None:
+                    self.add_input(path)
 
     def add_input(self, path: object) -> None:
         """Report a file that was read."""

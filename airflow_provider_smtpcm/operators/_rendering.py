@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from airflow.sdk import BaseOperator
+
+from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 
 if TYPE_CHECKING:
     import jinja2
@@ -21,17 +24,21 @@ if TYPE_CHECKING:
         AttachmentsLike,
         HeaderValues,
         InlineImagesLike,
+        MessageLike,
         Priority,
     )
+    from airflow_provider_smtpcm.mail.files import RemotePath
 
     # The types of the operators' arguments: a value, or the output of another task.
     TextArgument = str | XComArg
+    BodyArgument = TextArgument | os.PathLike[str] | RemotePath
     AddressArgument = AddressLike | XComArg
     AddressesArgument = AddressesLike | Iterable[AddressLike | XComArg] | XComArg
     AttachmentsArgument = AttachmentsLike | Iterable[AttachmentLike | XComArg] | XComArg
     InlineImagesArgument = InlineImagesLike | Mapping[str, AttachmentLike | XComArg] | XComArg
     PriorityArgument = str | Priority | XComArg
     HeadersArgument = HeaderValues | XComArg
+    MessageArgument = MessageLike | str | XComArg
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +47,19 @@ FIELD_RENDERERS = {"text": "text", "html": "html", "attachments": "json", "inlin
 # The template field with the arguments of a decorated function.
 _FUNCTION_ARGUMENTS = "op_kwargs"
 _OWN_PACKAGE = __name__.partition(".")[0]
+
+
+def seal_message(message: Any) -> Any:
+    """Return a complete message in memory as a `MimeMessage`, and anything else, such as a path, unchanged.
+
+    Airflow stores the text of a template field with each version of a DAG. That of a `MimeMessage` is short, and does
+    not change with each parse of the DAG file, as the boundaries of Python's `email` do.
+    """
+    if message is None or isinstance(message, str):
+        return message
+    from airflow_provider_smtpcm.mail.mime_message import MessageInMemory, MimeMessage
+
+    return MimeMessage(message) if isinstance(message, MessageInMemory) else message
 
 
 class RenderedOperator(BaseOperator):
@@ -73,7 +93,7 @@ class RenderedOperator(BaseOperator):
             return
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, mark_as_data, render_field
 
-        environments = FieldEnvironments(jinja_env)
+        environments = FieldEnvironments(jinja_env, to_path=to_storage_path)
         arguments = AuthoredArguments(self, context, environments)
         variables = {**jinja_env.globals, **context}
         for name in template_fields:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow_provider_smtpcm.arguments import (
@@ -18,9 +17,10 @@ from airflow_provider_smtpcm.arguments import (
     check_positive_int,
     check_positive_or_none,
 )
-from airflow_provider_smtpcm.errors import MailError, MessageError
+from airflow_provider_smtpcm.errors import MailError
+from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.merge.rows import STORAGE_REMEDY, is_path, open_rows
+from airflow_provider_smtpcm.merge.rows import is_path, open_rows
 from airflow_provider_smtpcm.merge.templates import defer_templates, undefer_templates
 from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator
 from airflow_provider_smtpcm.operators._task import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         AddressArgument,
         AddressesArgument,
         AttachmentsArgument,
+        BodyArgument,
         HeadersArgument,
         InlineImagesArgument,
         PriorityArgument,
@@ -78,6 +79,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address, to, cc, bcc, reply_to, subject, text, html: as in `SendMailOperator`.
         text_file, html_file, attachments, inline_images, priority, headers, message_id: as in `SendMailOperator`.
+        envelope_from, auto_generated: as in `SendMailOperator`.
         row_key: a template that identifies a row, such as `{{ row.id }}`: its mail then has the same Message-ID in
             every attempt, and a second row with the same key fails. None: a digest of the row identifies it, and equal
             rows are numbered.
@@ -133,15 +135,17 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         bcc: AddressesArgument | None = None,
         reply_to: AddressesArgument | None = None,
         subject: TextArgument = "",
-        text: TextArgument | None = None,
-        html: TextArgument | None = None,
-        text_file: TextArgument | None = None,
-        html_file: TextArgument | None = None,
+        text: BodyArgument | None = None,
+        html: BodyArgument | None = None,
+        text_file: BodyArgument | None = None,
+        html_file: BodyArgument | None = None,
         attachments: AttachmentsArgument | None = None,
         inline_images: InlineImagesArgument | None = None,
         priority: PriorityArgument = "normal",
         headers: HeadersArgument | None = None,
         message_id: TextArgument | None = None,
+        envelope_from: AddressArgument | None = None,
+        auto_generated: bool = True,
         row_key: TextArgument | None = None,
         on_error: Literal["fail", "continue"] = "fail",
         on_refused: Literal["fail", "warn"] = "fail",
@@ -175,6 +179,8 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         self.priority = defer_templates(priority)
         self.headers = defer_templates(headers)
         self.message_id = defer_templates(message_id)
+        self.envelope_from = defer_templates(envelope_from)
+        self.auto_generated = auto_generated
         self.row_key = defer_templates(row_key)
         self.on_error = on_error
         self.on_refused = on_refused
@@ -271,6 +277,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                 mails = RowMails(
                     rows,
                     templates,
+                    auto_generated=self.auto_generated,
                     result=result,
                     apply_defaults=partial(apply_defaults, manager=manager),
                     identity=identity,
@@ -311,6 +318,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             self.get_template_env(),
             context,
             encoding=self.encoding,
+            to_path=to_storage_path,
         )
         resolve_constants(templates, manager)
         return templates
@@ -405,19 +413,3 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         # A list that another task returned has no wrappers, and may be long.
         is_output = isinstance(self.rows, list) and not self._has_outputs_in_rows
         return fetch_under_lock(self.rows if is_output else undefer_templates(self.rows))
-
-
-def to_storage_path(text: str) -> Any:
-    """Return a `Path` for a path, and Airflow's `ObjectStoragePath` for a URL such as `s3://bucket/key`.
-
-    Raises:
-        MessageError: Airflow does not support this kind of storage.
-    """
-    if "://" not in text:
-        return Path(text)
-    from airflow.sdk import ObjectStoragePath
-
-    try:
-        return ObjectStoragePath(text)
-    except (ValueError, ImportError) as error:
-        raise MessageError(f"'{text}' is not a URL that Airflow can open: {error}.", remedy=STORAGE_REMEDY) from None

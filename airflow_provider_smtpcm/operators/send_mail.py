@@ -17,7 +17,7 @@ from airflow_provider_smtpcm.arguments import (
 )
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator
+from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator, seal_message
 from airflow_provider_smtpcm.operators._task import (
     AirflowException,
     AirflowFailException,
@@ -35,13 +35,15 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.ledger.journal import PriorDelivery
     from airflow_provider_smtpcm.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail, MimeMessage
     from airflow_provider_smtpcm.operators._rendering import (
         AddressArgument,
         AddressesArgument,
         AttachmentsArgument,
+        BodyArgument,
         HeadersArgument,
         InlineImagesArgument,
+        MessageArgument,
         PriorityArgument,
         TextArgument,
     )
@@ -49,6 +51,15 @@ if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.outcome import Delivery
 
 log = logging.getLogger(__name__)
+
+_RECIPIENT_FIELDS = ("to", "cc", "bcc")
+# What a complete message has in its header and body, so that the operator cannot set it, with the defaults.
+_FIELDS_OF_A_MESSAGE: Mapping[str, object] = {
+    **dict.fromkeys(name for name in MAIL_FIELDS if name not in (*_RECIPIENT_FIELDS, "envelope_from")),
+    "message_id": None,
+    "priority": "normal",
+    "auto_generated": True,
+}
 
 
 class SendMailOperator(Cancelable, RenderedOperator):
@@ -66,17 +77,27 @@ class SendMailOperator(Cancelable, RenderedOperator):
         bcc: the recipients of a copy that the others do not see.
         reply_to: the addresses for replies; empty: the connection's *Reply-To*.
         subject: one line; empty: the connection's *Subject file*, if it has one.
-        text: the plain-text body. If `html` is set too, the recipient's mail client chooses which one it shows.
-        html: the HTML body. Values in it are escaped, unless `| safe` follows. Without any body: the connection's *HTML
-            file*, if it has one.
-        text_file: a template file for the plain-text body, instead of `text`: a path, or a name in
-            `template_searchpath`.
+        text: the plain-text body. If `html` is set too, the recipient's mail client chooses which one it shows. A path
+            object (`Path`, `ObjectStoragePath`) is a file that is sent as it is.
+        html: the HTML body. Values in it are escaped, unless `| safe` follows. A path object as for `text`. Without any
+            body: the connection's *HTML file*, if it has one.
+        text_file: a template file for the plain-text body, instead of `text`: a path, a URL such as `s3://...`, or a
+            name in `template_searchpath`.
         html_file: a template file for the HTML body, instead of `html`.
-        attachments: files, as paths on the worker, `ObjectStoragePath` or `Attachment`.
+        attachments: files, as paths on the worker, `ObjectStoragePath`, `Attachment`, `FilePattern`, or a mapping of
+            file names to files or contents. In text in the DAG file, a URL is a path in object storage, and `*` and `?`
+            are wildcards (`FilePattern`), which must match a file. In a value that a template fills in, neither is.
         inline_images: images that the HTML body refers to by `cid:`, as a mapping of that id to a path.
         priority: `high`, `normal` or `low`.
         headers: further header fields.
         message_id: `<left@right>`; None: one that is the same in every attempt.
+        envelope_from: the address in MAIL FROM, to which servers return what they cannot deliver; `<>`: a null return
+            path, so they return nothing; empty: the connection's *Envelope sender*, else the From address.
+        auto_generated: whether the header says that a program wrote the mail, so that no automatic replies come.
+            False for recipients that hold back such mail, as some ticket systems do.
+        message: a complete message instead of all other fields of a mail, such as a signed one: the path of an .eml
+            file, a message of Python's `email`, its octets, or a `MimeMessage`. Its octets are sent as they are. `to`,
+            `cc` and `bcc` are then who receives it; if all are empty, the addresses in its header.
         encoding: the encoding of `text_file` and `html_file`.
         on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if some recipients were refused and
             others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
@@ -95,7 +116,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         AirflowFailException: a retry would not help, or could deliver the mail twice.
     """
 
-    template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "message_id")
+    template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "message_id", "message")
     # Empty: Airflow would read any value with one of these extensions, even a subject, as a template file.
     template_ext: Sequence[str] = ()
     template_fields_renderers = FIELD_RENDERERS
@@ -111,15 +132,18 @@ class SendMailOperator(Cancelable, RenderedOperator):
         bcc: AddressesArgument | None = None,
         reply_to: AddressesArgument | None = None,
         subject: TextArgument = "",
-        text: TextArgument | None = None,
-        html: TextArgument | None = None,
-        text_file: TextArgument | None = None,
-        html_file: TextArgument | None = None,
+        text: BodyArgument | None = None,
+        html: BodyArgument | None = None,
+        text_file: BodyArgument | None = None,
+        html_file: BodyArgument | None = None,
         attachments: AttachmentsArgument | None = None,
         inline_images: InlineImagesArgument | None = None,
         priority: PriorityArgument = "normal",
         headers: HeadersArgument | None = None,
         message_id: TextArgument | None = None,
+        envelope_from: AddressArgument | None = None,
+        auto_generated: bool = True,
+        message: MessageArgument | None = None,
         encoding: str = "utf-8-sig",
         on_refused: Literal["fail", "warn"] = "fail",
         on_unknown: Literal["fail", "retry"] = "fail",
@@ -144,6 +168,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
         self.priority = priority
         self.headers = headers
         self.message_id = message_id
+        self.envelope_from = envelope_from
+        self.auto_generated = auto_generated
+        self.message = seal_message(message)
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
@@ -162,7 +189,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         assert delivery is not None
         return delivery.to_dict()
 
-    def preview(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
+    def preview(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> AnyMail:
         """Return the mail that the task would send, without sending it. The operator itself stays as it is.
 
         The templates are rendered as in a run. `Mail.write_eml` writes the mail to a file, for any mail program.
@@ -176,7 +203,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """
         return self.render_for_preview(context).preview_rendered(context, manager=manager)
 
-    def preview_rendered(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
+    def preview_rendered(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> AnyMail:
         """Return the mail, for an operator whose fields are rendered.
 
         Args:
@@ -259,7 +286,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
 
     def _send(
         self,
-        mail: Mail,
+        mail: AnyMail,
         hook: SmtpConnectionManagerHook,
         prior: PriorDelivery,
         attempt: Attempt,
@@ -302,14 +329,14 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if delivery is None:  # canceled before it was started
             return prior.not_begun(mail, cancellation.error())
         prior.store(delivery)
-        if mail.attachments or mail.inline_images:
+        if mail.attachments or mail.inline_images or self.message:
             from airflow_provider_smtpcm.operators._lineage import Lineage
 
             Lineage(hook).add_mail(mail, delivery)
         return delivery
 
     def _make_failure(
-        self, mail: Mail, delivery: Delivery, *, is_durable: bool, cancellation: CancellationToken
+        self, mail: AnyMail, delivery: Delivery, *, is_durable: bool, cancellation: CancellationToken
     ) -> AirflowException | None:
         """Return the exception with which the task fails; None if it succeeds, or `on_refused` tolerates the refusals.
 
@@ -336,7 +363,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
 
     def _make_mail(
         self, context: Context, manager: SmtpConnectionManager, attempt: Attempt, ledger: Ledger | None
-    ) -> Mail:
+    ) -> AnyMail:
         """Return the mail with the rendered fields, and a Message-ID that is the same in every attempt."""
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
@@ -346,6 +373,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
             return stable_message_id(domain, *attempt.message_identity(ledger))
 
         rendered: Any = self  # Airflow has resolved the outputs of other tasks
+        if rendered.message:
+            return complete_mail(self._make_message(), manager, make_message_id=make_message_id)
         subject, text, html = as_text(rendered.subject), self._body(context, "text"), self._body(context, "html")
         if not subject and manager.subject_file:
             subject = self._render_file(context, "subject_file", manager.subject_file)
@@ -366,14 +395,50 @@ class SendMailOperator(Cancelable, RenderedOperator):
             priority=rendered.priority or "normal",
             headers=as_headers(rendered.headers),
             message_id=as_text(rendered.message_id) or None,
+            envelope_from=rendered.envelope_from,
+            auto_generated=self.auto_generated,
         )
         return complete_mail(mail, manager, make_message_id=make_message_id)
+
+    def _make_message(self) -> MimeMessage:
+        """Return the complete message, with the envelope that the other fields give it.
+
+        Raises:
+            MessageError: a field is set that the message has in its header or its body.
+        """
+        from airflow_provider_smtpcm.mail.address import parse_addresses
+        from airflow_provider_smtpcm.mail.mime_message import MimeMessage
+        from airflow_provider_smtpcm.mail.tainted import check_path
+
+        rendered: Any = self
+        message = check_path(rendered.message, "message")
+        if not isinstance(message, MimeMessage):
+            message = MimeMessage(message)
+        values = {name: getattr(self, name) for name in _FIELDS_OF_A_MESSAGE}
+        given = [
+            name
+            for name, default in _FIELDS_OF_A_MESSAGE.items()
+            if (values[name] if default is None else values[name] not in (None, default))
+        ]
+        if given:
+            raise MessageError(
+                f"{' and '.join(map(repr, given))}: set beside 'message', which is sent as it is.",
+                remedy="Leave them out, or set them in the message. If default_args sets them, set them to None here.",
+            )
+        recipients = [
+            address
+            for name in _RECIPIENT_FIELDS
+            for address in parse_addresses(getattr(self, name), field=name.capitalize())
+        ]
+        return message.with_envelope(recipients=recipients or None, envelope_from=rendered.envelope_from)
 
     def _body(self, context: Context, name: str) -> str | None:
         """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""
         value, file = getattr(self, name), getattr(self, f"{name}_file")
         if not file:
-            return as_text(value)
+            from airflow_provider_smtpcm.arguments.templates import read_body
+
+            return as_text(read_body(name, value, self.encoding))
         if value:
             raise MessageError(f"'{name}' and '{name}_file' are both set.", remedy="Set only one of them.")
         return self._render_file(context, f"{name}_file", file)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.ledger.ledger import Ledger
-    from airflow_provider_smtpcm.mail import Attachment, Mail
+    from airflow_provider_smtpcm.mail import Attachment
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
     from airflow_provider_smtpcm.operators._rendering import TextArgument
     from airflow_provider_smtpcm.operators._task import Attempt
     from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
@@ -132,7 +133,7 @@ class SqlToMailOperator(SendMailOperator):
         with ExitStack() as self._open_files:
             return super()._execute(context, attempt, cancellation)
 
-    def preview_rendered(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
+    def preview_rendered(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> AnyMail:
         """Return the mail, for an operator whose fields are rendered. This runs the query.
 
         Args:
@@ -146,7 +147,7 @@ class SqlToMailOperator(SendMailOperator):
 
     def _make_mail(
         self, context: Context, manager: SmtpConnectionManager, attempt: Attempt, ledger: Ledger | None
-    ) -> Mail:
+    ) -> AnyMail:
         from airflow_provider_smtpcm.mail.attachment import parse_attachments
         from airflow_provider_smtpcm.tables.body_table import BodyTable, TemplateResult
         from airflow_provider_smtpcm.tables.files import check_file_name

@@ -26,6 +26,7 @@ from airflow_provider_smtpcm.smtp.queue import OnResult, OutgoingMail, PrefetchQ
 from airflow_provider_smtpcm.smtp.throttling import ConnectBackoff, RateController, ServerProfile, is_throttled
 
 if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.mime_message import MessageLike
     from airflow_provider_smtpcm.smtp.failover import Failover, Server
     from airflow_provider_smtpcm.smtp.session import Session
 
@@ -49,9 +50,9 @@ class BatchSender:
     """Sends one batch.
 
     Args:
-        source: mails, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A float means
-            that there is none before this time (`time.monotonic`), unless a delivery or a call of `wake` comes first.
-            If the source raises, the mails that it returned before are sent first.
+        source: mails and messages, or requests with complete mails; consumed lazily, a few ahead of the deliveries. A
+            float means that there is none before this time (`time.monotonic`), unless a delivery or a call of `wake`
+            comes first. If the source raises, the mails that it returned before are sent first.
         manager: the server, and the defaults for From and Reply-To.
         new_session: returns a session to open. None: only `session` sends.
         connections: maximum number of sessions.
@@ -68,7 +69,7 @@ class BatchSender:
 
     def __init__(
         self,
-        source: Iterable[Mail | SendRequest | float],
+        source: Iterable[Mail | MessageLike | SendRequest | float],
         manager: SmtpConnectionManager,
         new_session: Callable[[], Session] | None,
         *,

@@ -80,6 +80,7 @@ class PipelinedSession:
         self._offers_size = "SIZE" in session.extensions
         self._offers_pipelining = "PIPELINING" in session.extensions
         self._offers_binary = {"CHUNKING", "BINARYMIME"} <= session.extensions.keys()
+        self._offers_8bitmime = "8BITMIME" in session.extensions
         self._offers_smtputf8 = "SMTPUTF8" in session.extensions
         self._size_limit = session.size_limit
         self._recipient_limit = session.recipient_limit
@@ -257,12 +258,15 @@ class PipelinedSession:
         if outgoing.binary_rendering is not None and self._offers_binary:
             rendering = outgoing.binary_rendering
         is_too_large = self._size_limit is not None and rendering.size > self._size_limit
-        if is_too_large or (rendering.needs_smtputf8 and not self._offers_smtputf8):
+        lacks_8bitmime = rendering.is_8bit and not self._offers_8bitmime
+        if is_too_large or lacks_8bitmime or (rendering.needs_smtputf8 and not self._offers_smtputf8):
             self._batch.on_delivery(outgoing.not_sent(self.session.limit_error(outgoing.mail, rendering)), self.rate)
             return True
         parameters = f" SIZE={rendering.size}" if self._offers_size else ""
         if rendering.binary:
             parameters += " BODY=BINARYMIME"
+        elif rendering.is_8bit:
+            parameters += " BODY=8BITMIME"
         if rendering.needs_smtputf8:
             parameters += " SMTPUTF8"
         transaction = Transaction(

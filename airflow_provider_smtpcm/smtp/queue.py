@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase, Reply
@@ -28,6 +29,9 @@ from airflow_provider_smtpcm.smtp.outcome import (
     unknown_error,
 )
 from airflow_provider_smtpcm.smtp.transaction import join_with_final_dot
+
+if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail, MessageLike
 
 # The largest message that is prepared for DATA in one buffer.
 _MAX_BUFFERED_OCTETS = 65536
@@ -65,7 +69,7 @@ class SendRequest:
     def __init__(
         self,
         index: int,
-        mail: Mail,
+        mail: AnyMail,
         recipients: tuple[str, ...] | None = None,
         accepted: tuple[str, ...] = (),
         refused: Mapping[str, Reply] = _NO_REPLIES,
@@ -94,7 +98,7 @@ class SendRequest:
         Raises:
             MailError: the mail cannot be rendered.
         """
-        rendering = render(self.mail)
+        rendering = render_any(self.mail)
         if not self.mail.has_files:
             self.rendering = rendering
 
@@ -111,24 +115,43 @@ class SendRequest:
 
 
 #: The source of a batch: mails, or requests and times. A time (`time.monotonic`) means: no request is due before it.
-Source = Iterator[Mail | SendRequest | float]
+Source = Iterator["Mail | MessageLike | SendRequest | float"]
+
+
+def render_any(mail: AnyMail) -> Rendering:
+    """Return the message of a complete mail for the server.
+
+    Raises:
+        MailError: it cannot be rendered.
+    """
+    return render(mail) if isinstance(mail, Mail) else mail.render()
+
+
+def as_mail(value: Mail | MessageLike) -> AnyMail:
+    """Return what is to be sent as a `Mail` or a `MimeMessage`; see `mail.mime_message.as_mail`."""
+    if isinstance(value, Mail):
+        return value
+    from airflow_provider_smtpcm.mail.mime_message import as_mail as parse
+
+    return parse(value)
 
 
 def apply_defaults(mail: Mail, manager: SmtpConnectionManager) -> Mail:
-    """Return the mail with the connection's From and Reply-To as defaults.
+    """Return the mail with the connection's From, Reply-To and envelope sender as defaults.
 
     Raises:
         MessageError: neither has a From, or the connection's From is not an address.
     """
     sender, reply_to = _sender(mail, manager), _default_reply_to(mail, manager)
-    if sender is mail.from_address and reply_to is None:
+    envelope_from = _default_envelope_from(mail, manager)
+    if sender is mail.from_address and reply_to is None and envelope_from is None:
         return mail
-    return mail.with_identity(from_address=sender, reply_to=reply_to)
+    return mail.with_identity(from_address=sender, reply_to=reply_to, envelope_from=envelope_from)
 
 
 def complete_mail(
-    mail: Mail, manager: SmtpConnectionManager, *, make_message_id: Callable[[str], str] = new_message_id
-) -> Mail:
+    mail: AnyMail, manager: SmtpConnectionManager, *, make_message_id: Callable[[str], str] = new_message_id
+) -> AnyMail:
     """Return the mail with `apply_defaults`, and with a Message-ID in the sender's domain if it has none.
 
     Args:
@@ -137,13 +160,18 @@ def complete_mail(
         make_message_id: returns the Message-ID, for the sender's domain.
 
     Raises:
-        MessageError: see `apply_defaults`.
+        MessageError: see `apply_defaults` and `MimeMessage.complete`.
     """
+    if not isinstance(mail, Mail):
+        return mail.complete(envelope_from=manager.envelope_from, make_message_id=make_message_id)
     if mail.message_id is not None:
         return apply_defaults(mail, manager)
     sender = _sender(mail, manager)
     return mail.with_identity(
-        from_address=sender, reply_to=_default_reply_to(mail, manager), message_id=make_message_id(sender.domain)
+        from_address=sender,
+        reply_to=_default_reply_to(mail, manager),
+        message_id=make_message_id(sender.domain),
+        envelope_from=_default_envelope_from(mail, manager),
     )
 
 
@@ -160,6 +188,10 @@ def _sender(mail: Mail, manager: SmtpConnectionManager) -> Address:
 
 def _default_reply_to(mail: Mail, manager: SmtpConnectionManager) -> str | None:
     return None if mail.reply_to else manager.reply_to
+
+
+def _default_envelope_from(mail: Mail, manager: SmtpConnectionManager) -> str | None:
+    return None if mail.envelope_from else manager.envelope_from
 
 
 class OutgoingMail:
@@ -189,7 +221,6 @@ class OutgoingMail:
 
     def __init__(self, request: SendRequest, rendering: Rendering, manager: SmtpConnectionManager) -> None:
         mail = request.mail
-        assert mail.from_address is not None
         self.index = request.index
         self.is_last = request.is_last
         self.mail = mail
@@ -198,7 +229,8 @@ class OutgoingMail:
         #: The message for a server with BINARYMIME (RFC 3030), if the connection enables it.
         self.binary_rendering: Rendering | None = None
         self.manager = manager
-        self.sender = mail.from_address.address
+        #: The address in MAIL FROM; "" for a null return path.
+        self.sender = mail.envelope_sender
         #: The server (`host:port`) that has accepted the mail for some recipients; None: none has.
         self.server: str | None = None
         #: The recipients of this and further transactions.
@@ -369,11 +401,13 @@ class PrefetchQueue:
             if item is None:
                 self._is_exhausted = True
                 return
-            if isinstance(item, Mail):
-                request, is_complete = SendRequest(self._next_index, item), False
-                self._next_index += 1
-            elif isinstance(item, SendRequest):
+            if isinstance(item, SendRequest):
                 request, is_complete = item, True
+            elif not isinstance(item, float):
+                new, is_complete = self._number(item), False
+                if new is None:
+                    continue
+                request = new
             else:
                 self._poll_at = item
                 # A source that returns a time usually does so instead of blocking; one quick call is enough.
@@ -389,7 +423,20 @@ class PrefetchQueue:
             if now > deadline:
                 return
 
-    def _next_item(self) -> Mail | SendRequest | float | None:
+    def _number(self, item: Mail | MessageLike) -> SendRequest | None:
+        """Return the request for the next mail; None if it is a message that cannot be sent, which is reported."""
+        index = self._next_index
+        self._next_index += 1
+        try:
+            return SendRequest(index, as_mail(item))
+        except MessageError as error:
+            self._on_delivery(refuse_message(index, error))
+            return None
+        except BaseException as error:
+            self._on_delivery(refuse_message(index, interruption_error(error)))
+            raise
+
+    def _next_item(self) -> Mail | MessageLike | SendRequest | float | None:
         """Return the next item of the source; None if it has ended, or has failed.
 
         On failure, `source_error` is set. The batch raises that error after it has sent the mails before it.
@@ -403,6 +450,10 @@ class PrefetchQueue:
             return None
         # Only a source of requests may return a time; `_next_index` counts the mails.
         if isinstance(item, Mail | SendRequest) or (isinstance(item, float) and not self._next_index):
+            return item
+        from airflow_provider_smtpcm.mail.mime_message import is_message_like
+
+        if is_message_like(item):
             return item
         self.source_error = TypeError(f"Only mails can be sent, not {type(item).__name__}.")
         return None
@@ -462,7 +513,9 @@ class PrefetchQueue:
             return
         self.ready.append(outgoing)
 
-    def _render(self, mail: Mail, *, binary: bool = False) -> Rendering:
+    def _render(self, mail: AnyMail, *, binary: bool = False) -> Rendering:
+        if not isinstance(mail, Mail):
+            return mail.render()
         renderer = self._renderers.get(binary)
         if renderer is None:
             renderer = self._renderers[binary] = BatchRenderer(binary=binary)
@@ -472,9 +525,11 @@ class PrefetchQueue:
         """Measure and render a mail with remote files; runs in a background thread."""
         outgoing: OutgoingMail | MailError
         try:
-            outgoing = OutgoingMail(request, request.rendering or render(request.mail), self._manager)
+            mail = request.mail
+            assert isinstance(mail, Mail)  # no other has files
+            outgoing = OutgoingMail(request, request.rendering or render(mail), self._manager)
             if self._manager.binary_mime:
-                outgoing.binary_rendering = render(request.mail, binary=True)
+                outgoing.binary_rendering = render(mail, binary=True)
         except MailError as error:
             outgoing = error
         except Exception as error:  # noqa: BLE001 - a storage library may raise anything
@@ -495,3 +550,8 @@ class PrefetchQueue:
                 self.ready.append(outgoing)
 
         return on_result
+
+
+def refuse_message(index: int, error: MailError) -> Delivery:
+    """Return the delivery of a complete message that cannot be sent as it is."""
+    return Delivery(index=index, message_id="", outcome=Outcome.NOT_SENT, error=error)

@@ -29,12 +29,13 @@ from airflow_provider_smtpcm.mail.render import Rendering
 from airflow_provider_smtpcm.smtp.cancellation import get_single_delivery
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses, get_greeting_remedy, remedy_for
-from airflow_provider_smtpcm.smtp.queue import SendRequest, complete_mail
+from airflow_provider_smtpcm.smtp.queue import SendRequest, as_mail, complete_mail, refuse_message
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
 from airflow_provider_smtpcm.smtp.transport import Transport, format_peer
 
 if TYPE_CHECKING:
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail, MessageLike
     from airflow_provider_smtpcm.smtp.auth.negotiation import WindowsAuthenticator
     from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
     from airflow_provider_smtpcm.smtp.failover import Failover, Outage, Server
@@ -232,8 +233,8 @@ class Session:
         match = re.search(_RCPTMAX, self.extensions["LIMITS"]) if "LIMITS" in self.extensions else None
         return int(match[1]) if match else None
 
-    def limit_error(self, mail: Mail, rendering: Rendering) -> MessageError:
-        """Return the error for a mail that is larger than the server's SIZE, or needs SMTPUTF8 but the server lacks it.
+    def limit_error(self, mail: AnyMail, rendering: Rendering) -> MessageError:
+        """Return the error for a mail that is larger than the server's SIZE, or needs an extension that it lacks.
 
         Args:
             mail: the mail from `complete_mail`.
@@ -246,31 +247,47 @@ class Session:
                 "attachments a third larger).",
                 remedy="Send a link instead of the file, compress it, or have the server's limit raised.",
             )
+        if rendering.is_8bit and "8BITMIME" not in self.extensions:
+            return MessageError(
+                f"The message has octets beyond ASCII, and {peer} does not accept such messages (8BITMIME).",
+                remedy="Encode its parts in quoted-printable or base64, before it is signed.",
+            )
         sender = (mail.from_address,) if mail.from_address else ()
         addresses = (*sender, *mail.reply_to, *mail.recipients)
         names = [address.address for address in addresses if address.needs_smtputf8]
+        if not mail.envelope_sender.isascii() and mail.envelope_sender not in names:
+            names.append(mail.envelope_sender)
+        if not names:
+            return MessageError(
+                f"The header of the message has letters outside ASCII, and {peer} does not accept that (SMTPUTF8).",
+                remedy="Encode its text (RFC 2047), and write domains as A-labels (xn--...).",
+            )
         return MessageError(
             f"{peer} does not accept addresses with letters outside ASCII before the @ (SMTPUTF8): "
             f"{format_addresses(names)}.",
             remedy="Use an ASCII alias of that mailbox.",
         )
 
-    def send(self, mail: Mail, *, index: int = 0) -> Delivery:
+    def send(self, mail: Mail | MessageLike, *, index: int = 0) -> Delivery:
         """Send one mail. If it cannot be sent, nothing is raised: the delivery has the error.
 
         Args:
-            mail: From and Reply-To default to the connection's.
+            mail: a mail, whose From and Reply-To default to the connection's; or a complete message, as in the hook's
+                `send`.
             index: the delivery's index, for callers that send several mails.
 
         Raises:
             InterruptedDeliveryError: sending was interrupted (by a time limit, for example) after a recipient was
                 accepted, or may have been.
         """
-        request = SendRequest(index, mail)
+        try:
+            request = SendRequest(index, as_mail(mail))
+        except MessageError as error:
+            return refuse_message(index, error)
         if self._transport is None:
             return request.not_sent(ConnectError("The session is closed.", remedy="Open another one."))
         try:
-            request.mail = complete_mail(mail, self.manager)
+            request.mail = complete_mail(request.mail, self.manager)
         except MailError as error:
             return request.not_sent(error)
         sender = BatchSender(iter((request,)), self.manager, None, profile=self._profile, session=self)
@@ -278,7 +295,7 @@ class Session:
         assert delivery is not None
         return delivery
 
-    def send_many(self, mails: Iterable[Mail]) -> Generator[Delivery, None, None]:
+    def send_many(self, mails: Iterable[Mail | MessageLike]) -> Generator[Delivery, None, None]:
         """Send many mails.
 
         With PIPELINING (RFC 2920), each envelope is sent directly after the previous message, before its reply. If

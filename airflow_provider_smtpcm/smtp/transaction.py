@@ -350,7 +350,8 @@ class Transaction:
     def _refuse_all(self) -> Delivery | None:
         """Return the delivery if every recipient was refused; None if a further transaction is needed for others."""
         if self._sender_refused is not None:
-            return self._refuse(f"the sender {self.outgoing.sender}", self._sender_refused, phase=Phase.ENVELOPE)
+            sender = self.outgoing.sender or "<>"
+            return self._refuse(f"the sender {sender}", self._sender_refused, phase=Phase.ENVELOPE)
         outgoing, refused = self.outgoing, self._refused.values()
         outgoing.refused.update(self._refused)
         reply = next((reply for reply in refused if exceeds_recipient_limit(reply)), None)

@@ -240,6 +240,14 @@ def test_each_fallback_host_is_a_server_with_the_same_settings() -> None:
     assert len(SmtpConnectionManager(host="mail.corp.example").list_servers()) == 1
 
 
+@pytest.mark.parametrize("value", ["<>", "bounces@corp.example", "Bounces <bounces@corp.example>"])
+def test_the_envelope_sender_is_an_address_or_a_null_return_path(value: str) -> None:
+    """Anything else is a fault that names the field."""
+    assert SmtpConnectionManager.from_airflow(connection(extra={"envelope_from": f" {value} "})).envelope_from == value
+    for wrong in ("nobody", "< >", "a@corp.example; b@corp.example", "a@corp.example\r\nRCPT TO:<b@x.example>"):
+        assert ["Envelope sender" in fault for fault in extra_faults(envelope_from=wrong)] == [True]
+
+
 @pytest.mark.parametrize(
     "host", ["smtp://etl:hunter2@mail.corp.example", "etl:hunter2@mail.corp.example:25", "hunter2@h"]
 )
@@ -307,7 +315,7 @@ def test_a_key_that_looks_like_a_known_one_is_refused_with_the_known_one(key: st
     assert [hint in fault for fault in extra_faults(**{key: "x"})] == [True]
 
 
-@pytest.mark.parametrize("key", ["envelope_from", "zzz", "x" * 99])
+@pytest.mark.parametrize("key", ["not_known_here", "zzz", "x" * 99])
 def test_any_other_unknown_key_is_a_warning(key: str) -> None:
     """It may belong to a newer version of this package: not all workers are updated at once."""
     manager = SmtpConnectionManager.from_airflow(connection(extra={"timeout": 5, key: "x"}))
@@ -548,6 +556,7 @@ managers = st.builds(
     from_address=st.sampled_from([None, "a@corp.example", "Ä <a@corp.example>"]),
     ca_certificate=st.sampled_from([None, "/etc/ssl/ca.pem"]),
     local_hostname=st.sampled_from([None, "worker1.corp.example", "[192.0.2.1]"]),
+    envelope_from=st.sampled_from([None, "<>", "bounces@corp.example", "Bounces <b@corp.example>"]),
     fallback_hosts=st.sampled_from([None, "0.corp.example;[2001:db8::25]:2525"]),
     unknown_properties=st.sampled_from([(), (("ConnectByProxy", "False"),)]),
 )

@@ -63,12 +63,17 @@ def test_an_asynchronous_function_is_refused_when_the_dag_is_parsed() -> None:
 # --- What a function may not return.
 
 
+def test_octets_are_a_complete_message_and_no_text() -> None:
+    """The error says how such a message begins."""
+    assert "A message begins with its header" in complaint(b"Three rows.")
+
+
 @pytest.mark.parametrize(
     ("returned", "kind", "remedy"),
     [
         (None, "None", "raise AirflowSkipException"),
         (17, "int", "a dict of the mail's fields"),
-        (b"text", "bytes", "Return the text as a str"),
+        (1.5, "float", "Return the text as a str"),
         ([Mail(to="a@corp.example")], "list", "MailMergeOperator"),
         ((text for text in ("a", "b")), "generator", "MailMergeOperator"),
     ],

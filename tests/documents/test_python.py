@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_smtpcm.testing import Relay
+from tests.documents.identities import make_openpgp_identity, make_smime_identity
 from tests.documents.pages import BLOCKS, DOCS, Block, blocks_in
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def srv(tmp_path: Path) -> Path:
     for day in (today - timedelta(days=1), today, today + timedelta(days=1)):
         for kind in ("csv", "log"):
             (folder / f"loads/{day}.{kind}").write_text("table,rows\norders,1204\n")
-    for name in ("loads/rows.csv", "loads/errors.log", "statements/terms.pdf"):
+    make_smime_identity(folder / "etl.pem")
+    for name in ("loads/rows.csv", "loads/errors.log", "loads/page.html", "statements/terms.pdf"):
         (folder / name).write_text("A file.\n")
     for number in (4711, 4712):
         (folder / f"statements/{number}.pdf").write_text("A statement.\n")
@@ -88,6 +90,8 @@ def test_every_program_runs_and_what_it_sends_arrives(
 ) -> None:
     """A DAG with an alert fails, as intended, and the alert arrives."""
     monkeypatch.chdir(tmp_path)
+    if "gpg" in block.code:
+        make_openpgp_identity(tmp_path / "gnupg", monkeypatch)
     with Relay(users={LOGIN: PASSWORD}) as relay:
         for name in ("SMTPCM_DEFAULT", "SMTP_EXCHANGE_CORP_EXAMPLE_WINDOWS_SSL"):
             monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(relay.airflow_connection()))

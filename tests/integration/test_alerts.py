@@ -123,7 +123,7 @@ def test_each_alert_arrives_signed_in_and_from_the_connection_s_address(alerts: 
     mail = alerts.of(mailbox)
     assert (mail.authenticated_as, mail.mechanism, mail.tls_version) == (LOGIN, "NTLM", "TLSv1.3")
     assert mail.message["From"] == "Airflow <airflow@corp.example>"
-    assert mail.message["X-Auto-Response-Suppress"] == "All"
+    assert mail.message["X-Auto-Response-Suppress"] == "OOF, AutoReply"
     assert all(bodies(mail))
 
 

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
-from airflow_provider_smtpcm.mail import Attachment
-from airflow_provider_smtpcm.mail import attachment as module
+from airflow_provider_smtpcm.mail import Attachment, files
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
 
 
@@ -66,7 +65,7 @@ def test_a_windows_path_is_shown_as_written_with_its_own_remedy(path: str) -> No
 
 def test_on_windows_such_a_path_is_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file may be missing there, but mounting a share would not help."""
-    monkeypatch.setattr(module, "_ON_WINDOWS", True)
+    monkeypatch.setattr(files, "_ON_WINDOWS", True)
 
     assert "mount" not in fault(Attachment(r"D:\loads\rows.csv").size)
 
@@ -261,7 +260,7 @@ def test_an_attachment_travels_between_processes() -> None:
 
 def test_a_list_of_attachments_is_a_list_or_one_string() -> None:
     """With `|` between, as in SSIS; or a single path."""
-    for value in (7, b"a.csv", {"a": "b"}, [7], "['a.csv', 'b.csv']"):
+    for value in (7, b"a.csv", [b"a.csv"], [7], "['a.csv', 'b.csv']"):
         assert "Attachments" in fault(lambda value=value: parse_attachments(value))  # type: ignore[misc]
 
     def names(value: object) -> list[str]:

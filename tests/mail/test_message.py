@@ -76,7 +76,7 @@ def test_a_control_character_is_refused_in_everything_that_becomes_a_header(char
         ("MIME-Version", "leave it out"),
         ("Content-Type", "leave it out"),
         ("content-anything", "leave it out"),
-        ("Return-Path", "from_address"),
+        ("Return-Path", "envelope_from"),
         ("Received", "leave it out"),
     ],
 )

@@ -18,7 +18,18 @@ from airflow_provider_smtpcm.mail import Address, Attachment, Mail
 from airflow_provider_smtpcm.mail.render import render
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-ALLOWED = ["Date", "From", "To", "Cc", "Reply-To", "Subject", "Message-ID", "Auto-Submitted", "MIME-Version"]
+ALLOWED = [
+    "Date",
+    "From",
+    "To",
+    "Cc",
+    "Reply-To",
+    "Subject",
+    "Message-ID",
+    "Auto-Submitted",
+    "MIME-Version",
+    "X-Auto-Response-Suppress",
+]
 
 anything = st.text(max_size=300)
 hostile = st.sampled_from(

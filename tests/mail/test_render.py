@@ -219,6 +219,7 @@ def test_the_simplest_mail_reads_like_this() -> None:
         b"Subject: Daily report\r\n"
         b"Message-ID: <1@corp.example>\r\n"
         b"Auto-Submitted: auto-generated\r\n"
+        b"X-Auto-Response-Suppress: OOF, AutoReply\r\n"
         b"MIME-Version: 1.0\r\n"
         b"Content-Type: text/plain; charset=us-ascii\r\n"
         b"Content-Transfer-Encoding: 7bit\r\n"
@@ -250,6 +251,7 @@ Reply-To: help@corp.example
 Subject:
 Message-ID: <1@corp.example>
 Auto-Submitted: auto-generated
+X-Auto-Response-Suppress: OOF, AutoReply
 Importance: high
 X-Priority: 1
 Priority: urgent

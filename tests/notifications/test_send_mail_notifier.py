@@ -395,7 +395,7 @@ def test_automatic_replies_are_suppressed(relay: Relay) -> None:
     notifier()(dict(FAILED))
     (received,) = relay.messages
     assert received.message["Auto-Submitted"] == "auto-generated"
-    assert received.message["X-Auto-Response-Suppress"] == "All"
+    assert received.message["X-Auto-Response-Suppress"] == "OOF, AutoReply"
 
 
 def test_the_default_headers_can_be_changed(relay: Relay) -> None:

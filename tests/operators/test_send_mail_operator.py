@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, task
 
-from airflow_provider_smtpcm.mail.attachment import UnchangedFile
+from airflow_provider_smtpcm.mail.files import UnchangedFile
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.testing import Relay

@@ -110,7 +110,8 @@ def _field_names(hostile: Hostile) -> list[str]:
     names += ["To"] if hostile.to or not hostile.cc else []
     names += ["Cc"] if hostile.cc else []
     names += ["Reply-To"] if hostile.reply_to else []
-    return names if "auto-submitted" in map(str.lower, given) else [*names, "Auto-Submitted"]
+    lowered = list(map(str.lower, given))
+    return [*names, *(name for name in ("Auto-Submitted", "X-Auto-Response-Suppress") if name.lower() not in lowered)]
 
 
 def _address_fields(hostile: Hostile, mail: Mail) -> list[tuple[str, list[Box], tuple[Address, ...]]]:

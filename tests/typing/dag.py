@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from email.message import EmailMessage
+from io import BytesIO
 from pathlib import Path
 from typing import assert_type
 
 from airflow.sdk import DAG, ObjectStoragePath, XComArg, task
 
 from airflow_provider_smtpcm import Attachment, Mail, Priority, SendMailOperator, SmtpConnectionManager
-from airflow_provider_smtpcm.mail import AddressesLike, AttachmentsLike, HeaderValues
+from airflow_provider_smtpcm.mail import AddressesLike, AttachmentsLike, FilePattern, HeaderValues, MimeMessage
 from airflow_provider_smtpcm.operators.only_if import OnlyIfOperator
 
 FILES = [Path("/srv/a.csv"), Path("/srv/b.csv")]
@@ -51,6 +53,8 @@ with DAG(dag_id="typed", schedule=None, default_args={"from_address": "etl@corp.
         priority=Priority.HIGH,
         headers={"X-Run": 5, "X-Team": None},
         message_id="<1@corp.example>",
+        envelope_from="<>",
+        auto_generated=False,
         on_refused="warn",
         on_unknown="retry",
         on_clear="send_again",
@@ -62,6 +66,9 @@ with DAG(dag_id="typed", schedule=None, default_args={"from_address": "etl@corp.
     SendMailOperator(task_id="path", to="a@corp.example", attachments=Path("/srv/a.csv"))
     SendMailOperator(task_id="paths", to="a@corp.example", attachments=FILES)
     SendMailOperator(task_id="string", to="a@corp.example", attachments="a.csv|b.csv")
+    SendMailOperator(task_id="open", to="a@corp.example", attachments=[BytesIO(b"x"), FilePattern("/srv/*.csv")])
+    SendMailOperator(task_id="names", to="a@corp.example", attachments={"a": b"x", "b": Path("/srv/b"), "c": BytesIO()})
+    SendMailOperator(task_id="page", to="a@corp.example", html=Path("/srv/a.html"), text=ObjectStoragePath("s3://b/a"))
     SendMailOperator(task_id="object", to="a@corp.example", attachments=ObjectStoragePath("s3://reports/a.csv"))
     SendMailOperator(task_id="objects", to="a@corp.example", attachments=[ObjectStoragePath("s3://reports/a.csv")])
     SendMailOperator(task_id="images", to="a@corp.example", html="<img src='cid:a.png'>", inline_images=FILES)
@@ -100,7 +107,17 @@ with DAG(dag_id="typed", schedule=None, default_args={"from_address": "etl@corp.
     def mail() -> Mail:
         return Mail(to="a@corp.example", text="x")
 
-    text() >> fields() >> mail()
+    @task.send_mail
+    def message() -> EmailMessage:
+        return EmailMessage()
+
+    text() >> fields() >> mail() >> message()
+    SendMailOperator(task_id="m1", message=EmailMessage())
+    SendMailOperator(task_id="m2", message=b"From: a@corp.example")
+    SendMailOperator(task_id="m3", message="/srv/{{ ds }}.eml", to=PEOPLE, envelope_from=SENDER)
+    SendMailOperator(task_id="m4", message=MimeMessage(Path("/srv/a.eml"), recipients=PEOPLE, envelope_from="<>"))
+    SendMailOperator(task_id="m5", message=ObjectStoragePath("s3://b/a.eml"))
+    SendMailOperator(task_id="m6", message=report)
 
     def send(
         task_id: str, to: AddressesLike, files: AttachmentsLike | None = None, headers: HeaderValues | None = None
@@ -119,4 +136,5 @@ with DAG(dag_id="typed", schedule=None, default_args={"from_address": "etl@corp.
     SendMailOperator(task_id="w6", on_refused="skip")  # type: ignore[arg-type]  # ty: ignore[invalid-argument-type]
     SendMailOperator(task_id="w7", retry_for="30")  # type: ignore[arg-type]  # ty: ignore[invalid-argument-type]
     SendMailOperator(task_id="w8", text=b"x")  # type: ignore[arg-type]  # ty: ignore[invalid-argument-type]
+    SendMailOperator(task_id="w10", message=5)  # type: ignore[arg-type]  # ty: ignore[invalid-argument-type]
     SendMailOperator("w9", "a@corp.example")  # type: ignore[call-arg]  # ty: ignore[too-many-positional-arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from email.message import EmailMessage
 from pathlib import Path
 from typing import assert_type
 
@@ -19,7 +20,7 @@ from airflow_provider_smtpcm import (
 )
 from airflow_provider_smtpcm.connection_manager import AuthMode, SslMode
 from airflow_provider_smtpcm.errors import OutcomeUnknownError, Phase, Reply
-from airflow_provider_smtpcm.mail import Address
+from airflow_provider_smtpcm.mail import Address, MimeMessage
 from airflow_provider_smtpcm.smtp import Outcome
 
 
@@ -72,8 +73,10 @@ def send() -> list[str]:
 
     deliveries: Iterator[Delivery] = hook.send_many(make_mails(), connections=2, rate_limit=100)
     refused = [address for each in deliveries for address in each.refused]
-    for each in hook.send_many([Mail(to="a@corp.example")]):
+    for each in hook.send_many([Mail(to="a@corp.example"), EmailMessage(), b"x", Path("/srv/a.eml")]):
         assert_type(each, Delivery)
+    assert_type(hook.send(EmailMessage()), Delivery)
+    assert_type(hook.send(MimeMessage(b"x", recipients="a@corp.example")), Delivery)
     with hook.get_conn() as session:
         session.noop()
     is_ok, answer = hook.test_connection()

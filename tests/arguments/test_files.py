@@ -1,0 +1,210 @@
+"""URLs and wildcards: the author's have a meaning, those of values have none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2.sandbox import SandboxedEnvironment
+
+from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, render_field
+from airflow_provider_smtpcm.errors import MessageError
+from airflow_provider_smtpcm.mail import Attachment, FilePattern
+from airflow_provider_smtpcm.mail.attachment import parse_attachments
+from airflow_provider_smtpcm.mail.tainted import TaintedStr
+from airflow_provider_smtpcm.merge.rows import Row
+from airflow_provider_smtpcm.merge.templates import RowTemplates, defer_templates
+
+
+class Url:
+    """A path in object storage, as far as it is not read."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def open(self, mode: str) -> Any: ...
+
+    def stat(self) -> Any: ...
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Bucket(Url):
+    """A path without a folder above it."""
+
+    name = ""
+
+    @property
+    def parent(self) -> Bucket:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bucket)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def rendered(value: Any, name: str = "attachments", *, in_merge: bool = False, **variables: Any) -> Any:
+    """Return a field as an operator renders it, or a merge for its row."""
+    environment = SandboxedEnvironment()
+    if in_merge:
+        templates = RowTemplates({name: defer_templates(value)}, environment, {}, encoding="utf-8", to_path=Url)
+        return templates.render(Row(variables), 1)[name]
+    environments = FieldEnvironments(environment, to_path=Url)
+    return render_field(name, value, environments, variables, lambda other: other)
+
+
+def kinds(value: Any) -> list[tuple[str, str]]:
+    """Return each file as what it is taken for, and its text."""
+    if isinstance(value, TaintedStr):
+        value = value.split_untainted("|")
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    names = {Url: "url", FilePattern: "pattern", Attachment: "attachment"}
+    return [(names.get(type(item), "path"), str(item).strip()) for item in items]
+
+
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [
+        ("s3://b/a.csv", [("url", "s3://b/a.csv")]),
+        ("s3://b/a.csv|/srv/x.csv", [("url", "s3://b/a.csv"), ("path", "/srv/x.csv")]),
+        ("s3://b/{{ day }}.csv", [("url", "s3://b/monday.csv")]),
+        ("{{ 's3://b/' ~ day }}", [("url", "s3://b/monday")]),
+        ("{{ url }}", [("path", "s3://evil/x")]),
+        ("{{ url }}|/srv/x.csv", [("path", "s3://evil/x"), ("path", "/srv/x.csv")]),
+        (" {{ url ~ '' }}", [("path", "s3://evil/x")]),
+        ("{{ scheme }}://b/x", [("path", "s3://b/x")]),
+        (["{{ url }}", "s3://b/a.csv"], [("path", "s3://evil/x"), ("url", "s3://b/a.csv")]),
+        ("/srv/*.csv", [("pattern", "/srv/*.csv")]),
+        ("/srv/{{ day }}/*.csv|/srv/x", [("pattern", "/srv/monday/*.csv"), ("path", "/srv/x")]),
+        ("/srv/{{ star }}.csv", [("path", "/srv/*.csv")]),
+        ("{{ star }}", [("path", "*")]),
+        ("{{ number * 2 }}", [("path", "aa")]),
+        ("/srv/report [final].csv", [("path", "/srv/report [final].csv")]),
+        ("s3://b/*.csv", [("pattern", "s3://b/*.csv")]),
+        ("https://host/x?y=1", [("url", "https://host/x?y=1")]),
+        ({"a.csv": "s3://b/{{ day }}"}, [("url", "s3://b/monday")]),
+        (FilePattern("/srv/{{ day }}/*"), [("pattern", "/srv/monday/*")]),
+        (FilePattern("s3://b/{{ day }}/*"), [("pattern", "s3://b/monday/*")]),
+    ],
+)
+@pytest.mark.parametrize("in_merge", [False, True])
+def test_only_what_the_author_wrote_is_a_url_or_a_wildcard(
+    value: Any, taken: list[tuple[str, str]], in_merge: bool
+) -> None:
+    """In an operator, and in a merge over the values of a row."""
+    values = {"day": "monday", "url": "s3://evil/x", "star": "*", "scheme": "s3", "number": "a"}
+    if in_merge:
+        value = _over_rows(value)
+    assert kinds(rendered(value, in_merge=in_merge, **values)) == taken
+
+
+def _over_rows(value: Any) -> Any:
+    if isinstance(value, str):
+        for name in ("day", "url", "star", "scheme", "number"):
+            value = value.replace(f"{{{{ {name}", f"{{{{ row.{name}").replace(f"~ {name}", f"~ row.{name}")
+        return value
+    if isinstance(value, FilePattern):
+        return FilePattern(_over_rows(value.pattern))
+    return (
+        {key: _over_rows(item) for key, item in value.items()}
+        if isinstance(value, dict)
+        else list(map(_over_rows, value))
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), [("html_file", "url"), ("message", "url"), ("to", "path"), ("html", "path")])
+def test_a_url_is_one_where_a_field_is_a_file(name: str, kind: str) -> None:
+    """Not in an address or a text; a wildcard is one only where a field may be several files."""
+    assert kinds(rendered("s3://b/x", name)) == [(kind, "s3://b/x")]
+    assert kinds(rendered("/srv/*.html", name)) == [("path", "/srv/*.html")]
+
+
+def test_an_attachment_with_a_url_is_in_object_storage() -> None:
+    """If the author wrote it into the DAG file."""
+    for in_merge in (False, True):
+        (attachment,) = rendered([Attachment("s3://b/a.csv", name="b.csv")], in_merge=in_merge)
+        assert (type(attachment.path), attachment.name) == (Url, "b.csv")
+    assert isinstance(Attachment("s3://b/a.csv").path, str)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with files."""
+    for name in ("b.csv", "a.csv", "c.txt", ".hidden.csv", "[1].csv", "sub/d.csv", "sub.csv/x", "s*r.csv", "sir.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    return tmp_path
+
+
+def names(value: Any) -> list[str]:
+    """Return the names of the files that are attached."""
+    return [attachment.name for attachment in parse_attachments(value)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("?.csv", ["a.csv", "b.csv"]),
+        ("[1].*", ["[1].csv"]),
+        (".*.csv", [".hidden.csv"]),
+        ("**/?.csv", ["a.csv", "b.csv", "d.csv"]),
+        ("*/d.csv", ["d.csv"]),
+        ("s*r.csv", ["s*r.csv"]),
+    ],
+)
+def test_a_pattern_finds_files_sorted_by_path(pattern: str, found: list[str], folder: Path) -> None:
+    """No folders, no hidden files; a file of exactly that name alone."""
+    assert names(FilePattern(folder / pattern)) == found
+    assert names([FilePattern(str(folder / pattern)), folder / "c.txt"]) == [*found, "c.txt"]
+
+
+def test_a_value_in_a_pattern_matches_itself_alone(folder: Path) -> None:
+    """Whatever characters it has."""
+    assert names(rendered(f"{folder}/{{{{ stem }}}}.*", stem="s*r")) == ["s*r.csv"]
+    assert names(rendered(f"{folder}/{{{{ stem }}}}*", stem="s*r", in_merge=False)) == ["s*r.csv"]
+    with pytest.raises(MessageError, match="leads out of its folder"):
+        names(rendered(f"{folder}/sub/{{{{ stem }}}}/*.csv", stem=".."))
+
+
+def test_a_pattern_that_matches_nothing_is_an_error_unless_that_is_meant(folder: Path) -> None:
+    """A report whose files are missing must not look complete."""
+    with pytest.raises(MessageError, match=r"No file matches '.*\.pdf'.*required=False"):
+        names(FilePattern(folder / "*.pdf"))
+    with pytest.raises(MessageError, match="No file matches"):
+        names(FilePattern(folder / "none/*.pdf"))
+    assert names(FilePattern(folder / "*.pdf", required=False)) == []
+    assert rendered(FilePattern("/srv/{{ day }}/*", required=False), day="x").required is False
+
+
+def test_a_wildcard_of_a_value_in_object_storage_is_refused() -> None:
+    """It cannot be told from the author's there."""
+    with pytest.raises(MessageError, match=r"wildcard in\s+object storage"):
+        rendered("s3://b/{{ stem }}/*.csv", stem="x[1]")
+
+
+def test_a_pattern_in_object_storage_is_found_there() -> None:
+    """By Airflow's own paths."""
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
+
+    root = ObjectStoragePath("memory://patterns/out")
+    for name in ("b.csv", "a.csv", "c.txt", "sub/d.csv"):
+        (root / name).write_bytes(b"x")
+    environments = FieldEnvironments(SandboxedEnvironment(), to_path=to_storage_path)
+    value = render_field("attachments", "memory://patterns/{{ day }}/*.csv", environments, {"day": "out"}, lambda x: x)
+    assert names(value) == ["a.csv", "b.csv"]
+    assert [attachment.is_remote for attachment in parse_attachments(value)] == [True, True]
+    value = render_field("attachments", "memory://patterns/**/d.*", environments, {}, lambda x: x)
+    assert names(value) == ["d.csv"]
+    with pytest.raises(MessageError, match="No file matches"):
+        names(FilePattern(root / "*.pdf"))
+    with pytest.raises(MessageError, match="bucket or host"):
+        names(FilePattern(Bucket("s3://*/")))
+    with pytest.raises(MessageError, match="not a URL that Airflow can open"):
+        render_field("attachments", "nope://b/x", environments, {}, lambda x: x)
