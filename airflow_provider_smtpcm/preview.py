@@ -20,7 +20,7 @@ from airflow_provider_smtpcm.errors import MailError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
 
 # The exit statuses of the command; 2 is argparse's.
 EXIT_OK = 0
@@ -108,7 +108,7 @@ def _print(text: str, file: TextIO) -> None:
     print(printable.encode(encoding, "replace").decode(encoding), file=file)
 
 
-def _describe(mail: Mail, file: Path, row: int | None) -> str:
+def _describe(mail: AnyMail, file: Path, row: int | None) -> str:
     """Return what the mail is, with the recipients that the file does not name: those of Bcc."""
     recipients = ", ".join(address.address for address in mail.recipients)
     files = len(mail.attachments) + len(mail.inline_images)
@@ -126,7 +126,7 @@ def _describe(mail: Mail, file: Path, row: int | None) -> str:
 
 def _build_mails(
     context: Context, rows: Sequence[int], alert: str | None
-) -> Iterator[tuple[int | None, Mail | MailError]]:
+) -> Iterator[tuple[int | None, AnyMail | MailError]]:
     """Yield each mail, or the error because of which there is none, and the row of a merge.
 
     Raises:

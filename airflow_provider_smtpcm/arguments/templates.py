@@ -227,18 +227,18 @@ def render_field(
             key: render_field(name, part, environments, variables, render_other, item=True)
             for key, part in value.items()
         }
-    if is_dataclass(value) and (fields := getattr(type(value), "template_fields", ())):
-        # A copy: Airflow would render the object in place, which several tasks may share.
-        changes = {
-            field: render_field(field, getattr(value, field), environments, variables, render_other) for field in fields
-        }
-        return replace(value, **changes)  # type: ignore[type-var]  # not a class
     from airflow_provider_smtpcm.arguments.files import locate_object
     from airflow_provider_smtpcm.mail.files import FilePattern, RemotePath
 
     if isinstance(value, FilePattern):
         pattern = render_field(name, value.pattern, environments, variables, render_other, item=True)
         rendered = make_pattern(pattern, required=value.required)
+    elif is_dataclass(value) and (fields := getattr(type(value), "template_fields", ())):
+        # A copy: Airflow would render the object in place, which several tasks may share.
+        changes = {
+            field: render_field(field, getattr(value, field), environments, variables, render_other) for field in fields
+        }
+        rendered = replace(value, **changes)  # type: ignore[type-var]  # not a class
     else:
         rendered = locate_object(name, render_other(value), environments.to_path)
     if (

@@ -36,7 +36,7 @@ from airflow_provider_smtpcm.smtp.trace import Step, Trace
 from airflow_provider_smtpcm.smtp.transport import format_peer
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
     from airflow_provider_smtpcm.smtp.trace import EncryptedConnection
 
 
@@ -248,7 +248,7 @@ class _Check:
 
         recorder, manager = self._recorder, self._manager
         server = format_peer(manager.host, manager.port)
-        builders: dict[CheckStep, Callable[[], Mail]] = {
+        builders: dict[CheckStep, Callable[[], AnyMail]] = {
             CheckStep.TEST_MAIL: lambda: build_test_mail(manager, to, subject=self._subject, server=server),
             CheckStep.SAMPLE_ALERT: lambda: build_sample_alert(manager, to),
         }

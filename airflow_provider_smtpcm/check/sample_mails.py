@@ -12,6 +12,7 @@ from airflow_provider_smtpcm.mail.headers import new_message_id
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
 
 _TEXT = """\
 This is a test mail of airflow-provider-smtpcm. It shows that mail from this connection arrives.
@@ -25,7 +26,7 @@ The command 'check --send-to' sent it. No DAG ran, and nothing has to be done.
 """
 
 
-def build_test_mail(manager: SmtpConnectionManager, to: str, *, subject: str, server: str) -> Mail:
+def build_test_mail(manager: SmtpConnectionManager, to: str, *, subject: str, server: str) -> AnyMail:
     """Return the test mail.
 
     Args:

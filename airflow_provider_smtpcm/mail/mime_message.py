@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from airflow_provider_smtpcm.errors import MessageError
@@ -218,6 +219,17 @@ class MimeMessage(Record):
             needs_smtputf8=not (header.isascii() and all(map(str.isascii, addresses))),
             is_8bit=not body.isascii(),
         )
+
+    def write_eml(self, path: str | os.PathLike[str]) -> None:
+        """Write the message to a file that mail programs open: the octets that a server would receive.
+
+        Args:
+            path: of the file, usually `*.eml`; it is overwritten.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        Path(path).write_bytes(self.content)
 
     def _copy(self, changes: dict[str, object]) -> MimeMessage:
         if not changes:

@@ -257,7 +257,7 @@ class SendMailNotifier(BaseNotifier):
         fields = self._render_fields(render)
         manager = manager or get_hook(fields.conn_id).connection_manager
         request, _ = next(self._build_requests(manager, fields, event, environment, known))
-        return request.mail
+        return cast("Mail", request.mail)  # not a complete message
 
     def _make_renderer(self, context: Context, event: Event) -> tuple[jinja2.Environment, Callable[[str, Any], Any]]:
         """Return the environment of the templates, and a function that renders a field, given its name and value."""

@@ -33,7 +33,7 @@ with DAG(dag_id="typed", schedule=None, default_args={"from_address": "etl@corp.
     shortest = SendMailOperator(task_id="shortest", to="a@corp.example", text="Done.")
     assert_type(shortest, SendMailOperator)
     preview = shortest.preview({"ds": "2026-01-31"}, manager=SmtpConnectionManager(host="relay.corp.example"))
-    assert_type(preview, Mail)
+    assert_type(preview, Mail | MimeMessage)
     preview.write_eml(Path("preview.eml"))
     SendMailOperator(
         task_id="everything",
