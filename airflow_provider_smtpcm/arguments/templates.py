@@ -10,7 +10,8 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,9 @@ _TAINTED_FIELDS = (
 )
 # These files are compiled as templates, so a value must not choose an arbitrary file.
 _BODY_FILE_FIELDS = ("text_file", "html_file")
-# These fields may be a list or a mapping if the DAG has `render_template_as_native_obj`.
-_COLLECTION_FIELDS = ("to", "cc", "bcc", "reply_to", "attachments", "inline_images", "headers", "rows")
+# In these fields, a template that is a single expression may return a list or a mapping, which stays one.
+_ADDRESS_FIELDS = ("to", "cc", "bcc", "reply_to")
+_COLLECTION_FIELDS = (*_ADDRESS_FIELDS, "attachments", "inline_images", "headers", "rows")
 _SPECIAL_IN_HTML = re.compile("[&<>\"']")
 
 
@@ -131,21 +133,27 @@ class FieldEnvironments:
             return lambda _: text
         expression = _find_single_expression(self.text, source)
         is_bare_value = expression is not None and not _has_literal(expression)
+        is_object = expression is not None and (self.is_native or name in _COLLECTION_FIELDS)
         if name in _TAINTED_FIELDS and not is_bare_value:
-            if expression is not None and self.is_native:
-                return _compile_tainted_object(
-                    _compile_object(self.tracking, source, collection=name in _COLLECTION_FIELDS), name, item=item
-                )
+            if is_object:
+                return _compile_tainted_object(self._compile_object(self.tracking, name, source), name, item=item)
             return _compile_tainted_text(self.tracking.from_string(source), name, item=item)
         # The path of an HTML file is not HTML, although its content is.
         environment = self.text if name in _TAINTED_FIELDS else self.for_field(name)
-        if expression is not None and self.is_native:
-            render = _compile_object(environment, source, collection=name in _COLLECTION_FIELDS)
+        if is_object:
+            render = self._compile_object(environment, name, source)
         else:
             render = _compile_text(environment.from_string(source))
         if name in _TAINTED_FIELDS and (item or name in _BODY_FILE_FIELDS):
             return lambda variables: mark_as_data(name, render(variables), item=item)
         return render
+
+    def _compile_object(self, environment: jinja2.Environment, name: str, source: str) -> TemplateFunction:
+        kept: tuple[type, ...] = ()
+        if name in _COLLECTION_FIELDS:
+            # Without native rendering, only what is no text in any DAG: a path or a number is as good as its text.
+            kept = (object,) if self.is_native else (Sequence, AbstractSet, Mapping)
+        return _compile_object(environment, source, kept=kept, none=self.is_native or name in _ADDRESS_FIELDS)
 
 
 def render_field(
@@ -383,16 +391,20 @@ def _to_tainted(chunks: list[str], name: str, *, item: bool) -> Any:
     return TaintedStr("".join(chunks), get_mask(text))
 
 
-def _compile_object(environment: jinja2.Environment, source: str, *, collection: bool) -> TemplateFunction:
+def _compile_object(
+    environment: jinja2.Environment, source: str, *, kept: tuple[type, ...], none: bool
+) -> TemplateFunction:
     """Compile a template that is a single expression to a function that returns the value of the expression.
 
-    For a DAG with `render_template_as_native_obj`. Jinja's native environment would also turn text in data into a list
-    or a number if it looks like one; here, text stays text.
+    For a DAG with `render_template_as_native_obj`, and for fields that take a list in any DAG. Jinja's native
+    environment would also turn text in data into a list or a number if it looks like one; here, text stays text.
 
     Args:
         environment: the environment of the task.
         source: the template.
-        collection: whether the field accepts objects other than text: lists, mappings, paths, a data frame.
+        kept: the types of objects that are returned as they are: lists, mappings, paths, a data frame. Others become
+            text.
+        none: whether None is returned as it is.
     """
     from jinja2 import Undefined, nodes
 
@@ -404,15 +416,15 @@ def _compile_object(environment: jinja2.Environment, source: str, *, collection:
     template = environment.from_string(tree)
     run, finalize = template.root_render_func, environment.finalize
     to_text = _escape_html if environment.autoescape else str
-    plain = (str, int, float, Undefined)
+    plain = (str, bytes, int, float, Undefined)
 
     def render(variables: Variables) -> Any:
         scope = environment.context_class(environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
         deque(run(scope), maxlen=0)
         value = scope.vars["value"]
-        if value is None and finalize is None:
+        if value is None and finalize is None and none:
             return None
-        if collection and value is not None and not isinstance(value, plain):
+        if kept and value is not None and not isinstance(value, plain) and isinstance(value, kept):
             return value
         return to_text(value if finalize is None else finalize(value))
 

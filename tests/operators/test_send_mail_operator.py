@@ -60,8 +60,11 @@ def test_a_misspelt_argument_is_not_swallowed() -> None:
 )
 def test_a_mail_that_cannot_be_is_refused_without_a_retry(fields: dict[str, Any], complaint: str, relay: Relay) -> None:
     """One clear error, without the traces of the libraries below; nothing is sent."""
+    send = operator()
+    for name, value in fields.items():  # as templates come out
+        setattr(send, name, value)
     with pytest.raises(AirflowException, match=f"(?i){complaint}") as caught:
-        operator(**fields).execute(context())
+        send.execute(context())
     if complaint != "no_such_connection":
         assert isinstance(caught.value, AirflowFailException)
         assert caught.value.__cause__ is None
@@ -375,3 +378,15 @@ def test_the_delivery_is_the_xcom_and_mapped_mails_have_ids_of_their_own(relay: 
         check(sent.output)
     assert str(run_dag(dag).state) == "success"
     assert sorted(message.recipients for message in relay.messages) == [("a@corp.example",), ("b@corp.example",)]
+
+
+def test_an_attachment_without_content_is_logged(
+    relay: Relay, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And sent: an empty file may be meant."""
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "full.csv").write_text("x")
+    operator(attachments=[str(tmp_path / "empty.csv"), str(tmp_path / "full.csv")]).execute(context())
+    (line,) = [line for line in caplog.messages if "is empty (0 octets)" in line]
+    assert "empty.csv" in line
+    assert len(list(relay.messages[0].message.iter_attachments())) == 2

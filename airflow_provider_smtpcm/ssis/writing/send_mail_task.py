@@ -91,10 +91,13 @@ class MailConverter:
         self.connection = self._convert_connection()
         for name, attribute, argument in _HEADER_FIELDS:
             self._convert_header_field(name, getattr(task, attribute), argument)
-        if not self._is_reported and not any(argument.name in _RECIPIENTS for argument in self.arguments):
-            self._findings.decision(
-                "no-recipient", self._where, "The mail has no recipient; SSIS fails here.", "Add one in the DAG."
-            )
+        if not any(argument.name in _RECIPIENTS for argument in self.arguments):
+            if not self._is_reported:
+                self._findings.decision(
+                    "no-recipient", self._where, "The mail has no recipient; SSIS fails here.", "Add one in the DAG."
+                )
+            # Without it, the whole DAG would have an import error.
+            self.arguments.append(KeywordArgument("to", f"{{{{ {COMPLETE_ME}.to }}}}"))
         self._convert_message()
         self._convert_priority()
         self._convert_attachments()
