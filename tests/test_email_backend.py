@@ -163,11 +163,14 @@ def test_a_missing_attachment_raises(relay: Relay) -> None:
     assert relay.messages == []
 
 
-def test_a_missing_sender_names_the_setting(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow's placeholder is not an address."""
+def test_a_missing_sender_is_the_first_recipient_and_the_log_names_the_setting(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow's placeholder is not an address, and the alert must not be lost by that."""
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
-    with pytest.raises(AirflowFailException, match="From address"):
-        send_email(TO, "x", "y", from_email="airflow@airflow")
+    send_email(TO, "x", "y", from_email="airflow@airflow")
+    assert relay.messages[0].message["From"] == TO[0]
+    assert "'From address' on the connection" in caplog.text
 
 
 def test_some_refused_recipients_are_a_warning(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:

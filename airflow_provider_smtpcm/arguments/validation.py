@@ -189,7 +189,7 @@ def _find_fault(name: str, value: Any) -> list[str]:
     from airflow_provider_smtpcm.mail import Mail
 
     try:
-        Mail(**{"to": _PLACEHOLDER, name: value})
+        Mail(**{"to" if name != "to" else "cc": _PLACEHOLDER, name: value})
     except MessageError as fault:
         return [str(fault)]
     return []

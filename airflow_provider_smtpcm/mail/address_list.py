@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
 from airflow_provider_smtpcm.errors import MessageError
@@ -372,21 +373,25 @@ def _find_spans(masked: str, separator: str | None) -> Iterator[tuple[int, int, 
         masked: see `_mask_quoted_strings`.
         separator: the separators outside groups; None: as in `_parse_parts`.
     """
-    position = 0
-    for group in re.finditer(_GROUP, masked) if ":" in masked else ():
-        name = group["name"].strip(BLANKS if group.start() == 0 else " \t")
-        if not name or "\r" in name or "\n" in name:
-            continue
-        yield _make_span(masked, position, group.start(), separator)
-        # Not split, so that it is an error.
-        is_header = name.lower() in _HEADER_NAMES
+    groups = [group for group in re.finditer(_GROUP, masked) if _is_group(group)] if ":" in masked else []
+    edges = [0, *(edge for group in groups for edge in group.span()), len(masked)]
+    outside = [*zip(edges[::2], edges[1::2], strict=True)]
+    if separator is None:
+        has_semicolon = any(masked.find(";", start, stop + 1) >= 0 for start, stop in outside)  # or one before a group
+        separator = ";" if has_semicolon else ","
+    for group, (start, stop) in zip_longest(groups, outside):
+        yield start, stop, separator
+        if group is None:
+            return
+        # A header is not split, so that it is an error.
+        is_header = group["name"].strip(BLANKS).lower() in _HEADER_NAMES
         yield (group.start("name"), group.end(), "") if is_header else (*group.span("members"), ",")
-        position = group.end()
-    yield _make_span(masked, position, len(masked), separator)
 
 
-def _make_span(masked: str, start: int, stop: int, separator: str | None) -> tuple[int, int, str]:
-    return start, stop, separator or (";" if masked.find(";", start, stop) >= 0 else ",")
+def _is_group(group: re.Match[str]) -> bool:
+    """Whether a match has a name, which does not begin on a further line."""
+    name = group["name"].strip(BLANKS if group.start() == 0 else " \t")
+    return bool(name) and "\r" not in name and "\n" not in name
 
 
 def _split_span(masked: str, start: int, stop: int, separators: str) -> Iterator[tuple[int, int]]:

@@ -384,6 +384,11 @@ def _get_permanent_refusal(delivery: Delivery) -> MailError | None:
 
 def _merge_headers(headers: Mapping[str, object] | None) -> dict[str, str]:
     """Return `headers`, and the defaults that they do not replace. An empty value removes a default."""
+    if not isinstance(headers, Mapping | None):
+        raise MessageError(
+            f"'headers' has to be a mapping, not {type(headers).__name__}.",
+            remedy="Pass a dict: {'X-Report': 'daily'}.",
+        )
     headers = headers or {}
     names = {name.lower() for name in headers}
     merged = {name: value for name, value in DEFAULT_HEADERS.items() if name.lower() not in names}

@@ -272,6 +272,10 @@ def test_blank_text_names_no_recipient(value: object) -> None:
         ("Team: A <a@x.example>,\n b@x.example; c@x.example", ["A <a@x.example>", "b@x.example", "c@x.example"]),
         ("a@x.example, Team: b@x.example, c@x.example;, d@x.example", [f"{name}@x.example" for name in "abcd"]),
         ('"A; B": a@x.example;', ["a@x.example"]),
+        (
+            "Doe, Jane <j@x.example>; Team: a@x.example, b@x.example;",
+            ['"Doe, Jane" <j@x.example>', "a@x.example", "b@x.example"],
+        ),
         ("['a@x.example', 'Bo <b@x.example>']", ["a@x.example", "Bo <b@x.example>"]),
         ("('a@x.example',)", ["a@x.example"]),
         ('["a@x.example", null]', ["a@x.example"]),

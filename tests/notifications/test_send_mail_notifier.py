@@ -368,7 +368,7 @@ def test_any_other_broken_field_is_left_out_with_a_notice(field: str, relay: Rel
         ({"cc": "{{ 'nobody' }}"}, "nobody"),
         ({"priority": "{{ 'urgent' }}"}, "urgent"),
         ({"headers": {"Subject": "{{ 'x' }}"}}, "Use subject"),
-        ({"headers": "{{ ['X-Report'] }}"}, "AttributeError"),
+        ({"headers": "{{ ['X-Report'] }}"}, "'headers' has to be a mapping, not list"),
         ({"from_address": "{{ 'a@b@c' }}"}, "a@b@c"),
         ({"html": "<img src='cid:logo'>"}, "cid:logo"),
     ],
@@ -386,9 +386,7 @@ def test_a_part_that_cannot_be_mailed_is_left_out_with_a_notice(
 
 
 @pytest.mark.parametrize("name", ["cc", "bcc", "reply_to"])
-@pytest.mark.parametrize(
-    "value", ["{{ 'dba' }}", "{{ none }}", "{{ 'a@corp.example\\nBcc: b@corp.example' }}", "{{ 1 / 0 }}"]
-)
+@pytest.mark.parametrize("value", ["{{ 'dba' }}", "{{ none }}", "{{ 'dba\\nops' }}", "{{ 1 / 0 }}"])
 def test_a_faulty_address_leaves_out_itself_alone(
     name: str, value: str, relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,7 +401,7 @@ def test_a_faulty_address_leaves_out_itself_alone(
     assert (message["Subject"], texts(received)[0].strip()) == ("Mine", "own words")
     assert len(list(message.iter_attachments())) == 1
     said = [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
-    assert len(said) == (value != "{{ none }}")
+    assert len(said) == {"{{ none }}": 0, "{{ 'dba\\nops' }}": 2}.get(value, 1)
     assert all(name in line.lower().replace("-", "_") and "etl@corp" not in line for line in said)
 
 
