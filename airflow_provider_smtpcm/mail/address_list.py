@@ -49,10 +49,8 @@ _ADDRESS_SYNTAX = ":@;"
 
 #: One mailbox: an `Address`, or text with or without a display name.
 AddressLike = str | Address
-#: A row of a query with one column.
-AddressRow = Sequence[AddressLike | None] | Mapping[str, AddressLike | None]
 #: Any number of mailboxes: a string separated by `;`, `,` or line breaks, or a collection.
-AddressesLike = AddressLike | Iterable[AddressLike | AddressRow | None]
+AddressesLike = AddressLike | Iterable[AddressLike]
 
 
 def parse_address(value: AddressLike, *, field: str) -> Address:

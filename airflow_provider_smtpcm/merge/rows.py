@@ -108,7 +108,7 @@ def _resolve_file(rows: Any, to_path: Callable[[str], Any]) -> Any:
     if text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
         raise MessageError(
             "'rows' is a list that was turned into text.",
-            remedy="Pass rows=the_other_task.output, or give the DAG render_template_as_native_obj=True.",
+            remedy="Pass rows=the_other_task.output, or a template with nothing beside the list.",
         )
     if not text:
         raise MessageError("'rows' is an empty string.", remedy=_FILE_REMEDY)
