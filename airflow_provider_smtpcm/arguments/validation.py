@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_headers, as_text
+
+_P = ParamSpec("_P")
 
 #: Airflow's SMTP provider calls these arguments differently. None: not needed here.
 _NAMES_ELSEWHERE = {
@@ -62,6 +65,17 @@ def check_names(owner: str, arguments: Iterable[str]) -> None:
         for name in wrong
     ]
     raise TypeError(f"{owner} has other names for its arguments: {'; '.join(remedies)}. Change the DAG.")
+
+
+def with_checked_names(constructor: Callable[_P, None]) -> Callable[_P, None]:
+    """Wrap a constructor without `**kwargs`: Python's own error would not say what the arguments are called here."""
+
+    @wraps(constructor)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        check_names(type(args[0]).__name__, kwargs)
+        constructor(*args, **kwargs)
+
+    return checked
 
 
 def raise_faults(owner: str, checks: Iterable[Callable[[], None]], faults: Iterable[str] = ()) -> None:

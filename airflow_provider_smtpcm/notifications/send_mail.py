@@ -8,12 +8,12 @@ import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_not_negative
-from airflow_provider_smtpcm.arguments.validation import check_names, find_mail_faults, raise_faults
+from airflow_provider_smtpcm.arguments.validation import find_mail_faults, raise_faults, with_checked_names
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.alert_delivery import (
@@ -123,11 +123,7 @@ class SendMailNotifier(BaseNotifier):
     template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "only_if")
     template_ext: Sequence[str] = ()
 
-    def __new__(cls, **arguments: Any) -> Self:
-        """Check the names of the arguments, since Python's own error does not say what they are called here."""
-        check_names(cls.__name__, arguments)
-        return super().__new__(cls)
-
+    @with_checked_names
     def __init__(
         self,
         *,
