@@ -422,6 +422,8 @@ def _compile_object(
         scope = environment.context_class(environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
         deque(run(scope), maxlen=0)
         value = scope.vars["value"]
+        if type(value) is str:  # as most values are
+            return to_text(value if finalize is None else finalize(value))
         if value is None and finalize is None and none:
             return None
         if kept and value is not None and not isinstance(value, plain) and isinstance(value, kept):

@@ -136,7 +136,10 @@ def _make_row(item: Any) -> Row | MessageError:
 def _without_nan(row: Row) -> Row:
     """Replace NaN, and pandas' NA and NaT, by None: nobody wants to read `nan` in a mail."""
     for name, value in row.items():
-        if is_nan(value):
+        kind = type(value)  # compared here, since a call for each cell would take longer than the rest
+        if kind is str or kind in _NEVER_NAN:
+            continue
+        if value != value if kind is float else is_nan(value):  # noqa: PLR0124 - only NaN differs from itself
             row[name] = None
     return row
 

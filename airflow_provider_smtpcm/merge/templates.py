@@ -311,6 +311,8 @@ def _row_environment(environment: jinja2.Environment) -> jinja2.Environment:
 
 
 def _none_as_empty(value: Any) -> Any:
+    if type(value) is str:  # as most values are
+        return value
     return "" if value is None or is_nan(value) else value
 
 
