@@ -116,8 +116,9 @@ class SendMailNotifier(BaseNotifier):
         context: Airflow's context, for `await`.
 
     Raises:
-        ValueError: `to` is empty, `retry_for` is negative or not a number, or another argument without a template is
-            wrong. All faults at once; with a `context`, only these two.
+        ValueError: `to` is empty, or `retry_for` is negative or not a number. In a DAG file also if another argument
+            without a template is wrong, with all faults at once. In a function that Airflow calls, the alert is due:
+            what is wrong is left out of it, and logged.
     """
 
     template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "only_if")
@@ -169,8 +170,7 @@ class SendMailNotifier(BaseNotifier):
         self.only_if = only_if
         self.retry_for = retry_for
         faults: list[str] = []
-        # With a context, the alert is due: only what is wrong is left out, and logged.
-        if context is None and type(self).__module__ == __name__:
+        if type(self).__module__ == __name__ and _is_module_being_imported():
             fields = {name: getattr(self, name) for name in MAIL_FIELDS}
             faults = find_mail_faults(fields, is_complete=True, is_alert=True)
         raise_faults(type(self).__name__, (partial(check_not_negative, "retry_for", retry_for),), faults)
@@ -351,6 +351,16 @@ class SendMailNotifier(BaseNotifier):
         request = SendRequest(0, mail.with_identity(message_id=message_id))
         request.render()
         return request
+
+
+def _is_module_being_imported() -> bool:
+    """Whether this is called while a module such as a DAG file is imported, not in a callback, whose alert is due."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _find_authored_dag(dag: Any) -> Any:

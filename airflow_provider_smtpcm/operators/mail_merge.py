@@ -154,7 +154,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         ledger_window: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_names(type(self).__name__, kwargs)
+        check_names(self.operator_name, kwargs)
         super().__init__(**kwargs)
         self.rows = rows if is_path(rows) else defer_templates(rows)
         self.smtpcm_conn_id = smtpcm_conn_id
@@ -200,7 +200,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             faults.append(f"delimiter is {delimiter!r}; give one character, or None.")
         raise_faults(
-            f"{type(self).__name__} '{self.task_id}'",
+            f"{self.operator_name} '{self.task_id}'",
             (
                 partial(check_choice, "on_error", on_error, ("fail", "continue")),
                 partial(check_choice, "on_refused", on_refused, ("fail", "warn")),

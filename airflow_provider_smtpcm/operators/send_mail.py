@@ -129,7 +129,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         retry_for: float = DEFAULT_RETRY_FOR,
         **kwargs: Any,
     ) -> None:
-        check_names(type(self).__name__, kwargs)
+        check_names(self.operator_name, kwargs)
         super().__init__(**kwargs)
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = from_address
@@ -157,7 +157,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
             fields = {name: getattr(self, name) for name in (*MAIL_FIELDS, "message_id")}
             faults = find_mail_faults(fields, is_complete=self._has_all_fields)
         raise_faults(
-            f"{type(self).__name__} '{self.task_id}'",
+            f"{self.operator_name} '{self.task_id}'",
             (
                 partial(check_choice, "on_refused", on_refused, ("fail", "warn")),
                 partial(check_choice, "on_unknown", on_unknown, ("fail", "retry")),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from airflow.sdk import DAG, Asset, ObjectStoragePath, Param, literal, task, tas
 from airflow_provider_smtpcm import MailMergeOperator, Priority, SendMailNotifier, SendMailOperator
 from airflow_provider_smtpcm.arguments.validation import find_mail_faults
 from airflow_provider_smtpcm.mail import Address, Attachment, Mail
+from tests.arguments.dag_files import in_dag_file
 
 RunDag = Callable[[DAG], Any]
 Made = Callable[..., object]
@@ -32,8 +34,9 @@ def merge(**fields: Any) -> object:
 
 
 def notifier(**fields: Any) -> object:
-    """An alert."""
-    return SendMailNotifier(**{"to": "a@corp.example", **fields})
+    """An alert, as in a DAG file: in a callback, what is wrong is left out of it (`tests/notifications`)."""
+    with TemporaryDirectory() as folder:
+        return in_dag_file(Path(folder), SendMailNotifier, {"to": "a@corp.example", **fields})
 
 
 def decorated(**fields: Any) -> object:

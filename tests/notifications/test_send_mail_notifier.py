@@ -30,6 +30,7 @@ from airflow_provider_smtpcm.smtp import connection_pool
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.testing import Relay
 from demo.processes import free_port
+from tests.arguments.dag_files import in_dag_file
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
 
 RunDag = Callable[[DAG], Any]
@@ -100,11 +101,15 @@ def test_an_invalid_retry_for_fails_when_the_dag_is_parsed(seconds: object) -> N
         ({"text": "x", "text_file": "x.txt"}, "'text' and 'text_file' are both set"),
     ],
 )
-def test_what_is_wrong_without_a_template_fails_when_the_dag_is_parsed(fields: dict[str, Any], said: str) -> None:
-    """An alert that is due is another matter: with a context, what is wrong is left out."""
+def test_what_is_wrong_without_a_template_fails_when_the_dag_is_parsed(
+    fields: dict[str, Any], said: str, relay: Relay, tmp_path: Path
+) -> None:
+    """In a callback of the author's own the alert is due: it is sent, without what is wrong."""
     with pytest.raises(ValueError, match=re.escape(said)):
-        notifier(**fields)
-    notifier(**fields, context=FAILED)
+        in_dag_file(tmp_path, SendMailNotifier, {"to": TO, **fields})
+    notifier(**fields)(dict(FAILED))
+    (received,) = relay.messages
+    assert received.recipients == (TO,)
 
 
 def test_arguments_of_airflow_s_own_notifier_are_named() -> None:

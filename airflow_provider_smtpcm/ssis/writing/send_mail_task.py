@@ -188,6 +188,11 @@ class MailConverter:
         expression = self._task.expressions.get(name)
         if expression is not None:
             self._translate(name, argument, expression)
+        elif name != "Subject" and any("@" not in part for part in value.split(";") if part.strip(", \t\r\n")):
+            # As a value, it would be an import error of the whole DAG; SSIS fails when it sends the mail.
+            self._add_placeholder(
+                name, argument, value, "It is no address, since there is no '@'.", is_expression=False
+            )
         elif argument in _RECIPIENTS:
             if value.strip("; \t\r\n"):
                 self._keep_text(name, argument, separate_lines(value.strip()))
