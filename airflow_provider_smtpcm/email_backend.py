@@ -13,18 +13,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
+from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook, get_configuration
-from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
+from airflow_provider_smtpcm.notifications.alert_delivery import (
+    ALERT_RETRY_FOR,
+    get_hook,
+    resolve_addresses,
+    send_alert,
+)
 from airflow_provider_smtpcm.notifications.redaction import MAX_SUBJECT_LENGTH, to_single_line
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail import Address, Mail
+    from airflow_provider_smtpcm.mail import Mail
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +56,6 @@ _RESERVED_HEADERS = (
     "return-path",
     "delivered-to",
 )
-# A comma, or a quoted name, which may contain commas.
-_COMMA_OR_QUOTED_NAME = re.compile(r'("(?:\\.|[^"\\])*")|,')
 #: For this many seconds, a mail of unknown outcome is not sent again to the same recipients with the same subject. If
 #: a backend raises, Airflow 3.1 immediately calls it again, in the same process and with another body.
 UNKNOWN_OUTCOME_TTL = 300.0
@@ -81,8 +83,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
     """Send one mail, as Airflow's email backend.
 
     Args:
-        to: the recipients, as for Airflow's own backend: a string of addresses separated by `,` or `;`, or a list of
-            such strings.
+        to: the recipients, as for Airflow's own backend: a string of addresses separated by `,` or `;`, with any white
+            space around them, or a list of such strings. An address that is invalid is left out, with a warning.
         subject: line breaks become spaces, and longer text is cut to 500 characters.
         html_content: the HTML body, sent unchanged and without a plain-text body.
         files: paths of attachments; None: no attachments.
@@ -118,9 +120,9 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
             _resolve_conn_id(conn_id),
             dryrun=dryrun,
             from_address=None if from_email == _AIRFLOW_FROM else from_email,
-            to=_parse_recipients("To", to),
-            cc=_parse_recipients("Cc", cc),
-            bcc=_parse_recipients("Bcc", bcc),
+            to=to,
+            cc=cc,
+            bcc=bcc,
             subject=to_single_line(subject or "", MAX_SUBJECT_LENGTH),
             html=html_content,
             attachments=[files] if isinstance(files, str | os.PathLike) else list(files or ()),
@@ -154,20 +156,6 @@ def _resolve_conn_id(conn_id: str | None) -> str:
     return default
 
 
-def _parse_recipients(field: str, recipients: str | Iterable[str] | None) -> list[Address]:
-    """Parse recipients. Unlike in `Mail`, every comma outside a quoted name separates two recipients."""
-    from airflow_provider_smtpcm.mail.address import parse_addresses
-
-    addresses: list[Address] = []
-    for text in [recipients] if isinstance(recipients, str) else recipients or ():
-        try:
-            addresses += parse_addresses(text, field=field)
-        except MessageError:
-            with_semicolons = _COMMA_OR_QUOTED_NAME.sub(lambda match: match[1] or ";", text)
-            addresses += parse_addresses(with_semicolons, field=field)
-    return addresses
-
-
 def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
     """Send the mail, or log it if `dryrun`.
 
@@ -184,7 +172,10 @@ def _send(conn_id: str, *, dryrun: bool, **arguments: Any) -> None:
 
     started_at = time.monotonic()
     hook = get_hook(conn_id)
-    mail = hook.apply_defaults(Mail(**arguments))
+    addresses, notices = resolve_addresses(hook.connection_manager, arguments)
+    for notice in notices:
+        log.warning("%r: %s", arguments["subject"], notice)
+    mail = Mail(**(arguments | addresses))
     assert mail.from_address is not None
     if mail.message_id is None:
         mail = mail.with_identity(message_id=new_message_id(mail.from_address.domain))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow import __version__
 from airflow.sdk import DAG, task
+from airflow.utils.email import get_email_address_list
 
 from airflow_provider_smtpcm import email_backend
 from airflow_provider_smtpcm.email_backend import send_email
@@ -162,11 +163,14 @@ def test_a_missing_attachment_raises(relay: Relay) -> None:
     assert relay.messages == []
 
 
-def test_a_missing_sender_names_the_setting(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow's placeholder is not an address."""
+def test_a_missing_sender_is_the_first_recipient_and_the_log_names_the_setting(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow's placeholder is not an address, and the alert must not be lost by that."""
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
-    with pytest.raises(AirflowFailException, match="From address"):
-        send_email(TO, "x", "y", from_email="airflow@airflow")
+    send_email(TO, "x", "y", from_email="airflow@airflow")
+    assert relay.messages[0].message["From"] == TO[0]
+    assert "'From address' on the connection" in caplog.text
 
 
 def test_some_refused_recipients_are_a_warning(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
@@ -246,6 +250,9 @@ def test_every_argument_reaches_the_mail(relay: Relay, tmp_path: Path) -> None:
         ["a@corp.example,b@corp.example", "c@corp.example"],
         ("a@corp.example", "b@corp.example", "c@corp.example"),
         "A <a@corp.example>, b@corp.example; C <c@corp.example>",
+        "a@corp.example,\n b@corp.example;\tc@corp.example",
+        ["a@corp.example ,\r\n\tb@corp.example", "c@corp.example\n"],
+        "a@corp.example <a@corp.example>, Team: b@corp.example, c@corp.example;",
     ],
 )
 def test_addresses_are_parsed_as_by_airflow_s_own_backend(to: Any, relay: Relay) -> None:
@@ -253,6 +260,30 @@ def test_addresses_are_parsed_as_by_airflow_s_own_backend(to: Any, relay: Relay)
     send_email(to, "x", "y")
     (received,) = relay.messages
     assert received.recipients == ("a@corp.example", "b@corp.example", "c@corp.example")
+
+
+def test_airflow_s_own_list_of_addresses_is_taken(relay: Relay) -> None:
+    """Its caller splits the text and joins it again."""
+    text = "a@corp.example,\n b@corp.example;\t c@corp.example"
+    send_email(", ".join(get_email_address_list(text)), "x", "y", cc=text)
+    (received,) = relay.messages
+    assert received.recipients == ("a@corp.example", "b@corp.example", "c@corp.example")
+    assert [str(address) for address in received.message["Cc"].addresses] == list(received.recipients)
+
+
+@pytest.mark.parametrize(
+    "to", ["dba, oncall@corp.example", ["dba", *TO], '"Ops <ops@corp.example>; oncall@corp.example']
+)
+def test_a_faulty_address_is_a_warning_and_the_others_get_the_mail(
+    to: Any, relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An alert must not be lost by it."""
+    send_email(to, "x", "y", cc="boss", from_email="ETL <etl@corp.example>")
+    (received,) = relay.messages
+    assert received.recipients == tuple(TO)
+    assert received.message["From"] == "ETL <etl@corp.example>"
+    assert len(warnings(caplog)) == 2
+    assert "Cc: there is no '@' in 'boss'" in caplog.text
 
 
 def test_a_comma_in_a_quoted_name_is_no_separator(relay: Relay) -> None:

@@ -29,6 +29,8 @@ MAIL_FIELDS = (
 )
 #: The default of `retry_for`: how long (s) a mail is retried within one attempt of the task.
 DEFAULT_RETRY_FOR = 60.0
+#: The maximum of `connections`: no server takes more from one client, and each session has a thread.
+MAX_CONNECTIONS = 256
 
 
 def as_text(value: object) -> str | None:
@@ -63,14 +65,20 @@ def check_delimiter(value: str | None) -> None:
         raise ValueError(f"delimiter is {value!r}; give one character, or None.")
 
 
-def check_positive_int(name: str, value: object) -> None:
+def check_positive_int(name: str, value: object, *, at_most: int | None = None) -> None:
     """Check that an argument is an integer of at least 1.
+
+    Args:
+        name: the name of the argument.
+        value: its value.
+        at_most: the largest value that is allowed; None: any.
 
     Raises:
         ValueError: names the argument and its value.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; give an integer of at least 1.")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (at_most and value > at_most):
+        wanted = f"from 1 to {at_most}" if at_most else "of at least 1"
+        raise ValueError(f"{name} is {value!r}; give an integer {wanted}.")
 
 
 def check_positive_or_none(name: str, value: object) -> None:

@@ -10,7 +10,8 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,12 +57,10 @@ _TAINTED_FIELDS = (
 _FILE_FIELDS = ("attachments", "inline_images", "text_file", "html_file", "message")
 # These files are compiled as templates, so a value must not choose an arbitrary file.
 _BODY_FILE_FIELDS = ("text_file", "html_file")
-# These fields may be a list or a mapping if the DAG has `render_template_as_native_obj`.
+# In these fields, a template that is a single expression may return a list or a mapping, which stays one.
+_ADDRESS_FIELDS = ("to", "cc", "bcc", "reply_to")
 _COLLECTION_FIELDS = (
-    "to",
-    "cc",
-    "bcc",
-    "reply_to",
+    *_ADDRESS_FIELDS,
     "attachments",
     "inline_images",
     "headers",
@@ -70,7 +69,7 @@ _COLLECTION_FIELDS = (
     "parameters",
     "sql_hook_params",
 )
-# In these fields, such a DAG also keeps numbers.
+# In these fields, a DAG with `render_template_as_native_obj` also keeps numbers and octets.
 _NUMBER_FIELDS = ("parameters", "sql_hook_params")
 _SPECIAL_IN_HTML = re.compile("[&<>\"']")
 
@@ -173,20 +172,30 @@ class FieldEnvironments:
             return lambda _: value
         expression = _find_single_expression(self.text, source)
         is_bare_value = expression is not None and not _has_literal(expression)
+        is_object = expression is not None and (self.is_native or name in _COLLECTION_FIELDS)
         if name in _TAINTED_FIELDS and not is_bare_value:
-            if expression is not None and self.is_native:
-                render = _compile_object(self.tracking, name, source)
+            if is_object:
+                render = self._compile_object(self.tracking, name, source)
                 return _compile_tainted_object(render, name, self, item=item)
             return _compile_tainted_text(self.tracking.from_string(source), name, self, item=item)
         # The path of an HTML file is not HTML, although its content is.
         environment = self.text if name in _TAINTED_FIELDS else self.for_field(name)
-        if expression is not None and self.is_native:
-            render = _compile_object(environment, name, source)
+        if is_object:
+            render = self._compile_object(environment, name, source)
         else:
             render = _compile_text(environment.from_string(source))
         if name in _TAINTED_FIELDS and (item or name in _BODY_FILE_FIELDS):
             return lambda variables: mark_as_data(name, render(variables), item=item)
         return render
+
+    def _compile_object(self, environment: jinja2.Environment, name: str, source: str) -> TemplateFunction:
+        kept: tuple[type, ...] = ()
+        if name in _COLLECTION_FIELDS:
+            # Without native rendering, only what is no text in any DAG: a path or a number is as good as its text.
+            kept = (object,) if self.is_native else (Sequence, AbstractSet, Mapping)
+        numbers = self.is_native and name in _NUMBER_FIELDS
+        none = self.is_native or name in _ADDRESS_FIELDS
+        return _compile_object(environment, source, kept=kept, numbers=numbers, none=none)
 
 
 def render_field(
@@ -496,17 +505,21 @@ def _to_tainted(chunks: list[str], name: str, environments: FieldEnvironments, *
     return environments.locate(name, TaintedStr("".join(chunks), get_mask(text)), item=item)
 
 
-def _compile_object(environment: jinja2.Environment, name: str, source: str) -> TemplateFunction:
+def _compile_object(
+    environment: jinja2.Environment, source: str, *, kept: tuple[type, ...], numbers: bool, none: bool
+) -> TemplateFunction:
     """Compile a template that is a single expression to a function that returns the value of the expression.
 
-    For a DAG with `render_template_as_native_obj`. Jinja's native environment would also turn text in data into a list
-    or a number if it looks like one; here, text stays text.
+    For a DAG with `render_template_as_native_obj`, and for fields that take a list in any DAG. Jinja's native
+    environment would also turn text in data into a list or a number if it looks like one; here, text stays text.
 
     Args:
         environment: the environment of the task.
-        name: the name of the field, which tells whether it accepts objects other than text: lists, mappings, paths, a
-            data frame, numbers.
         source: the template.
+        kept: the types of objects that are returned as they are: lists, mappings, paths, a data frame. Others become
+            text.
+        numbers: whether numbers and octets may be among `kept`.
+        none: whether None is returned as it is.
     """
     from jinja2 import Undefined, nodes
 
@@ -518,16 +531,17 @@ def _compile_object(environment: jinja2.Environment, name: str, source: str) -> 
     template = environment.from_string(tree)
     run, finalize = template.root_render_func, environment.finalize
     to_text = _escape_html if environment.autoescape else str
-    becomes_text = (str, Undefined) if name in _NUMBER_FIELDS else (str, int, float, Undefined)
-    is_collection = name in _COLLECTION_FIELDS
+    plain = (str, Undefined) if numbers else (str, bytes, int, float, Undefined)
 
     def render(variables: Variables) -> Any:
         scope = environment.context_class(environment, variables, template.name, template.blocks)  # type: ignore[arg-type]
         deque(run(scope), maxlen=0)
         value = scope.vars["value"]
-        if value is None and finalize is None:
+        if type(value) is str:  # as most values are
+            return to_text(value if finalize is None else finalize(value))
+        if value is None and finalize is None and none:
             return None
-        if is_collection and value is not None and not isinstance(value, becomes_text):
+        if kept and value is not None and not isinstance(value, plain) and isinstance(value, kept):
             return value
         return to_text(value if finalize is None else finalize(value))
 

@@ -279,6 +279,9 @@ def _coerce_text(field: Field, value: object, faults: Faults) -> str | None:
     if field.name in ("client_certificate", "client_key") and "-----BEGIN" in text:
         faults.add(field.name, FaultCode.PEM_INSTEAD_OF_PATH)
         return None
+    if field.name == "reply_to" and ":" not in text:  # a line with a colon may be meant as a header
+        separator = ";" if ";" in text else ","
+        text = re.sub(r"[;,\s]*[\r\n][;,\s]*", f"{separator} ", text)
     if _has_control_character(text):
         faults.add(field.name, FaultCode.CONTROL_CHARACTER)
         return None
@@ -319,8 +322,12 @@ _HOST = r"[\w.\-]+"
 # `mail:25` or `[::1]:25`, with or without a further colon and text, such as `mail:25:user`.
 _HOST_AND_PORT = r"(?:[^:]*|\[.*\]):\d+(?::.*)?"
 _EHLO_NAME = r"[A-Za-z0-9]([A-Za-z0-9\-]*)(\.[A-Za-z0-9\-]+)*\.?|\[[0-9A-Za-z:.]+\]"
-# One address, with or without a display name. Quoted parts are checked only when a mail uses the address.
-_ADDRESS = r"[^<>@]*<\s*[^\s<>@;,]+@[^\s<>@;,]+\s*>|[^\s<>@;,]+@[^\s<>@;,]+|.*\".*"
+# One address, with or without a display name, which may repeat the address. Quoted parts are checked only when a mail
+# uses the address.
+_ADDR_SPEC = r"[^\s<>@;,]+@[^\s<>@;,]+"
+_ADDRESS = rf"[^<>@]*<\s*{_ADDR_SPEC}\s*>|{_ADDR_SPEC}|'?({_ADDR_SPEC}?)'?\s*<\s*(?i:\1)\s*>|.*\".*"
+# A group (RFC 5322 3.4).
+_GROUP = r"(?:^|(?<=;))[^<>@:;,\"]+:([^:;]*);"
 _NULL_RETURN_PATH = "<>"
 _LOGIN = r"[^\\@]+|[^\\@]+\\[^\\@]+|[^\\@]+@[^\\@]+"
 # Excludes the characters that are allowed in neither DNS names nor NetBIOS names.
@@ -489,8 +496,10 @@ def _check_addresses(settings: Settings, faults: Faults) -> None:
         value = settings[name]
         if not isinstance(value, str) or (name == "envelope_from" and value == _NULL_RETURN_PATH):
             continue
-        separator = ";" if ";" in value else "," if name == "reply_to" else None
-        parts = value.split(separator) if separator and name == "reply_to" else [value]
+        parts = [value]
+        if name == "reply_to":
+            value = re.sub(_GROUP, lambda group: group[1].replace(",", ";") + ";", value)
+            parts = value.split(";" if ";" in value else ",")
         if not all(re.fullmatch(_ADDRESS, part.strip()) for part in parts if part.strip()):
             faults.add(name, FaultCode.NOT_AN_ADDRESS, value=describe_value(value))
 

@@ -57,6 +57,7 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
     custom_operator_name = "@task.send_mail"
     # The page *Rendered templates* shows the mail as it was sent.
     overwrite_rtif_after_execution = True
+    _has_all_fields = False
 
     def __init__(self, *, python_callable: Callable[..., Any], **kwargs: Any) -> None:
         if inspect.iscoroutinefunction(inspect.unwrap(python_callable)):

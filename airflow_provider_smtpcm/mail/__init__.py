@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.mail.address import Address, AddressesLike, AddressLike
+from airflow_provider_smtpcm.mail.address import Address
+from airflow_provider_smtpcm.mail.address_list import AddressesLike, AddressLike
 from airflow_provider_smtpcm.mail.message import HeadersLike, HeaderValues, Mail, Priority
 
 if TYPE_CHECKING:

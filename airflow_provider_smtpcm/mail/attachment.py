@@ -107,6 +107,17 @@ class Attachment(Record):
         """Whether it is read through its path's own `open` (`RemotePath`), which may take a long time."""
         return self.path is not None and not is_local_path(self.path)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no octets now. False for a remote file, whose size would cost a request."""
+        if self.content is not None:
+            return not self.content
+        path: Any = self.path
+        try:
+            return not self.is_remote and os.stat(path).st_size == 0  # noqa: PTH116 - as in `state`
+        except (OSError, ValueError):
+            return False
+
     def size(self) -> int:
         """Return the current size in octets; raises as `state`."""
         return self.state().size
@@ -250,7 +261,7 @@ def _split_items(value: Any, field: str) -> Iterable[Any]:
         if text.startswith("[") and text.endswith("]"):
             raise MessageError(
                 f"{field}: {short_repr(value)} is a list that was turned into text.",
-                remedy="Pass a list and give the DAG render_template_as_native_obj=True, or join the paths with '|'.",
+                remedy="Pass the list as the whole field, or join the paths with '|'.",
             )
         return [path for part in value.split("|") if (path := part.strip())]
     if isinstance(value, Attachment | FilePattern | os.PathLike | RemotePath) or is_content(value):

@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.frozen_dataclasses import Record
-from airflow_provider_smtpcm.mail.address import (
-    ATEXT,
-    Address,
-    AddressesLike,
-    AddressLike,
-    is_plain_addr_spec,
-    parse_address,
-    parse_addresses,
-)
+from airflow_provider_smtpcm.mail.address import ATEXT, Address, is_plain_addr_spec
+from airflow_provider_smtpcm.mail.address_list import AddressesLike, AddressLike, parse_address, parse_addresses
 from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
 
 if TYPE_CHECKING:

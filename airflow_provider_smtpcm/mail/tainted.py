@@ -1,4 +1,4 @@
-"""Taint tracking: which characters of a rendered template came from data; and checks of untrusted text and paths."""
+"""Taint tracking: which characters of a rendered template came from data; and checks of untrusted values."""
 
 from __future__ import annotations
 
@@ -125,6 +125,23 @@ def find_forbidden_character(text: str) -> str | None:
 def find_lone_surrogate(text: str) -> str | None:
     """Return the first character that UTF-8 cannot encode, as `U+D800`, or None."""
     return None if text.isascii() else _code_point(re.search(_SURROGATE, text))
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none: None, NaN (of a float, a Decimal or NumPy), or pandas' NA and NaT."""
+    if value is None or isinstance(value, str):
+        return value is None
+    if isinstance(value, float):  # NumPy's `float64` too
+        return value != value  # noqa: PLR0124 - only NaN differs from itself
+    kind = type(value)
+    module = kind.__module__.partition(".")[0]
+    if module == "decimal":
+        return bool(getattr(value, "is_nan", bool)())
+    if module == "pandas":
+        return kind.__name__ in ("NAType", "NaTType")
+    if module == "numpy":
+        return getattr(value, "shape", None) == () and bool(value != value)  # noqa: PLR0124
+    return False
 
 
 def short_repr(value: object) -> str:

@@ -453,7 +453,7 @@ def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -
     Raises:
         MailError: an address is invalid, or a file is missing.
     """
-    from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses
+    from airflow_provider_smtpcm.mail.address_list import parse_address, parse_addresses
     from airflow_provider_smtpcm.mail.message import parse_envelope_from
     from airflow_provider_smtpcm.smtp.queue import apply_defaults
 

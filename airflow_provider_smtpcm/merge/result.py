@@ -56,6 +56,8 @@ class MergeResult:
         # For each outcome and error that was logged: the first rows that have it, and how many times it was repeated.
         self._logged_rows: dict[tuple[str, str], list[int]] = {}
         self._repetitions: Counter[tuple[str, str]] = Counter()
+        # The files without content that were logged.
+        self._empty_files: set[str] = set()
         # All keys are set, since a Counter calls `__missing__` for a missing one, and a signal handler may raise after
         # any call: see `_count`.
         self._counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
@@ -130,6 +132,7 @@ class MergeResult:
         else:
             self._count(outcome, number, error)
         self._write(number, key, outcome=outcome, error=error, delivery=delivery)
+        self._log_empty_files(number, mail)
         self._log_progress()
 
     def add_settled(self, number: int, outcome: str) -> None:
@@ -309,6 +312,18 @@ class MergeResult:
             error=str(error) if error else None,
             server=delivery.server if delivery else None,
         )
+
+    def _log_empty_files(self, number: int, mail: Mail) -> None:
+        """Log the files that have no octets, as the program that should write them may have failed; not all of many."""
+        if len(self._empty_files) >= LOGGED_FAILURES:
+            return
+        for file in (*mail.attachments, *mail.inline_images):
+            if file.is_empty and (name := file.describe()) not in self._empty_files:
+                self._empty_files.add(name)
+                log.warning("Row %d: %s is empty (0 octets).", number, name)
+                if len(self._empty_files) >= LOGGED_FAILURES:
+                    log.warning("Further empty files are not logged.")
+                    return
 
     def _log_progress(self) -> None:
         now = time.monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -17,6 +17,9 @@ from airflow_provider_smtpcm.errors import MessageError
 
 _LIST_REMEDY = "Pass a list of mappings, such as [{'email': 'jane@corp.example', 'name': 'Jane'}]."
 _FILE_REMEDY = "Give a path that ends in .csv, .tsv, .jsonl, .ndjson or .parquet."
+_NEVER_NAN = (str, int, bool, type(None))
+# What may separate the cells of a file, if it is not what was given.
+_DELIMITERS = {";": "';'", "\t": "a tab", "|": "'|'", ",": "','"}
 # Rows of a data frame or Parquet file that are converted at once: a compromise between speed and memory.
 _CHUNK_ROWS = 1000
 # Not worth a retry. Any other exception while reading (a network, a busy share) may be temporary.
@@ -70,7 +73,7 @@ def open_rows(rows: Any, *, encoding: str, delimiter: str | None = None, to_path
 
     Args:
         rows: a list or another iterable of mappings; the path of a file, as text or as an object with `open`; or a
-            pandas DataFrame, whose missing values become None.
+            pandas DataFrame. Missing values (NaN, pandas' NA and NaT) become None.
         encoding: the encoding of a CSV or JSON Lines file.
         delimiter: what separates the cells of a CSV file; None: a comma, or a tab if the name ends in .tsv.
         to_path: turns the text of a path or URL into an object with `open`.
@@ -103,7 +106,7 @@ def _resolve_file(rows: Any, to_path: Callable[[str], Any]) -> Any:
     if text[:1] in ("[", "{") and text[-1:] in ("]", "}"):
         raise MessageError(
             "'rows' is a list that was turned into text.",
-            remedy="Pass rows=the_other_task.output, or give the DAG render_template_as_native_obj=True.",
+            remedy="Pass rows=the_other_task.output, or a template with nothing beside the list.",
         )
     if not text:
         raise MessageError("'rows' is an empty string.", remedy=_FILE_REMEDY)
@@ -125,7 +128,27 @@ def _make_row(item: Any) -> Row | MessageError:
     for name in item.keys():  # noqa: SIM118 - a row of sqlite3 iterates over its values
         if not isinstance(name, str):
             return MessageError(f"The name of a column has to be text; {name!r} is not.", remedy="Rename the column.")
-    return Row(item)
+    return _without_nan(Row(item))
+
+
+def _without_nan(row: Row) -> Row:
+    """Replace NaN, and pandas' NA and NaT, by None: nobody wants to read `nan` in a mail."""
+    for name, value in row.items():
+        kind = type(value)  # compared here, since a call for each cell would take longer than the rest
+        if kind is str or kind in _NEVER_NAN:
+            continue
+        if value != value if kind is float else is_nan(value):  # noqa: PLR0124 - only NaN differs from itself
+            row[name] = None
+    return row
+
+
+def is_nan(value: object) -> bool:
+    """Whether a value is NaN, or pandas' NA or NaT; see `is_missing`."""
+    if type(value) in _NEVER_NAN:
+        return False
+    from airflow_provider_smtpcm.mail.tainted import is_missing  # here, since each parse of a DAG imports this module
+
+    return is_missing(value)
 
 
 def _read_frame(frame: Any) -> Rows:
@@ -275,9 +298,21 @@ def _csv_rows(
                 yield Row(zip(columns, cells, strict=True))
             else:
                 yield MessageError(
-                    f"Line {number} has {len(cells)} cells, but the first line names {len(columns)} columns.",
-                    remedy="Fix that line; a cell that contains the delimiter is enclosed in quotation marks.",
+                    f"Line {number} has {len(cells)} cells, but the first line names "
+                    f"{len(columns)} column{'s' if len(columns) != 1 else ''}.",
+                    remedy=suggest_delimiter(columns)
+                    or "Fix that line; a cell that contains the delimiter is enclosed in quotation marks.",
                 )
+
+
+def suggest_delimiter(columns: Sequence[str]) -> str | None:
+    """Return the remedy if all columns of a CSV file were read as one; None if its name shows no delimiter."""
+    if len(columns) != 1:
+        return None
+    for delimiter, name in _DELIMITERS.items():
+        if delimiter in columns[0]:
+            return f"Is the file separated by {name}? Set delimiter={delimiter!r}."
+    return None
 
 
 def _open_json_lines(path: Any, encoding: str) -> Rows:
@@ -308,7 +343,7 @@ def _json_rows(file: IO[str], name: str) -> Iterator[Row | MessageError]:
                 )
                 continue
             if isinstance(value, dict):
-                yield Row(value)
+                yield _without_nan(Row(value))
             else:
                 yield MessageError(f"Line {number} is not a JSON object.", remedy='Write it as {"column": "value"}.')
 
@@ -334,7 +369,7 @@ def _open_parquet(path: Any) -> Rows:
             try:
                 for batch in parquet.iter_batches(batch_size=_CHUNK_ROWS):
                     cells = [batch.column(column).to_pylist() for column in range(len(columns))]
-                    yield from (Row(zip(columns, row, strict=True)) for row in zip(*cells, strict=True))
+                    yield from (_without_nan(Row(zip(columns, row, strict=True))) for row in zip(*cells, strict=True))
             except Exception as error:
                 raise _read_error(f"'{path}'", error) from error
 

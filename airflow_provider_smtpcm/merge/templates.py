@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.merge.rows import Row
+from airflow_provider_smtpcm.merge.rows import Row, is_nan, suggest_delimiter
 
 if TYPE_CHECKING:
     import jinja2
@@ -337,7 +337,9 @@ def _row_environment(environment: jinja2.Environment) -> jinja2.Environment:
 
 
 def _none_as_empty(value: Any) -> Any:
-    return "" if value is None else value
+    if type(value) is str:  # as most values are
+        return value
+    return "" if value is None or is_nan(value) else value
 
 
 @cache
@@ -356,6 +358,8 @@ def _missing_column() -> type[jinja2.Undefined]:
             more = len(columns) - _MAX_NAMED_COLUMNS
             named = ", ".join(columns[:_MAX_NAMED_COLUMNS]) or "(none)"
             text = f"the row has no column {self._undefined_name!r}; its columns are {named}"
+            if suggestion := suggest_delimiter(list(self._undefined_obj)):
+                return f"{text}. {suggestion.removesuffix('.')}"
             return f"{text} and {more} more" if more > 0 else text
 
     return MissingColumn

@@ -1,13 +1,14 @@
-"""Sending of alerts within a time limit, independent of the connection's timeouts."""
+"""Alerts reach whom they can: the valid addresses, within a time limit, independent of the connection's timeouts."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.redaction import quote_error
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
+    from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
     from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
@@ -31,6 +33,7 @@ LAST_ATTEMPT_SECONDS = 15.0
 SHORT_ATTEMPT_SECONDS = 3.0
 #: For this many seconds after a failure to reach a server, further alerts get a single short attempt.
 UNREACHABLE_TTL = 60.0
+_RECIPIENT_FIELDS = {"to": "To", "cc": "Cc", "bcc": "Bcc"}
 # When this process last failed to reach a server, by host and port (`time.monotonic`).
 _unreachable_since: dict[tuple[str, int], float] = {}
 
@@ -76,6 +79,69 @@ def get_hook(conn_id: str, loop: asyncio.AbstractEventLoop | None = None) -> Smt
         )
         raise ConnectionSettingsError([fault], conn_id=conn_id) from error
     return hook
+
+
+def resolve_addresses(manager: SmtpConnectionManager, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the addresses of an alert that are valid, and notices about the others: they must not lose the alert.
+
+    Args:
+        manager: the connection, for its From, Reply-To and envelope sender.
+        values: the fields of the mail, of which `from_address`, `to`, `cc`, `bcc`, `reply_to` and `envelope_from` are read.
+
+    Returns:
+        These fields, as arguments of `Mail`, and one line for each fault. If neither the mail nor the connection has a
+        valid From, it is the first recipient.
+
+    Raises:
+        MessageError: no recipient is valid.
+    """
+    from airflow_provider_smtpcm.mail.address_list import parse_address, parse_valid_addresses
+    from airflow_provider_smtpcm.mail.message import combine_faults, parse_envelope_from
+
+    faults: list[MessageError] = []
+    notices: list[str] = []
+    addresses: dict[str, Any] = {}
+
+    def read(name: str, label: str, value: Any) -> None:
+        addresses[name], found = parse_valid_addresses(value, field=label)
+        faults.extend(found)
+
+    for name, label in _RECIPIENT_FIELDS.items():
+        read(name, label, values.get(name))
+    recipients = [address for name in _RECIPIENT_FIELDS for address in addresses[name]]
+    if not recipients:
+        if faults:
+            raise combine_faults(faults)
+        raise MessageError("The alert has no recipient.", remedy="Fill in 'to'.")
+    read("reply_to", "Reply-To", values.get("reply_to"))
+    if not addresses["reply_to"]:
+        read("reply_to", "Reply-To", manager.reply_to)
+    senders: list[Any] = [values.get("from_address"), manager.from_address]
+    for sender in senders:
+        if sender is None or (isinstance(sender, str) and not sender.strip()):
+            continue
+        try:
+            addresses["from_address"] = parse_address(sender, field="From")
+            break
+        except MessageError as fault:
+            faults.append(fault)
+    else:
+        addresses["from_address"] = recipients[0]
+        sender = recipients[0].address
+        notices.append(
+            f"There is no valid From address, so this mail is from {sender}: set 'from_address', or 'From address' on "
+            "the connection."
+        )
+    for sender in (values.get("envelope_from"), manager.envelope_from):
+        try:
+            addresses["envelope_from"] = parse_envelope_from(sender)
+        except MessageError as fault:
+            faults.append(fault)
+        else:
+            if addresses["envelope_from"]:
+                break
+    left_out = [f"An address was left out of this mail: {quote_error(fault)}" for fault in faults]
+    return addresses, left_out + notices
 
 
 def send_alert(

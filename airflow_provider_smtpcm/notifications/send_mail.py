@@ -5,17 +5,25 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_not_negative
+from airflow_provider_smtpcm.arguments.validation import find_mail_faults, raise_faults, with_checked_names
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
-from airflow_provider_smtpcm.notifications.alert_delivery import ALERT_RETRY_FOR, get_hook, send_alert
+from airflow_provider_smtpcm.notifications.alert_delivery import (
+    ALERT_RETRY_FOR,
+    get_hook,
+    resolve_addresses,
+    send_alert,
+)
 from airflow_provider_smtpcm.notifications.event import Event, read_event
 from airflow_provider_smtpcm.notifications.html_page import render_page
 from airflow_provider_smtpcm.notifications.redaction import (
@@ -47,15 +55,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ADDRESS_FIELDS = ("from_address", "to", "cc", "bcc", "reply_to", "envelope_from")
 _FILE_FIELDS = ("attachments", "inline_images")
-_TEXT_FIELDS = ("subject", "priority", "headers", "envelope_from")
+_TEXT_FIELDS = ("subject", "priority", "headers")
+# An expression, a statement or a comment of Jinja.
+_TEMPLATE = r"(?s)\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}"
 # The fields to leave out, attempt by attempt. The next attempt is made if the mail cannot be built, or if the server
 # permanently refuses a mail with files. The default page needs none of these fields.
 _OMISSIONS: tuple[tuple[str, ...], ...] = (
     (),
     _FILE_FIELDS,
     (*_FILE_FIELDS, *_TEXT_FIELDS),
-    (*_FILE_FIELDS, *_TEXT_FIELDS, "from_address", "cc", "bcc", "reply_to"),
 )
 
 
@@ -110,12 +120,15 @@ class SendMailNotifier(BaseNotifier):
         context: Airflow's context, for `await`.
 
     Raises:
-        ValueError: `to` is empty, or `retry_for` is negative or not a number.
+        ValueError: `to` is empty, or `retry_for` is negative or not a number. In a DAG file also if another argument
+            without a template is wrong, with all faults at once. In a function that Airflow calls, the alert is due:
+            what is wrong is left out of it, and logged.
     """
 
     template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "only_if")
     template_ext: Sequence[str] = ()
 
+    @with_checked_names
     def __init__(
         self,
         *,
@@ -144,7 +157,6 @@ class SendMailNotifier(BaseNotifier):
         super().__init__(context=context)
         if not to:
             raise ValueError(f"to is {to!r}; give the recipients of the alert.")
-        check_not_negative("retry_for", retry_for)
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = from_address
         self.to = to
@@ -165,6 +177,11 @@ class SendMailNotifier(BaseNotifier):
         self.encoding = encoding
         self.only_if = only_if
         self.retry_for = retry_for
+        faults: list[str] = []
+        if type(self).__module__ == __name__ and _is_module_being_imported():
+            fields = {name: getattr(self, name) for name in MAIL_FIELDS}
+            faults = find_mail_faults(fields, is_complete=True, is_alert=True)
+        raise_faults(type(self).__name__, (partial(check_not_negative, "retry_for", retry_for),), faults)
 
     # BaseNotifier's `__call__` and `__await__` render the fields in place: a broken template would raise, and a
     # notifier that is called again, or shared by several tasks, would report the first event every time.
@@ -300,13 +317,13 @@ class SendMailNotifier(BaseNotifier):
         """Return the rendered fields.
 
         Raises:
-            MessageError: the recipients or the connection's id could not be rendered.
+            MessageError: the connection's id could not be rendered.
         """
         names = [name for name in self.template_fields if name != "only_if"]
         fields = _RenderedFields({name: getattr(self, name) for name in names}, render)
-        if missing := fields.find_missing(("to", "smtpcm_conn_id")):
+        if "smtpcm_conn_id" not in fields.values:
             raise MessageError(
-                f"{missing} could not be rendered: {' '.join(fields.notices)}", remedy="Fix the template."
+                f"'smtpcm_conn_id' could not be rendered: {' '.join(fields.notices)}", remedy="Fix the template."
             )
         return fields
 
@@ -326,6 +343,9 @@ class SendMailNotifier(BaseNotifier):
         Raises:
             MessageError: no mail can be built.
         """
+        addresses, notices = resolve_addresses(manager, fields.values)
+        for notice in notices:
+            fields.add_notice(notice)
         variables: Any = {**context, "alert": event}
         text, html = (fields.render_body(name, self.encoding, environment, variables) for name in ("text", "html"))
         if manager.subject_file and not self.subject:
@@ -337,14 +357,14 @@ class SendMailNotifier(BaseNotifier):
                 "html_file", manager.html_file, self.encoding, environment, variables, of="connection"
             )
         for omitted in _OMISSIONS:
-            uses_own_bodies = not (fields.notices or omitted)
+            uses_own_bodies = not (fields.is_broken or omitted)
             try:
                 page = render_page(event, fields.notices)
                 bodies = (text, html) if uses_own_bodies and (text or html) else (page.text, page.html)
                 request = self._build_request(
-                    manager, fields, event, default_subject=page.subject, bodies=bodies, omitted=omitted
+                    addresses, fields, event, default_subject=page.subject, bodies=bodies, omitted=omitted
                 )
-            except MessageError as fault:
+            except Exception as fault:  # a value of a type that nothing expects may raise anything
                 if omitted == _OMISSIONS[-1]:
                     raise
                 fields.add_omission("The parts that cannot be sent were", fault)
@@ -353,7 +373,7 @@ class SendMailNotifier(BaseNotifier):
 
     def _build_request(
         self,
-        manager: SmtpConnectionManager,
+        addresses: Mapping[str, Any],
         fields: _RenderedFields,
         event: Event,
         *,
@@ -361,36 +381,29 @@ class SendMailNotifier(BaseNotifier):
         bodies: tuple[str | None, str | None],
         omitted: tuple[str, ...],
     ) -> SendRequest:
-        """Build the mail, with From and Message-ID, and render it.
+        """Build the mail, with Message-ID, and render it.
 
         Args:
+            addresses: the addresses, as arguments of `Mail`.
             bodies: text and HTML.
             omitted: names of the fields that are left out.
         """
         from airflow_provider_smtpcm.mail import Mail
         from airflow_provider_smtpcm.mail.headers import stable_message_id
-        from airflow_provider_smtpcm.smtp.queue import SendRequest, apply_defaults
+        from airflow_provider_smtpcm.smtp.queue import SendRequest
 
         values = {name: value for name, value in fields.values.items() if name not in omitted}
         text, html = bodies
-        mail = apply_defaults(
-            Mail(
-                from_address=values.get("from_address"),
-                to=values["to"],
-                cc=values.get("cc") or (),
-                bcc=values.get("bcc") or (),
-                reply_to=values.get("reply_to") or (),
-                subject=to_single_line(as_text(values.get("subject")) or "", MAX_SUBJECT_LENGTH) or default_subject,
-                text=text,
-                html=html,
-                attachments=values.get("attachments") or (),
-                inline_images=values.get("inline_images") or (),
-                priority=values.get("priority") or "normal",
-                headers=_drop_empty_headers(values.get("headers")),
-                envelope_from=values.get("envelope_from"),
-                auto_generated=self.auto_generated,
-            ),
-            manager,
+        mail = Mail(
+            **addresses,
+            subject=to_single_line(as_text(values.get("subject")) or "", MAX_SUBJECT_LENGTH) or default_subject,
+            text=text,
+            html=html,
+            attachments=values.get("attachments") or (),
+            inline_images=values.get("inline_images") or (),
+            priority=values.get("priority") or "normal",
+            headers=_drop_empty_headers(values.get("headers")),
+            auto_generated=self.auto_generated,
         )
         assert mail.from_address is not None
         # Airflow may report an event twice; Exchange drops a duplicate with the same Message-ID. The Message-ID depends
@@ -400,6 +413,16 @@ class SendMailNotifier(BaseNotifier):
         request = SendRequest(0, mail.with_identity(message_id=message_id))
         request.render()
         return request
+
+
+def _is_module_being_imported() -> bool:
+    """Whether this is called while a module such as a DAG file is imported, not in a callback, whose alert is due."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _find_authored_dag(dag: Any) -> Any:
@@ -431,6 +454,11 @@ def _drop_empty_headers(headers: Mapping[str, object] | None) -> dict[str, str]:
     """Return the headers with a value, and those without one whose default is left out (`AUTO_GENERATED_FIELDS`)."""
     from airflow_provider_smtpcm.mail.render import AUTO_GENERATED_FIELDS
 
+    if not isinstance(headers, Mapping | None):
+        raise MessageError(
+            f"'headers' has to be a mapping, not {type(headers).__name__}.",
+            remedy="Pass a dict: {'X-Report': 'daily'}.",
+        )
     texts = {name: as_text(value) or "" for name, value in (headers or {}).items()}
     return {name: text for name, text in texts.items() if text or name.lower() in AUTO_GENERATED_FIELDS}
 
@@ -447,13 +475,40 @@ class _RenderedFields:
         self.values: dict[str, Any] = {}
         #: One line for each fault, for the reader of the mail.
         self.notices: list[str] = []
+        #: Whether a field other than an address is broken, so that the default page takes the place of the bodies.
+        self.is_broken = False
         for name, value in fields.items():
             try:
                 self.values[name] = render(name, value) if value else value
             except Exception as error:  # noqa: BLE001 - a template can raise anything
                 if isinstance(value, str) and "{" not in value:
                     self.values[name] = value  # not a template: the value needs no rendering
+                if name in _ADDRESS_FIELDS:
+                    self._render_each_address(name, value, render, error)
+                else:
+                    self._add_failure(name, error)
+
+    def _render_each_address(
+        self, name: str, value: Any, render: Callable[[str, Any], Any], failure: Exception
+    ) -> None:
+        """Render the parts of a field by themselves, since one that is broken must not lose the others."""
+        from airflow_provider_smtpcm.mail.address_list import split_everywhere
+        from airflow_provider_smtpcm.mail.tainted import DATA, TaintedStr
+
+        parts = list(value) if isinstance(value, list | tuple | set) else [value]
+        if isinstance(value, str):
+            mask = re.sub(_TEMPLATE, lambda found: DATA * len(found[0]), value)
+            parts = [str.__str__(part) for part in split_everywhere(TaintedStr(value, mask))[0]]
+        if len(parts) == 1:
+            self._add_failure(name, failure)
+            return
+        rendered: list[Any] = []
+        for part in parts:
+            try:
+                rendered += render(name, [part])
+            except Exception as error:  # noqa: BLE001 - as above
                 self._add_failure(name, error)
+        self.values[name] = rendered
 
     def __getitem__(self, name: str) -> Any:
         return self.values.get(name)
@@ -509,33 +564,34 @@ class _RenderedFields:
             self._add_failure(name, error, of=of)
             return None
 
-    def add_omission(self, omitted: str, error: MailError) -> None:
+    def add_omission(self, omitted: str, error: Exception) -> None:
         """Add a notice that something was left out of the mail.
 
         Args:
             omitted: the beginning of the notice, such as "The files were".
             error: the reason.
         """
-        notice = f"{omitted} left out of this mail: {quote_error(error)}"
+        self.add_notice(f"{omitted} left out of this mail: {quote_error(error)}")
+
+    def add_notice(self, notice: str) -> None:
+        """Add one line for the reader of the mail and for the log."""
         if notice not in self.notices:
             self.notices.append(notice)
             log.warning("SendMailNotifier: %s", notice)
 
-    def find_missing(self, names: Sequence[str]) -> str:
-        """Return the quoted names of those fields that could not be rendered; empty if all could."""
-        return ", ".join(f"'{name}'" for name in names if name not in self.values)
-
     def _add_failure(self, name: str, error: Exception, *, of: str = "notifier") -> None:
+        self.is_broken |= name not in _ADDRESS_FIELDS
         quoted = quote_error(error)
         line = getattr(error, "lineno", None)
         where = f", line {line}" if line else ""
         self.notices.append(f"The {of}'s '{name}' could not be rendered ({type(error).__name__}{where}: {quoted}).")
         log.warning(
-            "SendMailNotifier: '%s' could not be rendered (%s%s: %s); the default page is sent instead. Fix the "
-            "template in the %s; `| default('')` keeps it from failing if an attribute is missing.",
+            "SendMailNotifier: '%s' could not be rendered (%s%s: %s); %s. Fix the template in the %s; "
+            "`| default('')` keeps it from failing if an attribute is missing.",
             name,
             type(error).__name__,
             where,
             quoted,
+            "the mail is sent without it" if name in _ADDRESS_FIELDS else "the default page is sent instead",
             "DAG" if of == "notifier" else of,
         )

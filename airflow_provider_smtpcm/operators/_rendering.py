@@ -79,6 +79,23 @@ class RenderedOperator(BaseOperator):
         copy.render_template_fields(cast("Context", context))
         return copy
 
+
+    def _has_arguments_of_dag_file(self) -> bool:
+        """Whether the constructor got what is written in the DAG file, so that mistakes in it are errors of the DAG.
+
+        Not so in a mapped task's run, whose arguments may be another task's output, nor in a subclass, which may change
+        its attributes before they are used, nor where templates have a syntax of their own.
+        """
+        from airflow_provider_smtpcm.arguments.validation import has_own_syntax
+
+        if type(self).__module__.partition(".")[0] != _OWN_PACKAGE:
+            return False
+        dag = self.get_dag()
+        # For a mapped task, the DAG has a `MappedOperator`.
+        return dag is None or (
+            dag.task_dict.get(self.task_id) is self and not has_own_syntax(dag.jinja_environment_kwargs)
+        )
+
     def _do_render_template_fields(
         self,
         parent: Any,

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
     MAIL_FIELDS,
+    MAX_CONNECTIONS,
     check_choice,
     check_delimiter,
     check_not_negative,
     check_positive_int,
     check_positive_or_none,
 )
+from airflow_provider_smtpcm.arguments.validation import check_names, find_mail_faults, is_static, raise_faults
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
@@ -90,7 +92,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             recipient at all was accepted, the task fails regardless of `on_error` and `on_refused`.
         on_unknown: what happens if no reply came after a whole message was sent: `fail` and never send it again, or
             `retry` it in the next attempt with the same Message-ID.
-        connections: the maximum number of sessions.
+        connections: the maximum number of sessions, from 1 to 256.
         rate_limit: the maximum number of mails per minute over all connections, counted like Exchange's
             `MessageRateLimit`; None: no limit.
         report_file: the path or URL of a file that receives a line of JSON for each row as it finishes;
@@ -113,6 +115,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
     From Airflow 3.3 on, a ledger is kept in the task state store, so that a further attempt sends only pending rows.
 
     Raises:
+        ValueError: an argument without a template is wrong: all faults at once, when the DAG is parsed.
         AirflowException: a retry may help and sends nothing twice.
         AirflowFailException: a retry would not help or, before Airflow 3.3, would send mails twice.
     """
@@ -161,6 +164,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         ledger_window: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_names(self.operator_name, kwargs)
         super().__init__(**kwargs)
         self.rows = rows if is_path(rows) or isinstance(rows, SqlQuery) else defer_templates(rows)
         self.smtpcm_conn_id = smtpcm_conn_id
@@ -196,16 +200,30 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         self.ledger_window = ledger_window
         # `rows` is still a list here only if it is written in the DAG file and contains outputs of other tasks.
         self._has_outputs_in_rows = isinstance(self.rows, list)
-        check_choice("on_error", on_error, ("fail", "continue"))
-        check_choice("on_refused", on_refused, ("fail", "warn"))
-        check_choice("on_unknown", on_unknown, ("fail", "retry"))
-        check_choice("on_clear", on_clear, ("resume_unfinished", "send_again"))
-        check_positive_int("connections", connections)
-        check_not_negative("retry_for", retry_for)
-        if ledger_window is not None:
-            check_positive_int("ledger_window", ledger_window)
-        check_positive_or_none("rate_limit", rate_limit)
-        check_delimiter(delimiter)
+        faults: list[str] = []
+        if self._has_arguments_of_dag_file():
+            fields = {name: undefer_templates(getattr(self, name)) for name in ROW_FIELDS}
+            faults = find_mail_faults(fields, is_complete=True)
+            faults += [
+                f"'{name}' is the same for every row. Use a column in it: '{{{{ row.id }}}}'."
+                for name in ("row_key", "message_id")
+                if fields[name] is not None and is_static(fields[name])
+            ]
+        raise_faults(
+            f"{self.operator_name} '{self.task_id}'",
+            (
+                partial(check_choice, "on_error", on_error, ("fail", "continue")),
+                partial(check_choice, "on_refused", on_refused, ("fail", "warn")),
+                partial(check_choice, "on_unknown", on_unknown, ("fail", "retry")),
+                partial(check_choice, "on_clear", on_clear, ("resume_unfinished", "send_again")),
+                partial(check_positive_int, "connections", connections, at_most=MAX_CONNECTIONS),
+                partial(check_not_negative, "retry_for", retry_for),
+                partial(check_positive_int, "ledger_window", 1 if ledger_window is None else ledger_window),
+                partial(check_positive_or_none, "rate_limit", rate_limit),
+                partial(check_delimiter, delimiter),
+            ),
+            faults,
+        )
 
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""

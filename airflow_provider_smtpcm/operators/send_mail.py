@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow_provider_smtpcm.arguments import (
@@ -15,6 +16,7 @@ from airflow_provider_smtpcm.arguments import (
     check_choice,
     check_not_negative,
 )
+from airflow_provider_smtpcm.arguments.validation import check_names, find_mail_faults, raise_faults
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator, seal_message
@@ -112,6 +114,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         The delivery as a dict (`Delivery.to_dict`), which is the task's XCom.
 
     Raises:
+        ValueError: an argument without a template is wrong: all faults at once, when the DAG is parsed.
         AirflowException: a retry may help and delivers nothing twice.
         AirflowFailException: a retry would not help, or could deliver the mail twice.
     """
@@ -121,6 +124,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
     template_ext: Sequence[str] = ()
     template_fields_renderers = FIELD_RENDERERS
     ui_color = "#e8f0fb"
+    # Whether the fields of the mail are those that the constructor got.
+    _has_all_fields = True
 
     def __init__(
         self,
@@ -151,6 +156,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         retry_for: float = DEFAULT_RETRY_FOR,
         **kwargs: Any,
     ) -> None:
+        check_names(self.operator_name, kwargs)
         super().__init__(**kwargs)
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = from_address
@@ -176,10 +182,20 @@ class SendMailOperator(Cancelable, RenderedOperator):
         self.on_unknown = on_unknown
         self.on_clear = on_clear
         self.retry_for = retry_for
-        check_choice("on_refused", on_refused, ("fail", "warn"))
-        check_choice("on_unknown", on_unknown, ("fail", "retry"))
-        check_choice("on_clear", on_clear, ("resume_unfinished", "send_again"))
-        check_not_negative("retry_for", retry_for)
+        faults: list[str] = []
+        if self._has_arguments_of_dag_file():
+            fields = {name: getattr(self, name) for name in (*MAIL_FIELDS, "message_id")}
+            faults = find_mail_faults(fields, is_complete=self._has_all_fields)
+        raise_faults(
+            f"{self.operator_name} '{self.task_id}'",
+            (
+                partial(check_choice, "on_refused", on_refused, ("fail", "warn")),
+                partial(check_choice, "on_unknown", on_unknown, ("fail", "retry")),
+                partial(check_choice, "on_clear", on_clear, ("resume_unfinished", "send_again")),
+                partial(check_not_negative, "retry_for", retry_for),
+            ),
+            faults,
+        )
 
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mail."""
@@ -383,10 +399,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
             html = self._render_file(context, "html_file", manager.html_file)
         mail = Mail(
             from_address=rendered.from_address,
-            to=rendered.to or (),
-            cc=rendered.cc or (),
-            bcc=rendered.bcc or (),
-            reply_to=rendered.reply_to or (),
+            to=rendered.to,
+            cc=rendered.cc,
+            bcc=rendered.bcc,
+            reply_to=rendered.reply_to,
             subject=subject or "",
             text=text,
             html=html,
@@ -406,7 +422,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         Raises:
             MessageError: a field is set that the message has in its header or its body.
         """
-        from airflow_provider_smtpcm.mail.address import parse_addresses
+        from airflow_provider_smtpcm.mail.address_list import parse_addresses
         from airflow_provider_smtpcm.mail.mime_message import MimeMessage
         from airflow_provider_smtpcm.mail.tainted import check_path
 

@@ -6,6 +6,7 @@ of a file.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase, Reply
 from airflow_provider_smtpcm.mail import Mail
-from airflow_provider_smtpcm.mail.address import Address, parse_address
+from airflow_provider_smtpcm.mail.address import Address
+from airflow_provider_smtpcm.mail.address_list import parse_address
+from airflow_provider_smtpcm.mail.encoding import Base64File
 from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.mail.render import BatchRenderer, Rendering, render
 from airflow_provider_smtpcm.smtp.cancellation import interruption_error
@@ -32,6 +35,8 @@ from airflow_provider_smtpcm.smtp.transaction import join_with_final_dot
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail.mime_message import AnyMail, MessageLike
+
+log = logging.getLogger(__name__)
 
 # The largest message that is prepared for DATA in one buffer.
 _MAX_BUFFERED_OCTETS = 65536
@@ -99,6 +104,9 @@ class SendRequest:
             MailError: the mail cannot be rendered.
         """
         rendering = render_any(self.mail)
+        for segment in rendering.segments:
+            if isinstance(segment, Base64File) and not len(segment):
+                log.warning("%s is empty (0 octets).", segment.attachment.describe())
         if not self.mail.has_files:
             self.rendering = rendering
 

@@ -23,6 +23,7 @@ from airflow_provider_smtpcm.connection_manager import (
 )
 from airflow_provider_smtpcm.connection_manager.faults import Faults
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, Phase
+from airflow_provider_smtpcm.mail.address_list import parse_addresses
 
 
 def connection(**fields: object) -> SimpleNamespace:
@@ -514,6 +515,41 @@ def test_an_address_may_have_a_display_name(address: str) -> None:
     """Reply-To may also have several addresses."""
     extra = {"from_address": address, "reply_to": f"{address}; ops@corp.example"}
     assert SmtpConnectionManager.from_airflow(connection(extra=extra)).from_address == address
+
+
+@pytest.mark.parametrize(
+    ("reply_to", "expected"),
+    [
+        ("a@corp.example\r\nb@corp.example\n", ["a@corp.example", "b@corp.example"]),
+        ("a@corp.example,\n\tb@corp.example, c@corp.example", ["a@corp.example", "b@corp.example", "c@corp.example"]),
+        ("Doe, Jane <j@corp.example>;\nb@corp.example", ['"Doe, Jane" <j@corp.example>', "b@corp.example"]),
+        ("Team: a@corp.example, b@corp.example;", ["a@corp.example", "b@corp.example"]),
+        ("a@corp.example <A@corp.example>", ["A@corp.example"]),
+    ],
+)
+def test_addresses_of_a_connection_are_taken_as_those_of_a_mail(reply_to: str, expected: list[str]) -> None:
+    """JSON and the command line may give several lines; white space around the sender is none of it."""
+    extra = {"from_address": " ETL <etl@corp.example>\n", "reply_to": reply_to}
+    manager = SmtpConnectionManager.from_airflow(connection(extra=extra))
+    assert [str(address) for address in parse_addresses(manager.reply_to, field="Reply-To")] == expected
+    assert manager.from_address == "ETL <etl@corp.example>"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"reply_to": "a@corp.example\nBcc: b@corp.example"},
+        {"reply_to": "a@corp.example\nX: b@corp.example;"},
+        {"reply_to": "a@corp.example\nops"},
+        {"reply_to": "a@cor\tp.example"},
+        {"from_address": "a@corp.example\nb@corp.example"},
+        {"from_address": "b@corp.example <a@corp.example>"},
+    ],
+)
+def test_a_line_break_within_an_address_is_a_fault_of_the_connection(extra: dict[str, str]) -> None:
+    """And so is a line that looks like a header."""
+    (fault,) = extra_faults(**extra)
+    assert next(iter(extra)) in fault
 
 
 def test_the_password_is_in_no_repr() -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
+import math
 import pickle
 import re
+import sqlite3
+from contextlib import closing
+from typing import Any
 
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Address
-from airflow_provider_smtpcm.mail.address import parse_address, parse_addresses, to_ascii_domain
+from airflow_provider_smtpcm.mail.address import to_ascii_domain
+from airflow_provider_smtpcm.mail.address_list import parse_address, parse_addresses, parse_valid_addresses
+from airflow_provider_smtpcm.mail.tainted import TaintedStr
 
 
 def to(value: object) -> list[str]:
@@ -46,6 +54,10 @@ def test_a_comma_that_may_belong_to_a_name_is_an_error_that_says_how_to_write_it
         "<jane@corp.example> Jane",
         "<jane@corp.example> <roe@corp.example>",
         "jane@corp.example (Jane)",
+        "jane@corp.example <roe@corp.example>",
+        "Team: jane@corp.example",
+        "Team: jane; roe@corp.example",
+        "Bcc: jane@corp.example;",
         "jane@corp@example",
         "jane doe@corp.example",
         "jane@corp example",
@@ -74,8 +86,6 @@ def test_a_comma_that_may_belong_to_a_name_is_an_error_that_says_how_to_write_it
         "jane@[IPv6:nonsense]",
         "jane@[x-tag:anything]",
         "jane@" + "a" * 64 + ".example",
-        "Team: jane@corp.example;",
-        "jane@corp.example <jane@corp.example>",
         "a@corp.example, Jane <jane@corp.example>; c@corp.example",
         "a@corp.example, b@corp.example; c@corp.example",
         "Doe, Jane <j@corp.example>, b@corp.example; c@corp.example",
@@ -89,9 +99,7 @@ def test_what_is_not_an_address_is_refused_by_field_and_text(value: str) -> None
     assert "'" in message
 
 
-@pytest.mark.parametrize(
-    "character", ["\r\n", "\n", "\r", "\0", "\t", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\ud800"]
-)
+@pytest.mark.parametrize("character", ["\0", "\x0b", "\x1b", "\x1c", "\x7f", "\x85", "\u2028", "\u2029", "\ud800"])
 @pytest.mark.parametrize(
     "template",
     [
@@ -103,11 +111,39 @@ def test_what_is_not_an_address_is_refused_by_field_and_text(value: str) -> None
     ],
 )
 def test_a_control_character_is_refused_anywhere(character: str, template: str) -> None:
-    """A line break in an address would begin another SMTP command."""
+    """Some programs take it for a line break, which would begin another SMTP command."""
     message = fault(template.format(character))
 
     assert "control character" in message
     assert character not in message
+
+
+@pytest.mark.parametrize("character", ["\r\n", "\n", "\r", "\t"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "ja{}ne@corp.example",
+        "jane@{}corp.example",
+        "Jane{} <jane@corp.example>",
+        '"Ja{}ne" <a@x.example>',
+        '"{}"@x.example',
+    ],
+)
+def test_a_line_break_or_a_tab_within_an_address_is_refused(character: str, template: str) -> None:
+    """Only around an address it is white space (RFC 5322 2.2.3)."""
+    assert character not in fault(template.format(character))
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+@pytest.mark.parametrize(
+    "header", ["Bcc: eve@corp.example", "Bcc: eve@corp.example;", "X: <eve@corp.example>", "\tX: e@x.y, f@x.y;"]
+)
+@pytest.mark.parametrize("first", ["jane@corp.example", "jane@corp.example,", "Jane <jane@corp.example>;", ""])
+def test_a_line_that_looks_like_a_header_is_no_address(end: str, header: str, first: str) -> None:
+    """Neither a header of the mail nor, silently, a recipient."""
+    fault(f"jane@corp.example{end}{first}{end}{header}")
+    with pytest.raises(MessageError):
+        parse_address(f"{first}{end}{header}{end}", field="From")
 
 
 def test_an_injected_command_is_refused() -> None:
@@ -137,21 +173,21 @@ def test_an_address_that_is_made_by_hand_is_checked_as_well(parts: dict[str, str
         Address(**parts)
 
 
-@pytest.mark.parametrize("value", ["['a@x.example', 'b@x.example']", "('a@x.example',)", "[]"])
-def test_a_list_that_was_rendered_to_text_is_recognized(value: str) -> None:
-    """Airflow's templates turn lists into text without `render_template_as_native_obj`."""
+@pytest.mark.parametrize("value", ["[a@x.example, b@x.example]", "('a@x.example', nan)", "[" * 10_000 + "]"])
+def test_what_only_looks_like_the_text_of_a_list_is_recognized(value: str) -> None:
+    """The error has the remedy."""
     message = fault(value)
 
-    assert "render_template_as_native_obj=True" in message
+    assert "the list as the whole field" in message
     assert "';'" in message
 
 
 @pytest.mark.parametrize(
-    "value", [7, b"jane@corp.example", {"jane@corp.example": "Jane"}, [7], [None], [b"x"], [["a@x.example"]]]
+    "value", [7, b"jane@corp.example", {"jane@corp.example": "Jane"}, [7], [b"x"], [["a@x.example", 7]], [[7]], [[]]]
 )
 def test_other_types_are_refused_with_a_message_error(value: object) -> None:
     """A TypeError would not name the field."""
-    assert fault(value).startswith("To takes")
+    assert fault(value).startswith(("To takes", "To: item 1 is a row of"))
 
 
 def test_local_part_and_address_have_the_maximum_length_of_smtp() -> None:
@@ -179,7 +215,10 @@ def test_from_takes_exactly_one() -> None:
     assert parse_address(jane, field="From") is jane
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", ";", " ; , ;; ", [], [""], ["  ", ";"], ()])
+@pytest.mark.parametrize(
+    "value",
+    [None, "", "  ", ";", " ; , ;; ", "\n\t\r\n", [], [""], ["  ", ";"], (), [None, math.nan, (None,)], "[]", "Team:;"],
+)
 def test_blank_text_names_no_recipient(value: object) -> None:
     """Blanks and separators alone name no recipient."""
     assert to(value) == []
@@ -219,11 +258,103 @@ def test_blank_text_names_no_recipient(value: object) -> None:
         (Address(local_part="jane", domain="corp.example"), ["jane@corp.example"]),
         ((Address(local_part="jane", domain="corp.example"), "a@x.example"), ["jane@corp.example", "a@x.example"]),
         (iter(["a@x.example"]), ["a@x.example"]),
+        ("a@x.example,\n b@x.example", ["a@x.example", "b@x.example"]),
+        ("a@x.example\t;\r\n\tb@x.example", ["a@x.example", "b@x.example"]),
+        ("\n    a@x.example\n    Bo <b@x.example>\n\n", ["a@x.example", "Bo <b@x.example>"]),
+        ("a@x.example\r\nb@x.example\rc@[IPv6:::1]", ["a@x.example", "b@x.example", "c@[IPv6:::1]"]),
+        (
+            "Doe, Jane <j@x.example>;\nRoe, Rich <r@x.example>",
+            ['"Doe, Jane" <j@x.example>', '"Roe, Rich" <r@x.example>'],
+        ),
+        (["a@x.example\n", "b@x.example\r\n"], ["a@x.example", "b@x.example"]),
+        ("a@x.example <a@x.example>, 'B@x.example' <b@x.example>", ["a@x.example", "b@x.example"]),
+        ("Team: jane@corp.example;", ["jane@corp.example"]),
+        ("Team: A <a@x.example>,\n b@x.example; c@x.example", ["A <a@x.example>", "b@x.example", "c@x.example"]),
+        ("a@x.example, Team: b@x.example, c@x.example;, d@x.example", [f"{name}@x.example" for name in "abcd"]),
+        ('"A; B": a@x.example;', ["a@x.example"]),
+        (
+            "Doe, Jane <j@x.example>; Team: a@x.example, b@x.example;",
+            ['"Doe, Jane" <j@x.example>', "a@x.example", "b@x.example"],
+        ),
+        ("['a@x.example', 'Bo <b@x.example>']", ["a@x.example", "Bo <b@x.example>"]),
+        ("('a@x.example',)", ["a@x.example"]),
+        ('["a@x.example", null]', ["a@x.example"]),
+        ([("a@x.example",), ["b@x.example"], {"email": "c@x.example"}, None], [f"{name}@x.example" for name in "abc"]),
+        (
+            [Address(local_part="jane", domain="corp.example"), (None,), ("a@x.example",)],
+            ["jane@corp.example", "a@x.example"],
+        ),
     ],
 )
 def test_addresses_are_read_as_people_write_them(value: object, expected: list[str]) -> None:
     """Semicolons as in SSIS or commas, and superfluous ones are ignored."""
     assert to(value) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a@x.example,\r\n b@x.example",
+        "Jane <a@x.example>,\r\n\tb@x.example",
+        "Team: a@x.example, b@x.example;",
+        '"Doe, Jane" <a@x.example>, Team: b@x.example, "C; D" <c@x.example>;, d@x.example',
+    ],
+)
+def test_an_address_list_of_rfc_5322_means_what_python_s_parser_reads(text: str) -> None:
+    """An independent parser of the header field, folded as RFC 5322 2.2.3 allows."""
+    message = email.message_from_string(f"To: {text}\r\n\r\n", policy=email.policy.default)
+    theirs = [(address.display_name, address.addr_spec) for address in message["To"].addresses]
+
+    assert [(address.display_name, address.address) for address in parse_addresses(text, field="To")] == theirs
+
+
+def test_rows_of_a_database_are_addresses_if_they_have_one_column() -> None:
+    """As a driver returns them, NULL among them; more columns are named."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.row_factory = sqlite3.Row
+        rows = database.execute("SELECT 'a@x.example' AS email UNION ALL SELECT NULL ORDER BY 1").fetchall()
+        assert to(rows) == ["a@x.example"]
+        database.row_factory = None
+        assert to(database.execute("SELECT 'a@x.example'")) == ["a@x.example"]
+        two = database.execute("SELECT 1, 'a@x.example'").fetchall()
+    assert "item 1 is a row of 2 columns" in fault(two)
+    assert "2 columns (id, email)" in fault([{"id": 1, "email": "a@x.example"}])
+
+
+def test_a_data_frame_is_explained_and_its_column_is_taken() -> None:
+    """Iterating over a frame yields the names of its columns."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"email": ["a@x.example", None, float("nan")]})
+    assert "frame['email'].tolist()" in fault(frame)
+    assert to(frame["email"]) == to(frame["email"].tolist()) == to(frame["email"].to_numpy()) == ["a@x.example"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "faults"),
+    [
+        ("dba; a@x.example, b@x.example", ["a@x.example", "b@x.example"], ["'dba'"]),
+        ("a@x.example, b@x.example; c@x.example", ["a@x.example", "b@x.example", "c@x.example"], []),
+        ('"Ops <ops@x.example>; a@x.example', ["a@x.example"], ["not closed"]),
+        ("Team: a@x.example, dba;", ["a@x.example"], ["'dba'"]),
+        ("a@x.example\nBcc: b@x.example, c@x.example", ["a@x.example"], ["control character"]),
+        ("a@x.example\nX: b@x.example, c@x.example;", ["a@x.example"], ["control character"]),
+        ("Bcc: a@x.example, b@x.example;", [], ["':' before the address"]),
+        (["a@x.example", "dba", None, 7], ["a@x.example"], ["'dba'", "not int"]),
+        (iter(["dba", "a@x.example"]), ["a@x.example"], ["'dba'"]),
+        ("['a@x.example', 'dba']", ["a@x.example"], ["'dba'"]),
+        (TaintedStr("a@x.example; b@x.example, dba"), [], ["2 addresses"]),
+        (7, [], ["not int"]),
+        (None, [], []),
+    ],
+)
+def test_of_an_alert_s_addresses_only_the_faulty_ones_are_left_out(
+    value: Any, expected: list[str], faults: list[str]
+) -> None:
+    """Each fault is returned."""
+    addresses, found = parse_valid_addresses(value, field="To")
+    assert [str(address) for address in addresses] == expected
+    assert len(found) == len(faults)
+    assert all(part in str(error) for part, error in zip(faults, found, strict=True))
 
 
 def test_an_address_as_text_parses_to_itself() -> None:

@@ -8,7 +8,7 @@ from email.header import decode_header, make_header
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.address import parse_addresses
+from airflow_provider_smtpcm.mail.address_list import parse_addresses
 from airflow_provider_smtpcm.mail.headers import (
     encode_words,
     render_content_disposition,

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.address import Address, parse_address, parse_addresses
+from airflow_provider_smtpcm.mail.address import Address
+from airflow_provider_smtpcm.mail.address_list import parse_address, parse_addresses
 from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
 from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr
 

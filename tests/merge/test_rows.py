@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -151,6 +154,53 @@ def test_a_line_with_too_many_cells_is_no_row_and_the_next_one_is(tmp_path: Path
     assert (first, fourth) == ({"a": "1", "b": "x\ny"}, {"a": "5", "b": "6"})
     assert str(second).startswith("Line 4 has 3 cells, but the first line names 2 columns")
     assert str(third).startswith("Line 6 has 1 cells")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "named"), [(";", "';'? Set delimiter=';'"), ("\t", "a tab? Set delimiter='\\t'"), ("|", "'|'")]
+)
+def test_a_file_that_is_separated_otherwise_says_by_what(delimiter: str, named: str, tmp_path: Path) -> None:
+    """As Excel writes CSV where the comma is for decimals: the header is one column, and a row may be two."""
+    path = written(tmp_path / "rows.csv", f"email{delimiter}betrag\njane@corp.example{delimiter}1,50\n")
+    (error,) = opened(path).items
+    assert f"Line 2 has 2 cells, but the first line names 1 column. Is the file separated by {named}" in str(error)
+    assert list(opened(path, delimiter=delimiter).items) == [{"email": "jane@corp.example", "betrag": "1,50"}]
+
+
+MISSING = [
+    math.nan,
+    Decimal("NaN"),
+    Decimal("sNaN"),
+    np.float64("nan"),
+    np.float32("nan"),
+    np.datetime64("NaT"),
+    pd.NA,
+    pd.NaT,
+]
+
+
+@pytest.mark.parametrize("value", MISSING, ids=lambda value: f"{type(value).__name__}")
+def test_a_value_that_is_no_number_is_missing(value: object) -> None:
+    """As it is in a data frame; `frame.to_dict("records")` has it in its mappings."""
+    (row,) = opened([{"email": "jane@corp.example", "amount": value, "array": np.array([1.0, math.nan])}]).items
+    assert isinstance(row, Row)
+    assert row["amount"] is None
+    assert len(row["array"]) == 2
+
+
+def test_json_lines_and_parquet_may_have_missing_values(tmp_path: Path) -> None:
+    """Python and pandas write NaN into JSON, although JSON has none."""
+    path = written(tmp_path / "rows.jsonl", '{"name": NaN, "amount": 1.5}\n{"name": "nan", "amount": Infinity}\n')
+    assert list(opened(path).items) == [{"name": None, "amount": 1.5}, {"name": "nan", "amount": math.inf}]
+    path = parquet(tmp_path / "rows.parquet", {"amount": [math.nan, 1.0]})
+    assert list(opened(path).items) == [{"amount": None}, {"amount": 1.0}]
+
+
+def test_the_mappings_of_the_author_are_not_changed() -> None:
+    """They may be used again."""
+    rows = [{"amount": math.nan}]
+    list(opened(rows).items)
+    assert math.isnan(rows[0]["amount"])
 
 
 def test_a_line_that_is_no_json_object_is_no_row_and_the_next_one_is(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,30 @@ def test_an_html_file_is_escaped_too_and_a_text_file_is_not(tmp_path: Path) -> N
             "text": f"Dear {name}",
             "html": f"<h1>{escaped}</h1><p>{escaped}<i>{escaped}</i>",
         }
+
+
+@pytest.mark.parametrize("value", [None, math.nan, Decimal("NaN")])
+def test_what_is_missing_is_written_as_nothing(value: object) -> None:
+    """Also within a value of a row."""
+    row = Row(name=value, lines=[{"price": value}])
+    assert filled_in("Dear {{ row.name }}!{% for line in row.lines %}{{ line.price }}{% endfor %}", row) == "Dear !"
+
+
+def test_a_column_is_missing_where_a_file_is_separated_otherwise() -> None:
+    """All its columns are one."""
+    with pytest.raises(
+        MessageError, match=r"no column 'email'; its columns are 'email;name'\. Is the file .* by ';'\?"
+    ):
+        filled_in("{{ row.email }}", Row({"email;name": "jane@corp.example;Jane"}), "to")
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_column_may_hold_a_list_of_recipients(native: bool) -> None:
+    """Of a JSON Lines file, in any DAG."""
+    row = Row(emails=["a@corp.example", "b@corp.example"])
+    env = environment(render_template_as_native_obj=native)
+    assert filled_in("{{ row.emails }}", row, "to", env=env) == row["emails"]
+    assert filled_in("{{ row.emails }}", row, "subject", env=env) == str(row["emails"])
 
 
 def test_which_file_may_depend_on_the_row(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from airflow_provider_smtpcm.smtp import connection_pool
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.testing import Relay
 from demo.processes import free_port
+from tests.arguments.dag_files import in_dag_file
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
 
 RunDag = Callable[[DAG], Any]
@@ -89,6 +91,33 @@ def test_an_invalid_retry_for_fails_when_the_dag_is_parsed(seconds: object) -> N
     """As in the operators."""
     with pytest.raises(ValueError, match="retry_for"):
         notifier(retry_for=seconds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"cc": "dba"}, "Cc: there is no '@' in 'dba'"),
+        ({"priority": "urgent"}, "Choose one of 'high', 'normal', 'low'"),
+        ({"text": "x", "text_file": "x.txt"}, "'text' and 'text_file' are both set"),
+    ],
+)
+def test_what_is_wrong_without_a_template_fails_when_the_dag_is_parsed(
+    fields: dict[str, Any], said: str, relay: Relay, tmp_path: Path
+) -> None:
+    """In a callback of the author's own the alert is due: it is sent, without what is wrong."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        in_dag_file(tmp_path, SendMailNotifier, {"to": TO, **fields})
+    notifier(**fields)(dict(FAILED))
+    (received,) = relay.messages
+    assert received.recipients == (TO,)
+
+
+def test_arguments_of_airflow_s_own_notifier_are_named() -> None:
+    """Python's error would not say what they are called here."""
+    with pytest.raises(
+        TypeError, match=r"'from_email' is called 'from_address' here; 'files' is called 'attachments' here"
+    ):
+        notifier(from_email="etl@corp.example", files=[])
 
 
 # --- A condition: false is silent, and anything unclear is not.
@@ -231,7 +260,8 @@ def test_an_alert_that_is_sent_again_without_its_files_has_no_time_of_its_own(si
         ({"smtpcm_conn_id": "no_such_connection"}, "Define the connection wherever callbacks"),
         ({"to": "{{ no.such.thing }}"}, "'to' could not be rendered"),
         ({"smtpcm_conn_id": "{{ 1 / 0 }}"}, "'smtpcm_conn_id' could not be rendered"),
-        ({"to": "nobody"}, "nobody"),
+        ({"to": "{{ 'nobody' }}"}, "nobody"),
+        ({"to": "{{ none }}"}, "The alert has no recipient. Fill in 'to'."),
         ({"to": "bad@corp.example"}, "550 5.1.1"),
     ],
 )
@@ -338,12 +368,13 @@ def test_any_other_broken_field_is_left_out_with_a_notice(field: str, relay: Rel
     ("fields", "fault"),
     [
         ({"text_file": "/nowhere/body.txt"}, "no file '/nowhere/body.txt'"),
-        ({"text": "x", "text_file": "body.txt"}, "'text' and 'text_file' are both set"),
+        ({"text": "x", "text_file": "{{ 'body.txt' }}"}, "'text' and 'text_file' are both set"),
         ({"attachments": ["/nowhere/load.log"]}, "/nowhere/load.log"),
-        ({"cc": "nobody"}, "nobody"),
-        ({"priority": "urgent"}, "urgent"),
-        ({"headers": {"Subject": "x"}}, "Use subject"),
-        ({"from_address": "a@b@c"}, "a@b@c"),
+        ({"cc": "{{ 'nobody' }}"}, "nobody"),
+        ({"priority": "{{ 'urgent' }}"}, "urgent"),
+        ({"headers": {"Subject": "{{ 'x' }}"}}, "Use subject"),
+        ({"headers": "{{ ['X-Report'] }}"}, "'headers' has to be a mapping, not list"),
+        ({"from_address": "{{ 'a@b@c' }}"}, "a@b@c"),
         ({"html": "<img src='cid:logo'>"}, "cid:logo"),
     ],
 )
@@ -357,6 +388,79 @@ def test_a_part_that_cannot_be_mailed_is_left_out_with_a_notice(
     assert fault in " ".join(text.split())
     assert "ValueError: no such column" in text
     assert "could not be rendered" in html or "left out of this mail" in html
+
+
+@pytest.mark.parametrize("name", ["cc", "bcc", "reply_to"])
+@pytest.mark.parametrize("value", ["{{ 'dba' }}", "{{ none }}", "{{ 'dba\\nops' }}", "{{ 1 / 0 }}"])
+def test_a_faulty_address_leaves_out_itself_alone(
+    name: str, value: str, relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sender, the words and the files stay the author's; the log names what was left out, and nothing else."""
+    notifier(
+        subject="Mine", text="own words", from_address="ETL <etl@corp.example>", attachments=[__file__], **{name: value}
+    )(dict(FAILED))
+    (received,) = relay.messages
+    (envelope, message) = (received.recipients, received.message)
+    assert (envelope, message["From"], message["To"]) == ((TO,), "ETL <etl@corp.example>", TO)
+    assert (message["Cc"], message["Bcc"], message["Reply-To"]) == (None, None, None)
+    assert (message["Subject"], texts(received)[0].strip()) == ("Mine", "own words")
+    assert len(list(message.iter_attachments())) == 1
+    said = [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert len(said) == {"{{ none }}": 0, "{{ 'dba\\nops' }}": 2}.get(value, 1)
+    assert all(name in line.lower().replace("-", "_") and "etl@corp" not in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        ["{{ 'dba' }}", TO],
+        ["{{ no.such.thing }}", TO],
+        f"{TO}; {{{{ no.such.thing }}}}",
+        f"{{{{ 'dba' }}}}, {TO}",
+        "{{ ['dba', 'oncall@corp.example'] }}",
+        "{{ \"['dba', 'oncall@corp.example']\" }}",
+        "{{ 'dba; ' ~ 'oncall@corp.example' }}",
+        [None, TO, "{{ none }}"],
+    ],
+)
+def test_a_faulty_recipient_leaves_the_others(to: Any, relay: Relay) -> None:
+    """Whatever is wrong with it, and wherever it stands."""
+    notifier(to=to, text="own words")(dict(FAILED))
+    (received,) = relay.messages
+    assert received.recipients == (TO,)
+    assert texts(received)[0].strip() == "own words"
+
+
+def test_an_alert_goes_out_if_a_single_address_can_be_made_out(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here a copy's, from itself: no other address of the alert and its connection is one."""
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+    notifier(to="{{ 'dba' }}", cc=TO, from_address="{{ 'etl' }}", text="own words")(dict(FAILED))
+    (received,) = relay.messages
+    assert (received.recipients, received.message["From"]) == ((TO,), TO)
+    assert f"There is no valid From address, so this mail is from {TO}" in caplog.text
+
+
+def test_a_faulty_sender_leaves_the_connection_s(relay: Relay) -> None:
+    """An alert from the wrong mailbox is better than none."""
+    notifier(from_address="{{ 'etl' }}", cc="second@corp.example")(dict(FAILED))
+    (received,) = relay.messages
+    assert received.message["From"] == "airflow@corp.example"
+    assert received.recipients == (TO, "second@corp.example")
+    assert "From: there is no '@' in 'etl'" in texts(received)[0]
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("template", ["{{ params.team }}", "{{ params.team | list }}", "{{ params.team ~ '' }}"])
+def test_a_list_is_a_list_of_recipients_in_any_dag(native: bool, template: str, relay: Relay) -> None:
+    """Rendered natively, or as the text of a list."""
+    with DAG("lists", schedule=None, render_template_as_native_obj=native) as dag:
+        pass
+    team = ["a@corp.example", "Bo <b@corp.example>"]
+    notifier(to=template)({**FAILED, "dag": dag, "params": {"team": team}})
+    (received,) = relay.messages
+    assert received.recipients == ("a@corp.example", "b@corp.example")
 
 
 def test_an_attachment_that_the_server_refuses_is_left_out(relay: Relay, tmp_path: Path) -> None:

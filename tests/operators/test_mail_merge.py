@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -29,6 +30,7 @@ from tests.operators.tasks import context
         ("connections", 0),
         ("connections", True),
         ("connections", "4"),
+        ("connections", 1000),
         ("rate_limit", 0),
         ("rate_limit", "30"),
         ("rate_limit", float("nan")),
@@ -59,10 +61,10 @@ def test_a_misspelt_argument_is_not_swallowed_and_rows_are_needed() -> None:
         ({"rows": 5}, "a list or a path"),
         ({"subject": "{{ row.name "}, "not a valid template"),
         ({"subject": "{{ nmae }}"}, "'nmae' is undefined"),
-        ({"to": None}, "no recipient"),
-        ({"to": ["nobody", "{{ row.email }}"]}, "nobody"),
+        ({"to": "{{ '' }}"}, "no recipient"),
+        ({"to": ["{{ 'nobody' }}", "{{ row.email }}"]}, "nobody"),
         ({"from_address": None}, "'From address' on the connection"),
-        ({"text": "x", "text_file": "body.txt"}, "both set"),
+        ({"text": "x", "text_file": "{{ 'body.txt' }}"}, "both set"),
         ({"html_file": "nowhere.html"}, "nowhere.html"),
         ({"attachments": "/nowhere/terms.pdf"}, "/nowhere/terms.pdf"),
         ({"attachments": ["/nowhere/terms.pdf", "{{ row.file }}"]}, "/nowhere/terms.pdf"),
@@ -233,3 +235,57 @@ def test_a_merge_without_rows_is_done_at_once(relay: Relay) -> None:
     """There is nothing to send, and no server is contacted."""
     result: Any = merge(rows=[]).execute(context())
     assert (result["counts"]["rows"], result["failed"], result["refused"]) == (0, [], [])
+
+
+# --- What people's files are like.
+
+
+def test_a_german_csv_file_without_a_delimiter_says_what_is_missing(relay: Relay, tmp_path: Path) -> None:
+    """The header is one column, so that the row has none of the names."""
+    path = tmp_path / "kunden.csv"
+    path.write_text("email;name\njane@corp.example;Jane\n")
+    with pytest.raises(AirflowFailException, match="Is the file separated by ';'\\? Set delimiter=';'"):
+        merge(rows=str(path)).execute(context())
+    assert relay.messages == []
+    assert merge(rows=str(path), delimiter=";").execute(context())["counts"]["accepted"] == 1  # type: ignore[index]
+
+
+def test_nobody_is_called_nan(relay: Relay) -> None:
+    """Neither by a list of mappings, nor by JSON Lines."""
+    merge(rows=[{"email": "a@corp.example", "name": math.nan}], text="Dear {{ row.name }},").execute(context())
+    (received,) = relay.messages
+    assert received.message["Subject"] == "For"
+    assert received.message.get_content().strip() == "Dear ,"
+
+
+def test_a_cell_with_an_address_on_each_line_is_a_list_where_it_is_the_whole_field(relay: Relay) -> None:
+    """Anywhere else it stands for one address, and a header in it is an error."""
+    rows = [{"email": "a@corp.example\nb@corp.example\n", "name": "x"}]
+    merge(rows=rows).execute(context())
+    assert relay.messages[0].recipients == ("a@corp.example", "b@corp.example")
+    relay.clear()
+    hostile = [{"email": "a@corp.example\nBcc: b@corp.example", "name": "x"}]
+    for fields in (
+        {"rows": rows, "to": ["{{ row.email }}"]},
+        {"rows": rows, "to": "c@corp.example; {{ row.email }}"},
+        {"rows": rows, "to": "c@corp.example\n{{ row.email }}"},
+        {"rows": rows, "to": "{{ row.name }} <{{ row.email }}>"},
+        {"rows": rows, "from_address": "{{ row.email }}"},
+        {"rows": hostile},
+        {"rows": hostile, "to": ["{{ row.email }}"]},
+    ):
+        with pytest.raises(AirflowFailException):
+            merge(**fields).execute(context())
+    assert relay.messages == []
+
+
+def test_an_attachment_without_content_is_logged_once_for_each_file(
+    relay: Relay, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The program that should have written it may have failed."""
+    for name in ("terms", "Jane", "Jim", "Joan"):
+        (tmp_path / f"{name}.txt").write_text("x" if name == "Jim" else "")
+    merge(attachments=f"{tmp_path}/terms.txt|{tmp_path}/{{{{ row.name }}}}.txt").execute(context())
+    assert len(relay.messages) == 3
+    said = [line for line in caplog.messages if "is empty (0 octets)" in line]
+    assert sorted(Path(line.split("'")[1]).stem for line in said) == ["Jane", "Joan", "terms"]

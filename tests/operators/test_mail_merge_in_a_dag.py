@@ -139,14 +139,18 @@ def test_the_path_of_the_rows_is_a_template(kind: str, relay: Relay, run_dag: Ru
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["march-1.jsonl"]
 
 
-def test_a_list_that_a_template_made_text_of_says_how_to_pass_it(
-    relay: Relay, run_dag: RunDag, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("native", [False, True])
+def test_a_list_that_a_template_fills_in_is_a_list_if_it_is_the_whole_field(
+    native: bool, relay: Relay, run_dag: RunDag
 ) -> None:
-    """Unless the DAG has native objects."""
-    for native in (False, True):
-        with DAG(f"rows_text_{native}", schedule=None, render_template_as_native_obj=native) as dag:
-            people() >> merge(rows="{{ ti.xcom_pull(task_ids='people') }}")
-        assert str(run_dag(dag).state) == ("success" if native else "failed")
+    """In any DAG; in a longer text it is part of the text."""
+    with DAG(f"rows_{native}", schedule=None, render_template_as_native_obj=native) as dag:
+        people() >> merge(rows="{{ ti.xcom_pull(task_ids='people') }}")
+    assert str(run_dag(dag).state) == "success"
+    assert len(relay.messages) == 3
+    with DAG(f"rows_text_{native}", schedule=None, render_template_as_native_obj=native) as dag:
+        people() >> merge(rows="{% if true %}{{ ti.xcom_pull(task_ids='people') }}{% endif %}")
+    assert str(run_dag(dag).state) == "failed"
     assert len(relay.messages) == 3
 
 

@@ -60,8 +60,11 @@ def test_a_misspelt_argument_is_not_swallowed() -> None:
 )
 def test_a_mail_that_cannot_be_is_refused_without_a_retry(fields: dict[str, Any], complaint: str, relay: Relay) -> None:
     """One clear error, without the traces of the libraries below; nothing is sent."""
+    send = operator()
+    for name, value in fields.items():  # as templates come out
+        setattr(send, name, value)
     with pytest.raises(AirflowException, match=f"(?i){complaint}") as caught:
-        operator(**fields).execute(context())
+        send.execute(context())
     if complaint != "no_such_connection":
         assert isinstance(caught.value, AirflowFailException)
         assert caught.value.__cause__ is None
@@ -317,11 +320,39 @@ def test_a_body_file_that_is_written_to_while_it_is_read_is_read_again_by_the_ne
     assert "<p>new</p>" in str(relay.messages[0].message)
 
 
-def test_a_rendered_list_is_explained(relay: Relay, run_dag: RunDag) -> None:
-    """Without native rendering a template gives text, never a list."""
-    send = operator(to="['a@corp.example', 'b@corp.example']")
-    with pytest.raises(AirflowFailException, match="render_template_as_native_obj"):
-        send.execute(context())
+@pytest.mark.parametrize("native", [False, True])
+def test_a_list_is_taken_in_any_dag_and_in_any_field_for_several(
+    native: bool, relay: Relay, run_dag: RunDag, tmp_path: Path
+) -> None:
+    """The value of an expression, or its text."""
+    (tmp_path / "a.csv").write_text("x")
+    params = {"to": ["a@corp.example", "b@corp.example"], "files": [str(tmp_path / "a.csv")], "headers": {"X-Run": "7"}}
+    with DAG(f"lists_{native}", schedule=None, render_template_as_native_obj=native, params=params) as dag:
+        operator(
+            to="{{ params.to }}",
+            cc="{{ params.to | string }}",
+            bcc="{{ none }}",
+            reply_to="{{ [params.to[0], 'c@corp.example'] }}",
+            attachments="{{ params.files }}",
+            headers="{{ params.headers }}",
+            subject="{{ params.to }}",
+        )
+    assert str(run_dag(dag).state) == "success"
+    (received,) = relay.messages
+    message = received.message
+    assert received.recipients == ("a@corp.example", "b@corp.example")
+    assert (message["Cc"], message["Reply-To"]) == ("a@corp.example, b@corp.example", "a@corp.example, c@corp.example")
+    assert [part.get_filename() for part in message.iter_attachments()] == ["a.csv"]
+    assert (message["X-Run"], message["Subject"]) == ("7", str(params["to"]))
+
+
+def test_a_list_within_a_text_is_explained(relay: Relay, run_dag: RunDag) -> None:
+    """It is part of the text there."""
+    params = {"to": ["a@corp.example", "b@corp.example"]}
+    with DAG("list_in_text", schedule=None, params=params) as dag:
+        operator(to="{{ params.to }}; c@corp.example")
+    assert str(run_dag(dag).state) == "failed"
+    assert relay.messages == []
 
 
 def test_native_rendering_gives_lists_and_numbers(relay: Relay, run_dag: RunDag) -> None:
@@ -375,3 +406,15 @@ def test_the_delivery_is_the_xcom_and_mapped_mails_have_ids_of_their_own(relay: 
         check(sent.output)
     assert str(run_dag(dag).state) == "success"
     assert sorted(message.recipients for message in relay.messages) == [("a@corp.example",), ("b@corp.example",)]
+
+
+def test_an_attachment_without_content_is_logged(
+    relay: Relay, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And sent: an empty file may be meant."""
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "full.csv").write_text("x")
+    operator(attachments=[str(tmp_path / "empty.csv"), str(tmp_path / "full.csv")]).execute(context())
+    (line,) = [line for line in caplog.messages if "is empty (0 octets)" in line]
+    assert "empty.csv" in line
+    assert len(list(relay.messages[0].message.iter_attachments())) == 2

@@ -263,10 +263,7 @@ class AlertWriter:
         arguments = converter.arguments
         if any(argument.name == "to" for argument in arguments):
             return
-        other = next((argument for argument in arguments if argument.name in {"cc", "bcc"}), None)
-        if other is None:  # which `MailConverter` has reported
-            arguments.insert(1, KeywordArgument("to", f"{{{{ {COMPLETE_ME}.to }}}}"))
-            return
+        other = next(argument for argument in arguments if argument.name in {"cc", "bcc"})
         text = f"The mail has no To recipients, which an alert needs; so 'to' has those of {other.name!r}."
         arguments[arguments.index(other)] = replace(other, name="to")
         if other.name == "cc":

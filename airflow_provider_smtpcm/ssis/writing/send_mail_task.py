@@ -91,10 +91,13 @@ class MailConverter:
         self.connection = self._convert_connection()
         for name, attribute, argument in _HEADER_FIELDS:
             self._convert_header_field(name, getattr(task, attribute), argument)
-        if not self._is_reported and not any(argument.name in _RECIPIENTS for argument in self.arguments):
-            self._findings.decision(
-                "no-recipient", self._where, "The mail has no recipient; SSIS fails here.", "Add one in the DAG."
-            )
+        if not any(argument.name in _RECIPIENTS for argument in self.arguments):
+            if not self._is_reported:
+                self._findings.decision(
+                    "no-recipient", self._where, "The mail has no recipient; SSIS fails here.", "Add one in the DAG."
+                )
+            # Without it, the whole DAG would have an import error.
+            self.arguments.append(KeywordArgument("to", f"{{{{ {COMPLETE_ME}.to }}}}"))
         self._convert_message()
         self._convert_priority()
         self._convert_attachments()
@@ -185,6 +188,11 @@ class MailConverter:
         expression = self._task.expressions.get(name)
         if expression is not None:
             self._translate(name, argument, expression)
+        elif name != "Subject" and any("@" not in part for part in value.split(";") if part.strip(", \t\r\n")):
+            # As a value, it would be an import error of the whole DAG; SSIS fails when it sends the mail.
+            self._add_placeholder(
+                name, argument, value, "It is no address, since there is no '@'.", is_expression=False
+            )
         elif argument in _RECIPIENTS:
             if value.strip("; \t\r\n"):
                 self._keep_text(name, argument, separate_lines(value.strip()))
