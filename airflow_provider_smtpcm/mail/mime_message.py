@@ -18,8 +18,8 @@ from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.frozen_dataclasses import Record
-from airflow_provider_smtpcm.mail.address import Address, AddressLike
-from airflow_provider_smtpcm.mail.address_list import AddressesLike, parse_addresses
+from airflow_provider_smtpcm.mail.address import Address
+from airflow_provider_smtpcm.mail.address_list import AddressesLike, AddressLike, parse_addresses
 from airflow_provider_smtpcm.mail.files import (
     FILE_CHANGED_REMEDY,
     FileChangedError,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, MessageError
@@ -86,7 +87,7 @@ def resolve_addresses(manager: SmtpConnectionManager, values: Mapping[str, Any])
 
     Args:
         manager: the connection, for its From, Reply-To and envelope sender.
-        values: the fields of the mail, of which `from_address`, `to`, `cc`, `bcc`, `reply_to` and `envelope_from` are read.
+        values: the fields of the mail; only those with addresses are read.
 
     Returns:
         These fields, as arguments of `Mail`, and one line for each fault. If neither the mail nor the connection has a
@@ -116,32 +117,33 @@ def resolve_addresses(manager: SmtpConnectionManager, values: Mapping[str, Any])
     read("reply_to", "Reply-To", values.get("reply_to"))
     if not addresses["reply_to"]:
         read("reply_to", "Reply-To", manager.reply_to)
-    senders: list[Any] = [values.get("from_address"), manager.from_address]
-    for sender in senders:
-        if sender is None or (isinstance(sender, str) and not sender.strip()):
-            continue
-        try:
-            addresses["from_address"] = parse_address(sender, field="From")
-            break
-        except MessageError as fault:
-            faults.append(fault)
-    else:
-        addresses["from_address"] = recipients[0]
-        sender = recipients[0].address
+    from_address = _parse_first_valid(
+        (values.get("from_address"), manager.from_address), partial(parse_address, field="From"), faults
+    )
+    if from_address is None:
+        from_address = recipients[0]
         notices.append(
-            f"There is no valid From address, so this mail is from {sender}: set 'from_address', or 'From address' on "
-            "the connection."
+            f"There is no valid From address, so this mail is from {from_address.address}: set 'from_address', or 'From "
+            "address' on the connection."
         )
-    for sender in (values.get("envelope_from"), manager.envelope_from):
-        try:
-            addresses["envelope_from"] = parse_envelope_from(sender)
-        except MessageError as fault:
-            faults.append(fault)
-        else:
-            if addresses["envelope_from"]:
-                break
+    addresses["from_address"] = from_address
+    addresses["envelope_from"] = _parse_first_valid(
+        (values.get("envelope_from"), manager.envelope_from), parse_envelope_from, faults
+    )
     left_out = [f"An address was left out of this mail: {quote_error(fault)}" for fault in faults]
     return addresses, left_out + notices
+
+
+def _parse_first_valid(candidates: Iterable[Any], parse: Callable[[Any], Any], faults: list[MessageError]) -> Any:
+    """Return the first valid candidate, parsed; None if there is none. The faults of those before it are added."""
+    for value in candidates:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            continue
+        try:
+            return parse(value)
+        except MessageError as fault:
+            faults.append(fault)
+    return None
 
 
 def send_alert(

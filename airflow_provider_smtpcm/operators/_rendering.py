@@ -79,7 +79,6 @@ class RenderedOperator(BaseOperator):
         copy.render_template_fields(cast("Context", context))
         return copy
 
-
     def _has_arguments_of_dag_file(self) -> bool:
         """Whether the constructor got what is written in the DAG file, so that mistakes in it are errors of the DAG.
 
