@@ -6,7 +6,7 @@ import logging
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -217,18 +217,29 @@ class QueryResult:
                 yield dict(zip(self.columns, row, strict=True))
 
     def add(self, rows: Sequence[Any]) -> None:
-        """Add rows as a driver returns them: tuples, or mappings if the connection asks for them."""
+        """Add rows as a driver returns them: tuples, or mappings if the connection asks for them.
+
+        Raises:
+            MessageError: the temporary file cannot be written.
+        """
         plain = [tuple(map(row.__getitem__, self.columns)) if isinstance(row, Mapping) else tuple(row) for row in rows]
         try:
             octets = pickle.dumps(plain, protocol=pickle.HIGHEST_PROTOCOL)
         except Exception:  # noqa: BLE001 - objects of the driver, which may raise anything
             octets = pickle.dumps([tuple(map(_to_picklable, row)) for row in plain], protocol=pickle.HIGHEST_PROTOCOL)
-        self._file.write(octets)
+        try:
+            self._file.write(octets)
+            self._file.flush()
+        except OSError as error:
+            raise MessageError(
+                f"The rows of the query cannot be written to a temporary file: {error}.",
+                remedy="Make room in the worker's temporary folder (TMPDIR).",
+                retryable=True,
+            ) from error
         self._count += len(plain)
 
     def batches(self) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows in lists of at most `BATCH_ROWS`."""
-        self._file.flush()
         position, done = 0, 0
         while done < self._count:
             self._file.seek(position)  # another iteration may have moved it
@@ -238,7 +249,8 @@ class QueryResult:
 
     def close(self) -> None:
         """Delete the rows."""
-        self._file.close()
+        with suppress(OSError):  # what could not be written
+            self._file.close()
 
 
 def _to_picklable(value: Any) -> Any:

@@ -188,7 +188,16 @@ class SqlToMailOperator(SendMailOperator):
         from airflow_provider_smtpcm.tables.files import TemporaryResultFile, write_file
 
         path = self._open_files.enter_context(closing(TemporaryResultFile(name)))
-        write_file(rows, name, path.file, delimiter=self.delimiter, escape_formulas=self.escape_formulas)
+        try:
+            write_file(rows, name, path.file, delimiter=self.delimiter, escape_formulas=self.escape_formulas)
+        except MailError:
+            raise
+        except Exception as error:  # the libraries raise errors of their own
+            raise MessageError(
+                f"'{name}' cannot be written: {type(error).__name__}: {error}.",
+                remedy="Select other values, or make room in the worker's temporary folder (TMPDIR).",
+                retryable=isinstance(error, OSError) or isinstance(error.__context__, OSError),  # XlsxWriter wraps it
+            ) from error
         attachment = Attachment(path, name=name, content_type=content_type)
         log.info("The result is attached as %s, %d octets.", name, attachment.size())
         return attachment

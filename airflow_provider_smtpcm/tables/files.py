@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from importlib.util import find_spec
@@ -85,7 +86,8 @@ class TemporaryResultFile:
 
     def close(self) -> None:
         """Delete the file."""
-        self.file.close()
+        with suppress(OSError):  # what could not be written
+            self.file.close()
 
     def __del__(self) -> None:
         self.close()

@@ -187,24 +187,23 @@ def test_a_wildcard_of_a_value_in_object_storage_is_refused() -> None:
         rendered("s3://b/{{ stem }}/*.csv", stem="x[1]")
 
 
-def test_a_pattern_in_object_storage_is_found_there() -> None:
+def test_a_pattern_in_object_storage_is_found_there(folder: Path) -> None:
     """By Airflow's own paths."""
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 
-    root = ObjectStoragePath("memory://patterns/out")
-    for name in ("b.csv", "a.csv", "c.txt", "sub/d.csv"):
-        (root / name).write_bytes(b"x")
     environments = FieldEnvironments(SandboxedEnvironment(), to_path=to_storage_path)
-    value = render_field("attachments", "memory://patterns/{{ day }}/*.csv", environments, {"day": "out"}, lambda x: x)
-    assert names(value) == ["a.csv", "b.csv"]
-    assert [attachment.is_remote for attachment in parse_attachments(value)] == [True, True]
-    value = render_field("attachments", "memory://patterns/**/d.*", environments, {}, lambda x: x)
-    assert names(value) == ["d.csv"]
+
+    def located(value: str) -> Any:
+        return render_field("attachments", value, environments, {"day": folder.name}, lambda other: other)
+
+    value = located(f"file://{folder.parent}/{{{{ day }}}}/*.txt|file://{folder.parent}/{{{{ day }}}}/s*.csv")
+    assert names(value) == ["c.txt", "s*r.csv", "sir.csv"]
+    assert [attachment.is_remote for attachment in parse_attachments(value)] == [True] * 3
+    assert names(located(f"file://{folder}/**/d.*")) == ["d.csv"]
+    assert names(located(f"file://{folder}/s*b/d.csv")) == ["d.csv"]
     with pytest.raises(MessageError, match="No file matches"):
-        names(FilePattern(root / "*.pdf"))
+        names(FilePattern(ObjectStoragePath(f"file://{folder}/*.pdf")))
     with pytest.raises(MessageError, match="bucket or host"):
         names(FilePattern(Bucket("s3://*/")))
-    with pytest.raises(MessageError, match="not a URL that Airflow can open"):
-        render_field("attachments", "nope://b/x", environments, {}, lambda x: x)

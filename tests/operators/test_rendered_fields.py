@@ -12,6 +12,7 @@ from airflow.sdk import DAG, ObjectStoragePath, task
 from airflow_provider_smtpcm.mail import Address, Attachment, Mail, Priority
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
+from airflow_provider_smtpcm.operators.sql_to_mail import SqlToMailOperator
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import merge
 
@@ -32,11 +33,11 @@ def rendered(run: Any) -> dict[str, Any]:
         return dict(row.rendered_fields)
 
 
-@pytest.mark.parametrize("operator", [SendMailOperator, MailMergeOperator])
+@pytest.mark.parametrize("operator", [SendMailOperator, MailMergeOperator, SqlToMailOperator])
 def test_only_fields_that_exist_have_a_way_to_be_shown(operator: Any) -> None:
     """And only ways that Airflow knows."""
     assert set(operator.template_fields_renderers) <= set(operator.template_fields)
-    assert set(operator.template_fields_renderers.values()) <= {"text", "html", "json"}
+    assert set(operator.template_fields_renderers.values()) <= {"text", "html", "json", "sql"}
 
 
 def test_objects_in_fields_are_shown_by_what_names_them(relay: Relay, run_dag: RunDag, tmp_path: Path) -> None:

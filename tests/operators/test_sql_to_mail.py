@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from email import message_from_bytes
@@ -24,11 +25,13 @@ from airflow.sdk import DAG, task
 from airflow_provider_smtpcm import SqlToMailOperator
 from airflow_provider_smtpcm.errors import StoppedError
 from airflow_provider_smtpcm.ledger import record
+from airflow_provider_smtpcm.operators import sql_query
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException, AirflowSkipException
 from airflow_provider_smtpcm.operators.mail_merge import MailMergeOperator
 from airflow_provider_smtpcm.operators.sql_query import BATCH_ROWS, SqlQuery
 from airflow_provider_smtpcm.smtp import retry, throttling
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.tables import files
 from airflow_provider_smtpcm.testing import Relay
 from tests.operators.merges import merge
 from tests.operators.test_send_mail_tries import A, B, Behind, Kept, attempt, failure, ids, retried
@@ -515,6 +518,33 @@ def test_what_cannot_be_sent_is_an_error_that_says_what_to_do(
     with pytest.raises(AirflowException, match=f"(?s){said}") as caught:
         attempt(operator, Kept())
     assert isinstance(caught.value, AirflowFailException) is not is_retried
+    assert relay.messages == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "said"),
+    [
+        (sql_query, "a.csv", "The rows of the query cannot be written to a temporary file: "),
+        (files, "a.csv", "'a.csv' cannot be written: OSError: "),
+        (files, "a.xlsx", "'a.xlsx' cannot be written: FileCreateError: "),
+        (files, "a.parquet", "'a.parquet' cannot be written: OSError: "),
+    ],
+)
+def test_a_full_disk_is_a_failure_that_may_pass(
+    module: Any, name: str, said: str, sales: Sales, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says which folder is meant."""
+
+    def full(**_: object) -> Any:
+        return Path("/dev/full").open("w+b")
+
+    changed = SimpleNamespace(TemporaryFile=full, TemporaryDirectory=tempfile.TemporaryDirectory)
+    monkeypatch.setattr(module, "tempfile", changed)
+    with DAG("full", schedule=None):
+        error = failure(query(attach_as=name), Kept())
+    assert retried(error)
+    assert f"{said}[Errno 28] No space left on device." in str(error)
+    assert "TMPDIR" in str(error)
     assert relay.messages == []
 
 
