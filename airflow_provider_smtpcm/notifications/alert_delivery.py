@@ -123,8 +123,8 @@ def resolve_addresses(manager: SmtpConnectionManager, values: Mapping[str, Any])
     if from_address is None:
         from_address = recipients[0]
         notices.append(
-            f"There is no valid From address, so this mail is from {from_address.address}: set 'from_address', or 'From "
-            "address' on the connection."
+            f"There is no valid From address, so this mail is from {from_address.address}: set 'from_address', or "
+            "'From address' on the connection."
         )
     addresses["from_address"] = from_address
     addresses["envelope_from"] = _parse_first_valid(
