@@ -62,6 +62,16 @@ def check_positive_int(name: str, value: object) -> None:
         raise ValueError(f"{name} is {value!r}; give an integer of at least 1.")
 
 
+def check_int_in_range(name: str, value: object, low: int, high: int) -> None:
+    """Check that an argument is an integer from `low` to `high`.
+
+    Raises:
+        ValueError: names the argument and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}; give an integer from {low} to {high}.")
+
+
 def check_positive_or_none(name: str, value: object) -> None:
     """Check that an argument is a number above 0, or None.
 

@@ -71,7 +71,7 @@ def failure() -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 760])
+@pytest.mark.parametrize("width", [320, 390, 1280])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_page_fits_its_window_and_can_be_read(page: Page, shape: str, width: int, scheme: str) -> None:
     """Nothing overflows, every text has enough contrast, and no other host is contacted."""
@@ -83,6 +83,23 @@ def test_a_page_fits_its_window_and_can_be_read(page: Page, shape: str, width: i
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(WEAKEST_CONTRAST) >= 4.5  # WCAG 2 AA
     assert asked == []
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "long message"])
+def test_a_phone_shows_the_button_without_scrolling(page: Page, shape: str) -> None:
+    """However long the name and the message are; a phone's mail program shows about 600 pixels of a mail."""
+    context = SHAPES.get(shape) or task_failed(
+        RuntimeError("The warehouse does not answer.\n" * 200), task_id="t" * 250
+    )
+    page.set_viewport_size({"width": 390, "height": 600})
+    page.set_content(render_page(read_event(context), ["a-word-without-any-blank-" * 20]).html)
+    button = page.locator("a").first
+    if shape == "nothing":
+        assert button.count() == 0
+        return
+    box = button.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= 600
 
 
 # The lowest contrast (WCAG 2, 1.4.3) between a text and its background.
