@@ -32,7 +32,8 @@ _ANY_TRY = 987_654_321
 # What Airflow's task runner logs of itself, by the groups of Airflow's page and, before Airflow 3.3, by loggers.
 _RUNNER_GROUPS = ("Log message source details", "Pre Execute", "Post Execute")
 _RUNNER_LOGGERS = ("airflow.sdk.", "airflow.dag_processing.", "airflow.models.dagbag", "airflow.plugins_manager")
-_OWN_LOGGER = "airflow_provider_smtpcm.notifications"
+# What the task has printed; Airflow may write it behind the end of the task.
+_OUTPUT_LOGGERS = ("task.stdout", "task.stderr")
 _GROUP, _END_OF_GROUP = "::group::", "::endgroup::"
 # The last entry of a task that raised an exception, and of one that called `sys.exit`.
 _TASK_FAILED, _TASK_EXITED = "Task failed with exception", "Task exited"
@@ -168,18 +169,21 @@ def _read_end(path: Path) -> list[bytes]:
 
 
 def _parse_log(lines: Sequence[bytes], try_number: int | None) -> TaskLog:
-    entries, exception, group = [], None, ""
+    entries, exception, group, has_ended = [], None, "", False
     for entry in map(_parse_line, lines):
         event, logger = str(entry.get("event") or "").strip(), str(entry.get("logger") or "")
         if event.startswith(_GROUP):
             group = event.removeprefix(_GROUP)
         elif event.startswith(_END_OF_GROUP):
             group = ""
-        elif event == _TASK_FAILED:
-            exception = _parse_exception(entry)
-        elif event == _TASK_EXITED:
-            exception = "SystemExit", str(entry.get("exit_code", ""))
-        elif group not in _RUNNER_GROUPS and not logger.startswith((*_RUNNER_LOGGERS, _OWN_LOGGER)) and event:
+        elif event in (_TASK_FAILED, _TASK_EXITED):
+            has_ended = True
+            exited = "SystemExit", str(entry.get("exit_code", ""))
+            exception = exited if event == _TASK_EXITED else _parse_exception(entry)
+        elif event and (
+            logger in _OUTPUT_LOGGERS
+            or not (has_ended or group in _RUNNER_GROUPS or logger.startswith(_RUNNER_LOGGERS))
+        ):
             entries.append(entry)
     return TaskLog(try_number=try_number, entries=entries, exception=exception)
 
