@@ -31,7 +31,14 @@ _MAX_READ = 256 * 1024  # octets at the end of a file; an entry with a traceback
 _ANY_TRY = 987_654_321
 # What Airflow's task runner logs of itself, by the groups of Airflow's page and, before Airflow 3.3, by loggers.
 _RUNNER_GROUPS = ("Log message source details", "Pre Execute", "Post Execute")
-_RUNNER_LOGGERS = ("airflow.sdk.", "airflow.dag_processing.", "airflow.models.dagbag", "airflow.plugins_manager")
+_RUNNER_LOGGERS = (
+    "airflow.sdk.",
+    "airflow.dag_processing.",
+    "airflow.models.dagbag",
+    "airflow.observability.",
+    "airflow.plugins_manager",
+    "airflow.stats",
+)
 # What the task has printed; Airflow may write it behind the end of the task.
 _OUTPUT_LOGGERS = ("task.stdout", "task.stderr")
 _GROUP, _END_OF_GROUP = "::group::", "::endgroup::"

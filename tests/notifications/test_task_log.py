@@ -1,7 +1,8 @@
-"""Task logs, as Airflow 3.1.8 and 3.3.2 have written them: their last lines and their exceptions, or None."""
+"""Task logs: their last lines and the exceptions that ended the tasks, or None where there is no such file."""
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from datetime import UTC, datetime
@@ -15,22 +16,40 @@ from airflow_provider_smtpcm.notifications.task_log import LogKey, TaskLog, read
 from tests.notifications.shapes import RUN_ID, raised, run_failed, task_failed, task_killed, task_succeeded
 
 KEY = LogKey(dag_id="warehouse_load", run_id=RUN_ID, task_id="load_orders", map_index=3, try_number=2)
-# The lines of a task that logs, prints, and raises: by Airflow 3.3.2, shortened.
-LINES = """\
-{"timestamp":"2026-11-25T01:02:00.1Z","event":"::group::Log message source details","sources":["/logs/attempt=2.log"]}
-{"timestamp":"2026-11-25T01:02:00.2Z","event":"::endgroup::"}
-{"timestamp":"2026-11-25T01:02:00.3Z","level":"info","event":"::group::Pre Execute","logger":"task"}
-{"timestamp":"2026-11-25T01:02:00.4Z","level":"info","event":"DAG bundles loaded: dags-folder","logger":"airflow.dag_processing.bundles.manager.DagBundlesManager"}
-{"timestamp":"2026-11-25T01:02:01Z","level":"info","event":"::endgroup::","logger":"task"}
-{"timestamp":"2026-11-25T01:02:03Z","level":"info","event":"Reading orders","logger":"warehouse"}
-{"timestamp":"2026-11-25T01:02:04Z","level":"info","event":"120,000 rows","logger":"task.stdout"}
-{"timestamp":"2026-11-25T01:05:09Z","level":"warning","event":"Waiting for a lock\\nheld by session 4711","logger":"warehouse"}
-{"timestamp":"2026-11-25T01:06:09Z","level":"error","event":"Cannot roll back","logger":"warehouse","error_detail":[{"exc_type":"OSError","exc_value":"connection reset","frames":[]}]}
-{"timestamp":"2026-11-25T01:09:12Z","level":"error","event":"Task failed with exception","logger":"task","error_detail":[{"exc_type":"LoadError","exc_value":"dbo.Orders is locked","exc_notes":[],"syntax_error":null,"is_cause":false,"frames":[{"filename":"/dags/load.py","lineno":8,"name":"copy"}]},{"exc_type":"OSError","exc_value":"the cause","frames":[]}]}
-{"timestamp":"2026-11-25T01:09:12.1Z","level":"info","event":"::group::Post Execute","logger":"task"}
-{"timestamp":"2026-11-25T01:09:12.2Z","level":"info","event":"Running callbacks","logger":"task"}
-{"timestamp":"2026-11-25T01:09:12.3Z","level":"warning","event":"SendMailNotifier: 'html' could not be rendered","logger":"airflow_provider_smtpcm.notifications.send_mail"}
-"""
+RECORDED = Path(__file__).parent / "logs"
+
+
+def line(time: str, event: str, level: str = "info", logger: str = "warehouse", **more: object) -> str:
+    """Return a line of a log, as Airflow writes it."""
+    entry = {"timestamp": f"2026-11-25T{time}.250000Z", "level": level, "event": event, "logger": logger, **more}
+    return json.dumps(entry) + "\n"
+
+
+def raised_as(name: str, message: str) -> dict[str, object]:
+    """Return an exception of a chain, as Airflow writes it."""
+    return {"exc_type": name, "exc_value": message, "exc_notes": [], "is_cause": False, "frames": []}
+
+
+# A task that logs, prints, logs an exception of its own, and fails; then the notifier has a warning.
+LINES = (
+    line("01:02:00", "::group::Pre Execute", logger="task")
+    + line("01:02:00", "Setting email on a task is deprecated", "warning", "py.warnings")
+    + line("01:02:01", "::endgroup::", logger="task")
+    + line("01:02:02", "Stats instance was created", logger="airflow.stats")
+    + line("01:02:03", "Reading orders")
+    + line("01:02:04", "120,000 rows", logger="task.stdout")
+    + line("01:05:09", "Waiting for a lock\nheld by session 4711", "warning")
+    + line("01:06:09", "Cannot roll back", "error", error_detail=[raised_as("OSError", "connection reset")])
+    + line(
+        "01:09:12",
+        "Task failed with exception",
+        "error",
+        "task",
+        error_detail=[raised_as("LoadError", "dbo.Orders is locked"), raised_as("OSError", "the cause")],
+    )
+    + line("01:09:12", "::group::Post Execute", logger="task")
+    + line("01:09:12", "'html' could not be rendered", "warning", "airflow_provider_smtpcm.notifications.send_mail")
+)
 TAIL = [
     "01:02:03 Reading orders",
     "01:02:04 120,000 rows",
@@ -126,6 +145,23 @@ def test_the_last_lines_are_what_the_task_wrote(log_folder: Path) -> None:
     assert log.format_tail(100).splitlines() == TAIL
     assert log.format_tail(2).splitlines() == TAIL[-2:]
     assert log.exception == ("LoadError", "dbo.Orders is locked")
+
+
+@pytest.mark.parametrize(
+    ("version", "tail"),
+    [
+        # What a task prints comes by another way than what it logs, and may be later.
+        ("3.3.2", ["12:00:49 WARNING Waiting for a lock; PWD=***;", "12:00:49 Reading dbo.Orders"]),
+        ("3.1.8", ["12:08:14 Reading dbo.Orders", "12:08:14 WARNING Waiting for a lock; PWD=***;"]),
+    ],
+)
+def test_the_logs_of_every_airflow_are_understood(version: str, tail: list[str], log_folder: Path) -> None:
+    """As recorded, with other paths."""
+    write_log(log_folder, (RECORDED / f"airflow-{version}.jsonl").read_text(encoding="utf-8"))
+    log = read()
+    assert log is not None
+    assert log.format_tail(100).splitlines() == tail
+    assert log.exception == ("RuntimeError", "dbo.Orders is locked by <spid 4711>\nand stays so")
 
 
 def test_sys_exit_is_the_exception_that_ended_the_task(log_folder: Path) -> None:
