@@ -141,7 +141,7 @@ def _render_template(template: str, key: LogKey) -> str:
             map_index=-1 if key.map_index is None else key.map_index,
             try_number=try_number,
         )
-        return jinja2.Template(template).render(ti=ti)
+        return str(jinja2.Template(template).render(ti=ti))
     date = key.logical_date.isoformat() if key.logical_date else ""
     return template.format(
         dag_id=key.dag_id, run_id=key.run_id, task_id=key.task_id, logical_date=date, try_number=try_number
