@@ -42,6 +42,8 @@ _RUNNER_LOGGERS = (
 # What the task has printed; Airflow may write it behind the end of the task.
 _OUTPUT_LOGGERS = ("task.stdout", "task.stderr")
 _GROUP, _END_OF_GROUP = "::group::", "::endgroup::"
+# Threads whose folder did not answer in time. Until one does, no other alert of this process waits for it.
+_hanging: list[threading.Thread] = []
 # The last entry of a task that raised an exception, and of one that called `sys.exit`.
 _TASK_FAILED, _TASK_EXITED = "Task failed with exception", "Task exited"
 
@@ -88,7 +90,7 @@ def read_task_logs(keys: Sequence[LogKey], seconds: float = READ_SECONDS) -> lis
     """Read the ends of logs, as many as can be read in time.
 
     What takes longer goes on in a thread that ends with the process: a read from a network file system cannot be
-    interrupted.
+    interrupted. Nothing is read while an earlier one hangs.
 
     Args:
         seconds: for all of them together.
@@ -96,6 +98,9 @@ def read_task_logs(keys: Sequence[LogKey], seconds: float = READ_SECONDS) -> lis
     Returns:
         A log for each of the keys; None if this machine has no such file, or if it cannot be read.
     """
+    if any(thread.is_alive() for thread in _hanging):
+        return [None] * len(keys)
+    _hanging.clear()
     logs: list[TaskLog | None] = []
     deadline = time.monotonic() + seconds
 
@@ -108,6 +113,8 @@ def read_task_logs(keys: Sequence[LogKey], seconds: float = READ_SECONDS) -> lis
     thread = threading.Thread(target=read, name="read-task-logs", daemon=True)
     thread.start()
     thread.join(seconds)
+    if thread.is_alive():
+        _hanging.append(thread)
     in_time = logs[:]
     return in_time + [None] * (len(keys) - len(in_time))
 

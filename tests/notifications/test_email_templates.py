@@ -71,6 +71,17 @@ def test_they_say_what_failed_why_and_where_the_log_is(
     ]
 
 
+def test_a_long_message_is_shortened_at_the_top_and_whole_further_down() -> None:
+    """As on the notifier's page; a template of Airflow's has no end of it."""
+    words = " ".join(f"<word{number}>" for number in range(100))
+    _, html = render(task_failed(raised(ValueError(words))))
+    assert in_order(Reader(html).text, "<word20>", "...", "Open the log", "The whole message", "<word99>")
+    assert "<word99>" not in Reader(html).text.partition("Open the log")[0]
+    subject, html = render(task_failed(raised(ValueError("line\n" * 1_000_000))))
+    assert len(subject) < 300
+    assert len(html) < 20_000
+
+
 def test_they_have_the_look_of_the_notifier_s_page() -> None:
     """Every rule that both have is the same."""
     page, mail = ((FOLDER / name).read_text(encoding="utf-8") for name in ("alert.html", "email.html"))

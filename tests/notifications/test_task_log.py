@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def test_a_pipe_is_not_read(log_folder: Path) -> None:
 
 
 def test_a_folder_that_does_not_answer_is_not_waited_for(log_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network file system whose server is gone: the logs that were read in time are there."""
+    """A network file system whose server is gone: what was read in time is there; the next alert does not wait."""
     write_log(log_folder)
     write_log(log_folder, task="slow", mapped="")
     answers, read_end = threading.Event(), task_log._read_end
@@ -131,10 +132,16 @@ def test_a_folder_that_does_not_answer_is_not_waited_for(log_folder: Path, monke
     slow = LogKey(dag_id="warehouse_load", run_id=RUN_ID, task_id="slow", map_index=None, try_number=2)
     try:
         first, *others = read_task_logs([KEY, slow, KEY], seconds=0.5)
+        started_at = time.monotonic()
+        assert read_task_logs([KEY, slow], seconds=3600) == [None, None]
+        assert time.monotonic() - started_at < 60
     finally:
         answers.set()
     assert first is not None
     assert others == [None, None]
+    (hanging,) = task_log._hanging
+    hanging.join()
+    assert read() is not None
 
 
 def test_the_last_lines_are_what_the_task_wrote(log_folder: Path) -> None:
