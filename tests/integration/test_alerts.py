@@ -29,6 +29,7 @@ DAGS = Path(__file__).parent / "alert_dags"
 LOGIN = r"CORP\alice"
 # Seconds without a heartbeat until a task is considered dead.
 CONFIG = {
+    "core.default_timezone": "Asia/Kolkata",
     "core.parallelism": "6",
     "scheduler.task_instance_heartbeat_timeout": "8",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "2",
@@ -205,6 +206,17 @@ def test_the_alert_of_a_run_has_the_exception_of_each_failed_task(alerts: Alerts
     assert link is not None
     assert re.fullmatch(re.escape(alerts.url) + r"/dags/failing/runs/manual__[^/]*/tasks/load/mapped/0", link[1])
     assert f'href="{link[1]}"' in html
+
+
+def test_times_are_in_airflow_s_time_zone_too(alerts: Alerts) -> None:
+    """Besides UTC, from every process, and in Airflow's own alert."""
+    text, _ = bodies(alerts.of("failure"))
+    local = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \([\d :-]*\d\d:\d\d IST\)"
+    assert re.search(rf"Started: +{local}\n", text)
+    for mailbox in ("failed-run", "deadline"):
+        assert re.search(rf"Started: +{local}\n", bodies(alerts.of(mailbox))[0])
+    if HAS_EMAIL:
+        assert re.search(local, bodies(alerts.of("email"))[1])
 
 
 @pytest.mark.skipif(not HAS_EMAIL, reason="this Airflow ignores the email backend")
