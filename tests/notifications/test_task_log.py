@@ -90,12 +90,17 @@ def test_without_a_file_there_is_no_log(key: LogKey) -> None:
     assert read(key) is None
 
 
-def test_a_name_leads_to_no_file_outside_the_folder(log_folder: Path) -> None:
-    """A run may have any name."""
-    outside = log_folder.parent / "secret.log"
+@pytest.mark.parametrize("try_number", [1, None])
+def test_a_name_leads_to_no_file_outside_the_folder(
+    try_number: int | None, log_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user may give a run any name."""
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE", "{{ ti.run_id }}{{ ti.try_number }}.log")
+    outside = log_folder.parent / "secret1.log"
     outside.write_text(LINES)
-    for name in ("../secret", str(outside)):
-        assert read(LogKey(dag_id=name, run_id=name, task_id=name, map_index=None, try_number=1)) is None
+    for name in ("../secret", str(outside.with_name("secret"))):
+        key = LogKey(dag_id="any", run_id=name, task_id="any", map_index=None, try_number=try_number)
+        assert read(key) is None
 
 
 @pytest.mark.parametrize(
