@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -474,6 +475,30 @@ def _get_task_states() -> None:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     assert {"dag_id", "run_ids"} <= set(inspect.signature(RuntimeTaskInstance.get_task_states).parameters)
+
+
+@checks("error_detail")
+def _error_detail() -> None:
+    import json
+
+    import structlog
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.supervisor import process_log_messages_from_subprocess
+    from airflow.sdk.log import logging_processors
+
+    file = io.BytesIO()
+    log = structlog.wrap_logger(structlog.BytesLogger(file), processors=logging_processors(json_output=True)).bind()
+    written = process_log_messages_from_subprocess((log,))
+    next(written)
+    sent = {"event": "Task failed with exception", "level": "error", "timestamp": "2026-11-25T01:09:12.500000Z"}
+    written.send(json.dumps(sent | {"exception": [{"exc_type": "ValueError", "exc_value": "it broke"}]}).encode())
+    entry = json.loads(file.getvalue())
+    assert (entry["event"], entry["level"]) == (sent["event"], "error")
+    assert entry["timestamp"].startswith("2026-11-25T01:09:12")
+    assert entry["error_detail"] == [{"exc_type": "ValueError", "exc_value": "it broke"}]
+    source = inspect.getsource(task_runner)
+    assert '"Task failed with exception"' in source
+    assert 'log.error("Task exited", exit_code=' in source
 
 
 @checks("__await__")

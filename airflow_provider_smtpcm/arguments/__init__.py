@@ -65,19 +65,14 @@ def check_delimiter(value: str | None) -> None:
         raise ValueError(f"delimiter is {value!r}; give one character, or None.")
 
 
-def check_positive_int(name: str, value: object, *, at_most: int | None = None) -> None:
-    """Check that an argument is an integer of at least 1.
-
-    Args:
-        name: the name of the argument.
-        value: its value.
-        at_most: the largest value that is allowed; None: any.
+def check_int_in_range(name: str, value: object, low: int, high: int | None = None) -> None:
+    """Check that an argument is an integer of at least `low` and, unless it is None, at most `high`.
 
     Raises:
         ValueError: names the argument and its value.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (at_most and value > at_most):
-        wanted = f"from 1 to {at_most}" if at_most else "of at least 1"
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        wanted = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} is {value!r}; give an integer {wanted}.")
 
 

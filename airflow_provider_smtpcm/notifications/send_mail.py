@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import DAG, BaseNotifier
 
-from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_not_negative
+from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_int_in_range, check_not_negative
 from airflow_provider_smtpcm.arguments.validation import find_mail_faults, raise_faults, with_checked_names
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.notifications.airflow_config import find_default_timezone
 from airflow_provider_smtpcm.notifications.alert_delivery import (
     ALERT_RETRY_FOR,
     get_hook,
     resolve_addresses,
     send_alert,
 )
-from airflow_provider_smtpcm.notifications.event import Event, read_event
+from airflow_provider_smtpcm.notifications.event import DEFAULT_LOG_LINES, Event, read_event
 from airflow_provider_smtpcm.notifications.html_page import render_page
 from airflow_provider_smtpcm.notifications.redaction import (
     MAX_SUBJECT_LENGTH,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MAX_LOG_LINES = 100  # Gmail cuts a mail of more than 102 kB
 _ADDRESS_FIELDS = ("from_address", "to", "cc", "bcc", "reply_to", "envelope_from")
 _FILE_FIELDS = ("attachments", "inline_images")
 _TEXT_FIELDS = ("subject", "priority", "headers")
@@ -73,8 +75,8 @@ class SendMailNotifier(BaseNotifier):
     """Send an alert by mail about a task or a run.
 
     For `on_failure_callback`, `on_success_callback` and `on_retry_callback`, of tasks and of DAGs, and for Deadline
-    Alerts. Without `subject`, `text` and `html`, the mail is a default page that says what failed, when, on which
-    try, where and why, with a link to the log.
+    Alerts. Without `subject`, `text` and `html`, the mail is a default page that says what failed and why, with a link
+    to the log, when, on which try and where, the author's part of the traceback, and the last lines of the log.
 
     An alert never changes the state of a task: every error is logged, and none is raised. If a template is broken, the
     default page is sent and says so. If an attachment is missing or refused, the default page is sent too, without any
@@ -83,13 +85,13 @@ class SendMailNotifier(BaseNotifier):
     In the default page, and in `alert`, Airflow's secrets masker redacts the exception's text and the reason, as it
     redacts the task's log. It knows the secrets of connections, of variables and of `mask_secret`, as far as the
     process that runs the callback has read them. Credentials of a known form (`user:password@host`, `Bearer ...`,
-    `password=...`) are redacted too. Anything else that a template of your own inserts, such as `{{ exception }}`, is
-    sent unchanged.
+    `password=...`) are redacted too, in the lines of the log as well. Anything else that a template of your own
+    inserts, such as `{{ exception }}`, is sent unchanged.
 
     Args:
         to: the recipients: a list, or one string separated by `;` or `,`. Templated, as all arguments are except
-            `auto_generated`, `encoding`, `retry_for` and `context`. Templates can use everything in the callback's
-            context, which is little in a Deadline Alert, and `alert`
+            `auto_generated`, `encoding`, `retry_for`, `log_lines` and `context`. Templates can use everything in the
+            callback's context, which is little in a Deadline Alert, and `alert`
             (`airflow_provider_smtpcm.notifications.event.Event`).
         smtpcm_conn_id: the Airflow connection of type `smtpcm`.
         from_address: the sender. Default: the connection's *From address*.
@@ -117,12 +119,14 @@ class SendMailNotifier(BaseNotifier):
         retry_for: seconds (default: 20) during which the mail is retried if the server cannot be reached or refuses it
             temporarily. The last attempt may take 15 seconds more. Meanwhile the task waits. For a callback of a DAG,
             the process of the DAG processor that runs it waits, and Airflow kills that process after 50 seconds.
+        log_lines: how many of the last lines of the task's log are in the default page and in `alert.log_tail`, if the
+            process that runs the callback has the log's file: from 0 to 100 (default: 10).
         context: Airflow's context, for `await`.
 
     Raises:
-        ValueError: `to` is empty, or `retry_for` is negative or not a number. In a DAG file also if another argument
-            without a template is wrong, with all faults at once. In a function that Airflow calls, the alert is due:
-            what is wrong is left out of it, and logged.
+        ValueError: `to` is empty, `retry_for` is negative or not a number, or `log_lines` is not an integer from 0 to
+            100. In a DAG file also if another argument without a template is wrong, with all faults at once. In a
+            function that Airflow calls, the alert is due: what is wrong is left out of it, and logged.
     """
 
     template_fields: Sequence[str] = ("smtpcm_conn_id", *MAIL_FIELDS, "only_if")
@@ -152,6 +156,7 @@ class SendMailNotifier(BaseNotifier):
         encoding: str = "utf-8-sig",
         only_if: str | bool = True,
         retry_for: float = ALERT_RETRY_FOR,
+        log_lines: int = DEFAULT_LOG_LINES,
         context: Context | None = None,
     ) -> None:
         super().__init__(context=context)
@@ -177,11 +182,19 @@ class SendMailNotifier(BaseNotifier):
         self.encoding = encoding
         self.only_if = only_if
         self.retry_for = retry_for
+        self.log_lines = log_lines
         faults: list[str] = []
         if type(self).__module__ == __name__ and _is_module_being_imported():
             fields = {name: getattr(self, name) for name in MAIL_FIELDS}
             faults = find_mail_faults(fields, is_complete=True, is_alert=True)
-        raise_faults(type(self).__name__, (partial(check_not_negative, "retry_for", retry_for),), faults)
+        raise_faults(
+            type(self).__name__,
+            (
+                partial(check_not_negative, "retry_for", retry_for),
+                partial(check_int_in_range, "log_lines", log_lines, 0, _MAX_LOG_LINES),
+            ),
+            faults,
+        )
 
     # BaseNotifier's `__call__` and `__await__` render the fields in place: a broken template would raise, and a
     # notifier that is called again, or shared by several tasks, would report the first event every time.
@@ -234,7 +247,7 @@ class SendMailNotifier(BaseNotifier):
             None if `only_if` is false.
         """
         started_at = time.monotonic()
-        event = read_event(context)
+        event = read_event(context, log_lines=self.log_lines)
         if error := find_masker_error():
             log.warning(
                 "Airflow's secrets masker cannot be used (%s): this alert withholds the texts of exceptions and "
@@ -268,7 +281,7 @@ class SendMailNotifier(BaseNotifier):
             MailError: there is no such connection, or its settings are invalid; or the sender or the recipients are
                 missing or invalid.
         """
-        event = read_event(context)
+        event = read_event(context, log_lines=self.log_lines)
         known = cast("Context", context)
         environment, render = self._make_renderer(known, event)
         fields = self._render_fields(render)
@@ -359,7 +372,7 @@ class SendMailNotifier(BaseNotifier):
         for omitted in _OMISSIONS:
             uses_own_bodies = not (fields.is_broken or omitted)
             try:
-                page = render_page(event, fields.notices)
+                page = render_page(event, fields.notices, timezone=find_default_timezone())
                 bodies = (text, html) if uses_own_bodies and (text or html) else (page.text, page.html)
                 request = self._build_request(
                     addresses, fields, event, default_subject=page.subject, bodies=bodies, omitted=omitted

@@ -15,7 +15,7 @@ from airflow_provider_smtpcm.arguments import (
     check_choice,
     check_delimiter,
     check_not_negative,
-    check_positive_int,
+    check_int_in_range,
     check_positive_or_none,
 )
 from airflow_provider_smtpcm.arguments.validation import check_names, find_mail_faults, is_static, raise_faults
@@ -216,9 +216,9 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                 partial(check_choice, "on_refused", on_refused, ("fail", "warn")),
                 partial(check_choice, "on_unknown", on_unknown, ("fail", "retry")),
                 partial(check_choice, "on_clear", on_clear, ("resume_unfinished", "send_again")),
-                partial(check_positive_int, "connections", connections, at_most=MAX_CONNECTIONS),
+                partial(check_int_in_range, "connections", connections, 1, MAX_CONNECTIONS),
                 partial(check_not_negative, "retry_for", retry_for),
-                partial(check_positive_int, "ledger_window", 1 if ledger_window is None else ledger_window),
+                partial(check_int_in_range, "ledger_window", 1 if ledger_window is None else ledger_window, 1),
                 partial(check_positive_or_none, "rate_limit", rate_limit),
                 partial(check_delimiter, delimiter),
             ),

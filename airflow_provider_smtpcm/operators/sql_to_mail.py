@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_smtpcm.arguments import check_choice, check_delimiter, check_positive_int
+from airflow_provider_smtpcm.arguments import check_choice, check_delimiter, check_int_in_range
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.merge.templates import DeferredTemplate
 from airflow_provider_smtpcm.operators._task import AirflowSkipException
@@ -125,7 +125,7 @@ class SqlToMailOperator(SendMailOperator):
         for name in RESULT_FIELDS:
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, DeferredTemplate(value))
-        check_positive_int("max_rows", max_rows)
+        check_int_in_range("max_rows", max_rows, 1)
         check_choice("on_empty", on_empty, ("send", "skip"))
         check_delimiter(delimiter)
 

@@ -46,7 +46,7 @@ NOT_RUN = {
     "airflow standalone": "as python3 -m venv",
     "airflow dags": "as python3 -m venv",
 }
-RUN = ("airflow ", "python -m airflow_provider_smtpcm ")
+RUN = ("airflow ", "python -m airflow_provider_smtpcm ", "python -c ")
 PARSED = ("pip install ", "make", "export ")
 CERTIFICATE = "openssl req "  # run by a test of its own
 
@@ -220,6 +220,7 @@ def test_every_command_that_this_machine_can_run_succeeds(
         "connections add": "Successfully added",
         "connections import": "Imported connection relay",
         "pools set": "created",
+        "-c": "notifications/templates",
     }
     [answer] = [answer for words, answer in said.items() if f" {words} " in f"{command} "]
     assert answer in ended.stdout + ended.stderr

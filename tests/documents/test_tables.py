@@ -62,7 +62,7 @@ def test_the_values_of_alerts_are_those_of_events() -> None:
         for line in text.splitlines()[2:]
         for word in re.findall(r"`([^`]+)`", line.split(" | ")[0])
     }
-    facts = {field.name for field in fields(Event)} | {"name", "duration", "type", ".message", ".traceback"}
+    facts = {field.name for field in fields(Event)} | {"name", "duration", "type", ".name", ".message", ".traceback"}
     assert named
     assert named <= facts
 

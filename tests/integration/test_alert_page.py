@@ -7,21 +7,24 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from airflow_provider_smtpcm.notifications.event import read_event
 from airflow_provider_smtpcm.notifications.html_page import render_page
 from tests.integration.system_packages import skip_for_want_of
-from tests.notifications.shapes import BASE, SHAPES, task_failed
+from tests.notifications.shapes import BASE, SHAPES, run_failed, task_failed
+from tests.notifications.test_task_log import line, raised_as, write_log
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.slow
 
-PICTURE = Path(__file__).parents[2] / "docs/images/failure-alert.png"
+PICTURES = Path(__file__).parents[2] / "docs/images"
 # A DAG on a company's worker, as it fails there.
 DAG_FILE = "/opt/airflow/dags/warehouse_load.py"
 DAG_CODE = """\
@@ -48,7 +51,7 @@ def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
         try:
-            yield browser.new_page(device_scale_factor=2)
+            yield browser.new_page(device_scale_factor=1.5)
         finally:
             browser.close()
 
@@ -59,19 +62,52 @@ def airflow_at_corp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", BASE)
 
 
-def failure() -> str:
-    """Return the page of a failed load, with the traceback of a DAG instead of the test's."""
+@pytest.fixture
+def log_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Airflow's folder of task logs."""
+    monkeypatch.setenv("AIRFLOW__LOGGING__BASE_LOG_FOLDER", str(tmp_path))
+    return tmp_path
+
+
+def failure(log_folder: Path) -> str:
+    """Return the page of a failed load, with the traceback of a DAG in Airflow instead of the test's."""
+    from airflow.providers.standard.operators.python import PythonOperator
+
     linecache.cache[DAG_FILE] = (len(DAG_CODE), None, DAG_CODE.splitlines(keepends=True), DAG_FILE)
     names: dict[str, object] = {"__name__": "warehouse_load"}
     exec(compile(DAG_CODE, DAG_FILE, "exec"), names)  # noqa: S102 - our own
+    load_orders = PythonOperator(task_id="load_orders", python_callable=names["load_orders"], op_args=["dbo.Orders"])  # type: ignore[arg-type]
     with pytest.raises(Exception, match="is locked") as caught:
-        names["load_orders"]("dbo.Orders")  # type: ignore[operator]
-    own_frames = caught.value.__traceback__ and caught.value.__traceback__.tb_next
-    return render_page(read_event(task_failed(caught.value.with_traceback(own_frames)))).html
+        load_orders.execute({})
+    frames_of_airflow = caught.value.__traceback__ and caught.value.__traceback__.tb_next
+    write_log(
+        log_folder,
+        line("01:02:03", "Copying dbo.Orders since 2026-11-24")
+        + line("01:02:11", "120,000 rows read", logger="task.stdout")
+        + line("01:05:09", "dbo.Orders is locked by session 4711 (sp_reindex)", "warning"),
+    )
+    return render(task_failed(caught.value.with_traceback(frames_of_airflow)))
+
+
+def failed_run(log_folder: Path) -> str:
+    """Return the page of a run in which three tasks failed, two of them with a log on this machine."""
+    locked = [raised_as("LoadError", "dbo.Customers is locked by session 4711 (sp_reindex); waited 420 s")]
+    missing = [raised_as("FileNotFoundError", "/mnt/exports/2026-11-24/orders_3.csv is not there")]
+    end = "01:09:12", "Task failed with exception", "error", "task"
+    write_log(log_folder, line(*end, error_detail=locked), task="load_customers", mapped="", attempt=3)
+    write_log(log_folder, line(*end, error_detail=missing), task="load_files", attempt=1)
+    context = run_failed(states={"load_customers": "failed", "load_files_3": "failed", "load_files_7": "failed"})
+    context["dag"] = SimpleNamespace(dag_id="warehouse_load", task_ids=["load_customers", "load_files"])
+    return render(context)
+
+
+def render(context: dict[str, Any]) -> str:
+    """Return the HTML of an alert in Berlin."""
+    return render_page(read_event(context), timezone=ZoneInfo("Europe/Berlin")).html
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 760])
+@pytest.mark.parametrize("width", [320, 390, 1280])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_page_fits_its_window_and_can_be_read(page: Page, shape: str, width: int, scheme: str) -> None:
     """Nothing overflows, every text has enough contrast, and no other host is contacted."""
@@ -83,6 +119,22 @@ def test_a_page_fits_its_window_and_can_be_read(page: Page, shape: str, width: i
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(WEAKEST_CONTRAST) >= 4.5  # WCAG 2 AA
     assert asked == []
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "long message"])
+def test_a_phone_shows_the_button_without_scrolling(page: Page, shape: str) -> None:
+    """However long the name and the message are; a phone's mail program shows about 600 pixels of a mail."""
+    long_message = task_failed(RuntimeError("The warehouse does not answer.\n" * 200), task_id="t" * 250)
+    context = SHAPES.get(shape, long_message)
+    page.set_viewport_size({"width": 390, "height": 600})
+    page.set_content(render_page(read_event(context), ["a-word-without-any-blank-" * 20]).html)
+    button = page.locator("a").first
+    if shape == "nothing":
+        assert button.count() == 0
+        return
+    box = button.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= 600
 
 
 # The lowest contrast (WCAG 2, 1.4.3) between a text and its background.
@@ -105,12 +157,34 @@ WEAKEST_CONTRAST = """() => {
 }"""
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["failure", "failed run"])
+def test_the_longest_pages_fit_their_windows(
+    page: Page, name: str, width: int, scheme: Literal["light", "dark"], log_folder: Path
+) -> None:
+    """With a traceback and the lines of a log, and with a list of tasks."""
+    show(page, failure(log_folder) if name == "failure" else failed_run(log_folder), width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(WEAKEST_CONTRAST) >= 4.5
+    text = page.inner_text("body")
+    assert ("frames of Airflow left out" in text) == ("120,000 rows read" in text) == (name == "failure")
+    assert ("orders_3.csv is not there" in text) == (name == "failed run")
+
+
+def show(page: Page, html: str, width: int, scheme: Literal["light", "dark"]) -> None:
+    """Show a mail in a window of this width."""
+    page.set_viewport_size({"width": width, "height": 600})
+    page.emulate_media(color_scheme=scheme)
+    page.set_content(html)
+
+
 if os.environ.get("SCREENSHOTS"):
 
-    def test_the_documents_picture_of_a_failure(page: Page) -> None:
-        """`make screenshots` writes it; it shows a company's DAG."""
-        page.set_viewport_size({"width": 700, "height": 600})
-        page.emulate_media(color_scheme="light")
-        page.set_content(failure())
-        PICTURE.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=PICTURE, full_page=True)
+    def test_the_documents_pictures_of_alerts(page: Page, log_folder: Path) -> None:
+        """`make screenshots` writes them: a failed task on a desktop, and a failed run on a phone at night."""
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        show(page, failure(log_folder), 700, "light")
+        page.screenshot(path=PICTURES / "failure-alert.png", full_page=True)
+        show(page, failed_run(log_folder), 390, "dark")
+        page.locator(".card").first.screenshot(path=PICTURES / "failed-run-alert.png")

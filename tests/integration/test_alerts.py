@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from airflow import __version__
 
+from airflow_provider_smtpcm import notifications
 from airflow_provider_smtpcm.testing import ReceivedMail, Relay
 from demo.airflow_stack import AirflowStack
 from demo.processes import free_port
@@ -27,11 +29,24 @@ DAGS = Path(__file__).parent / "alert_dags"
 LOGIN = r"CORP\alice"
 # Seconds without a heartbeat until a task is considered dead.
 CONFIG = {
+    "core.default_timezone": "Asia/Kolkata",
     "core.parallelism": "6",
     "scheduler.task_instance_heartbeat_timeout": "8",
     "scheduler.task_instance_heartbeat_timeout_detection_interval": "2",
 }
-MAILBOXES = ("retry", "failure", "failed-run", "success", "succeeded-run", "killed", "killed-run", "deadline")
+# Airflow's own alerts, with the look of ours. Airflow 3.2.0 to 3.3.0 send them through their own SMTP provider.
+TEMPLATES = Path(notifications.__path__[0]) / "templates"
+EMAIL = {
+    "email.email_backend": "airflow_provider_smtpcm.email_backend.send_email",
+    "email.email_conn_id": "smtpcm_default",
+    "email.subject_template": str(TEMPLATES / "email_subject.txt"),
+    "email.html_content_template": str(TEMPLATES / "email.html"),
+}
+VERSION = tuple(int(part) for part in __version__.split(".")[:3] if part.isdigit())
+HAS_EMAIL = VERSION < (3, 2) or VERSION >= (3, 3, 1)
+MAILBOXES = ("retry", "failure", "failed-run", "success", "succeeded-run", "killed", "killed-run", "deadline") + (
+    ("email",) if HAS_EMAIL else ()
+)
 PATIENCE = 600
 
 
@@ -64,7 +79,7 @@ class Alerts:
 def bodies(mail: ReceivedMail) -> tuple[str, str]:
     """Return text and HTML."""
     parts = [mail.message.get_body((kind,)) for kind in ("plain", "html")]
-    text, html = ("" if part is None else part.get_content() for part in parts)
+    text, html = ("" if part is None else part.get_content().replace("\r\n", "\n") for part in parts)
     return text, html
 
 
@@ -77,7 +92,7 @@ def alerts(airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         Relay(users={LOGIN: "P@ssw0rd-Alice"}) as relay,
     ):
         patch.setenv("PIDS_OF_THE_KILLED", str(pids))
-        with Stack(DAGS, config=CONFIG, database=airflow_tables) as airflow:
+        with Stack(DAGS, config=CONFIG | EMAIL, database=airflow_tables) as airflow:
             connection = relay.airflow_connection(from_address="Airflow <airflow@corp.example>")
             down = {"conn_type": "smtpcm", "host": "127.0.0.1", "port": free_port(), "extra": connection["extra"]}
             down["extra"] = {"ssl_mode": "none", "from_address": "airflow@corp.example"}
@@ -85,7 +100,7 @@ def alerts(airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> It
                 airflow.cli("connections", "add", conn_id, "--conn-json", json.dumps(each))
             airflow.wait_until_healthy()
             found = Alerts(airflow.url)
-            runs = {dag_id: airflow.trigger(dag_id) for dag_id in ("killed", "failing", "succeeding", "late")}
+            runs = {dag_id: airflow.trigger(dag_id) for dag_id in states_of_all()}
             kill(pids)
             for dag_id, run_id in runs.items():
                 found.states[dag_id] = airflow.wait_for_run(dag_id, run_id)
@@ -94,6 +109,11 @@ def alerts(airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         for mail in mails:
             found.mails.setdefault(mail.recipients[0].partition("@")[0], []).append(mail)
         yield found
+
+
+def states_of_all() -> dict[str, str]:
+    """Return the states in which the runs of all DAGs end."""
+    return {"killed": "failed", "failing": "failed", "succeeding": "success", "late": "success", "emailing": "failed"}
 
 
 def kill(pids: Path) -> None:
@@ -124,7 +144,7 @@ def test_each_alert_arrives_signed_in_and_from_the_connection_s_address(alerts: 
     assert (mail.authenticated_as, mail.mechanism, mail.tls_version) == (LOGIN, "NTLM", "TLSv1.3")
     assert mail.message["From"] == "Airflow <airflow@corp.example>"
     assert mail.message["X-Auto-Response-Suppress"] == "OOF, AutoReply"
-    assert all(bodies(mail))
+    assert all(bodies(mail)) or mailbox == "email"  # which Airflow gives an HTML body alone
 
 
 @pytest.mark.parametrize(
@@ -138,7 +158,7 @@ def test_each_alert_arrives_signed_in_and_from_the_connection_s_address(alerts: 
             "failure",
             r"Failed: failing\.load \[0\], try 2 of 2 – RuntimeError: dbo\.Orders is locked by <spid 4711> and",
         ),
-        ("failed-run", r"Failed: failing – 1 task: load_0"),
+        ("failed-run", r"Failed: failing – 1 task: load_0 – RuntimeError: dbo\.Orders is locked by <spid 4711> and"),
         ("success", r"Succeeded: succeeding\.fine"),
         ("succeeded-run", r"Succeeded: succeeding"),
         ("killed", r"Failed: killed\.be_killed, try 1 of 1 – no error was reported"),
@@ -158,6 +178,55 @@ def test_the_failure_has_its_reason_and_a_notice_of_its_broken_template(alerts: 
     assert 'raise RuntimeError(f"{table} is locked by <spid 4711>' in text
     assert "&lt;spid 4711&gt;" in html
     assert "<spid" not in html
+
+
+@pytest.mark.parametrize("mailbox", ["retry", "failure"])
+def test_the_alert_of_a_task_has_the_last_lines_of_its_log(alerts: Alerts, mailbox: str) -> None:
+    """What it printed and logged in this try, without credentials, and without what Airflow says of itself."""
+    text, _ = bodies(alerts.of(mailbox))
+    lines = text.partition("Last lines of the log (times in UTC):\n")[2].strip().splitlines()
+    # Airflow writes what a task prints a little later than what it logs.
+    assert sorted(re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines) == [
+        "Reading dbo.Orders",
+        "WARNING Waiting for a lock; PWD=***;",
+    ]
+
+
+def test_the_alert_of_a_task_has_the_author_s_part_of_the_traceback(alerts: Alerts) -> None:
+    """Airflow's frames are counted."""
+    text, html = bodies(alerts.of("failure"))
+    assert re.search(r"  … \d+ frames of Airflow left out\n  File .*alerts_under_test\.py.*, in load\n", text)
+    assert "task_runner.py" not in text + html
+
+
+def test_the_alert_of_a_run_has_the_exception_of_each_failed_task(alerts: Alerts) -> None:
+    """The DAG processor reads it from the log, which is on its machine here."""
+    text, html = bodies(alerts.of("failed-run"))
+    link = re.search(r"- load \[0\] \(try 2\): RuntimeError: dbo\.Orders is locked .*\n  (http.*)\n", text)
+    assert link is not None
+    assert re.fullmatch(re.escape(alerts.url) + r"/dags/failing/runs/manual__[^/]*/tasks/load/mapped/0", link[1])
+    assert f'href="{link[1]}"' in html
+
+
+def test_times_are_in_airflow_s_time_zone_too(alerts: Alerts) -> None:
+    """Besides UTC, from every process, and in Airflow's own alert."""
+    text, _ = bodies(alerts.of("failure"))
+    local = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \([\d :-]*\d\d:\d\d IST\)"
+    assert re.search(rf"Started: +{local}\n", text)
+    for mailbox in ("failed-run", "deadline"):
+        assert re.search(rf"Started: +{local}\n", bodies(alerts.of(mailbox))[0])
+    if HAS_EMAIL:
+        assert re.search(local, bodies(alerts.of("email"))[1])
+
+
+@pytest.mark.skipif(not HAS_EMAIL, reason="this Airflow ignores the email backend")
+def test_airflow_s_own_alert_has_the_same_look(alerts: Alerts) -> None:
+    """By the two templates; Airflow renders them."""
+    mail = alerts.of("email")
+    assert mail.message["Subject"] == "[Airflow] Failed: emailing.export, try 1 of 1 - ValueError: no such column <x>"
+    _, html = bodies(mail)
+    assert "ValueError: no such column &lt;x&gt;" in html
+    assert re.search(re.escape(alerts.url) + r"/dags/emailing/runs/[^\"]*/tasks/export\?try_number=1", html)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +254,7 @@ def test_an_alert_has_what_a_task_set(alerts: Alerts, mailbox: str) -> None:
 
 def test_no_alert_changes_the_state_of_a_run(alerts: Alerts) -> None:
     """Although a server is down, a connection does not exist, and a template is broken."""
-    assert alerts.states == {"killed": "failed", "failing": "failed", "succeeding": "success", "late": "success"}
+    assert alerts.states == states_of_all()
     assert "nobody" not in alerts.mails
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_smtpcm.testing.inbox import Inbox
 from tests.integration.system_packages import skip_for_want_of
-from tests.integration.test_alert_page import WEAKEST_CONTRAST, airflow_at_corp, failure
+from tests.integration.test_alert_page import WEAKEST_CONTRAST, airflow_at_corp, failure, log_folder
 from tests.testing.test_inbox import received
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["airflow_at_corp"]  # a fixture: the alert's links
+__all__ = ["airflow_at_corp", "log_folder"]  # fixtures: the alert's links and its log
 
 PICTURE = Path(__file__).parents[2] / "docs/images/inbox.png"
 RED_DOT = b"iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAYAAACNMs+9AAAAFUlEQVR42mP8z8BQz0AEYBxVSF+FABJADveWkH6oAAAAAElFTkSuQmCC"
@@ -335,15 +335,16 @@ def test_it_says_so_when_the_relay_has_stopped_and_goes_on_with_the_next_one(bro
         context.close()
 
 
-def alert() -> bytes:
-    """Return the alert of a company's failed load."""
-    subject = b"[Airflow] Failed: warehouse_load.load_orders, try 1 of 1"
-    return b"Subject: " + subject + b"\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + failure().encode()
+@pytest.fixture
+def alert(log_folder: Path) -> bytes:
+    """The alert of a company's failed load."""
+    page, subject = failure(log_folder).encode(), b"[Airflow] Failed: warehouse_load.load_orders, try 2 of 2"
+    return b"Subject: " + subject + b"\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + page
 
 
-def test_an_alert_is_on_the_screen(browser: Browser, inbox: Inbox) -> None:
+def test_an_alert_is_on_the_screen(browser: Browser, inbox: Inbox, alert: bytes) -> None:
     """As the quick start ends: with what failed, and the link to its log."""
-    inbox.add(received(alert()))
+    inbox.add(received(alert))
     with showing(browser, inbox.url) as page:
         shown = page.frame_locator("iframe")
         shown.get_by_text("dbo.Orders is locked by session 4711").locator("visible=true").first.wait_for()
@@ -352,12 +353,12 @@ def test_an_alert_is_on_the_screen(browser: Browser, inbox: Inbox) -> None:
 
 if os.environ.get("SCREENSHOTS"):
 
-    def test_the_documents_picture_of_the_inbox(browser: Browser, inbox: Inbox) -> None:
+    def test_the_documents_picture_of_the_inbox(browser: Browser, inbox: Inbox, alert: bytes) -> None:
         """`make screenshots` writes it; the newest mail is the alert of a company's failed load."""
         mail_from, recipients = "etl@corp.example", ("operations@corp.example",)
         hello = b"Subject: Hello from Airflow\r\n\r\nThis mail was signed in with a Windows account."
         inbox.add(received(hello, mail_from=mail_from, recipients=recipients))
-        inbox.add(received(alert(), mail_from=mail_from, recipients=recipients))
+        inbox.add(received(alert, mail_from=mail_from, recipients=recipients))
         with showing(browser, inbox.url, device_scale_factor=1.5) as page:
             page.frame_locator("iframe").get_by_text("is locked by").locator("visible=true").first.wait_for()
             PICTURE.parent.mkdir(parents=True, exist_ok=True)

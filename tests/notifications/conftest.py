@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,14 @@ def relay(running_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Relay:
     connection = running_relay.airflow_connection(from_address="airflow@corp.example")
     monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(connection))
     return running_relay
+
+
+@pytest.fixture(autouse=True)
+def log_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Airflow's folder of task logs: empty, and not the test's `tmp_path`."""
+    folder = tmp_path_factory.mktemp("logs")
+    monkeypatch.setenv("AIRFLOW__LOGGING__BASE_LOG_FOLDER", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -161,7 +161,37 @@ def test_a_failed_run_names_the_failed_tasks_and_not_the_one_of_its_context() ->
 def test_only_twenty_failed_tasks_are_named() -> None:
     """And all are counted."""
     event = read_event(run_failed(states={f"load_{n}": "failed" for n in range(3000)}))
-    assert (len(event.failed), event.failed_count) == (20, 3000)
+    assert (len(event.failed), len(event.failed_tasks), event.failed_count) == (20, 20, 3000)
+    assert event.failed[-1] == "load_19"
+
+
+def test_each_failed_task_has_the_link_to_its_log() -> None:
+    """An instance of a mapped task is told from a task whose id ends in a number."""
+    states = {"load_3": "failed", "load_10": "failed", "check_2": "failed", "group.send": "failed", "fine": "success"}
+    context = run_failed(states=states)
+    context["dag"] = SimpleNamespace(dag_id="warehouse_load", task_ids=["load", "check_2", "group.send", "fine"])
+    event = read_event(context)
+    assert [(task.name, task.url) for task in event.failed_tasks] == [
+        ("check_2", f"{RUN_URL}/tasks/check_2"),
+        ("group.send", f"{RUN_URL}/tasks/group.send"),
+        ("load [3]", f"{RUN_URL}/tasks/load/mapped/3"),
+        ("load [10]", f"{RUN_URL}/tasks/load/mapped/10"),
+    ]
+    assert all(task.exception is None for task in event.failed_tasks)
+
+
+@pytest.mark.parametrize("base", [None, ""])
+@pytest.mark.parametrize("context", [run_failed(states={"a": "failed"}), deadline_missed()], ids=["run", "deadline"])
+def test_links_lead_to_localhost_until_airflow_knows_its_address(
+    context: dict[str, Any], base: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the links of task instances do, which Airflow makes."""
+    monkeypatch.delenv("AIRFLOW__API__BASE_URL")
+    if base is not None:
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
+    event = read_event(context)
+    assert event.url == RUN_URL.replace(BASE, "http://localhost:8080")
+    assert [task.url for task in event.failed_tasks] == [f"{event.url}/tasks/{name}" for name in event.failed]
 
 
 @pytest.mark.parametrize(
@@ -206,9 +236,17 @@ def test_a_deadline_may_be_text() -> None:
     assert read_event(context).deadline == datetime(2026, 11, 25, 3, tzinfo=UTC)
 
 
-def test_a_link_is_a_web_address_or_none() -> None:
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "/dags/warehouse_load", None, 7])
+def test_a_link_that_is_no_web_address_is_replaced(url: object) -> None:
     """A mail client might run any other scheme."""
-    assert read_event(task_failed(log_url="javascript:alert(1)")).url is None
+    assert read_event(task_failed(log_url=url)).url == f"{RUN_URL}/tasks/load_orders/mapped/3"
+
+
+def test_a_link_is_a_web_address_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the configuration says."""
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "javascript:alert(1)//")
+    event = read_event(task_failed(log_url="javascript:alert(1)"))
+    assert (event.url, event.run_url) == (None, None)
 
 
 def test_the_same_event_has_the_same_key_and_others_differ() -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import replace
 from html.parser import HTMLParser
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.notifications.airflow_config import find_default_timezone
 from airflow_provider_smtpcm.notifications.event import read_event
+from airflow_provider_smtpcm.notifications.exception_summary import ExceptionSummary
+from airflow_provider_smtpcm.notifications.failed_tasks import FailedTask
 from airflow_provider_smtpcm.notifications.html_page import AlertPage, render_page
 from tests.notifications.shapes import (
+    BASE,
     RUN_ID,
     SHAPES,
     deadline_missed,
@@ -20,6 +27,12 @@ from tests.notifications.shapes import (
     task_retried,
     task_succeeded,
 )
+
+
+def make_exception(module: str, name: str, message: str) -> Exception:
+    """Return an exception of a class in another module."""
+    made: Exception = type(name, (Exception,), {"__module__": module})(message)
+    return made
 
 
 class Reader(HTMLParser):
@@ -55,6 +68,11 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.seen).replace("\u00a0", " ").split())
 
 
+def in_order(text: str, *parts: str) -> bool:
+    """Return whether the text contains these parts one behind the other."""
+    return re.search(".*?".join(map(re.escape, parts)), text, re.DOTALL) is not None
+
+
 def page(exception: BaseException, **changes: object) -> AlertPage:
     """Return the page of a failed task."""
     return render_page(read_event(task_failed(exception, **changes)))
@@ -87,6 +105,10 @@ def test_every_context_makes_a_mail_that_can_be_sent(shape: str) -> None:
             "[Airflow] Will retry: warehouse_load.load_orders [dbo.Orders], try 1 of 4 – ValueError",
         ),
         (task_succeeded(), "[Airflow] Succeeded: warehouse_load.load_orders [dbo.Orders]"),
+        (
+            task_failed(make_exception("sqlalchemy.exc", "OperationalError", "no route")),
+            "[Airflow] Failed: warehouse_load.load_orders [dbo.Orders], try 2 of 2 – OperationalError: no route",
+        ),
         (run_failed(states={"a": "failed"}), "[Airflow] Failed: warehouse_load – 1 task: a"),
         (run_failed("timed_out"), "[Airflow] Failed: warehouse_load – the run took longer than its dagrun_timeout"),
         (run_failed("success"), "[Airflow] Succeeded: warehouse_load"),
@@ -119,6 +141,134 @@ def test_both_bodies_say_what_where_when_and_why() -> None:
     log = "/tasks/load_orders/mapped/3?try_number=2"
     assert log in made.text
     assert reader.links[0].endswith(log)
+
+
+def test_both_bodies_have_the_order_in_which_a_reader_needs_them() -> None:
+    """Why, the link, the facts, the traceback, the log."""
+    event = replace(read_event(task_failed(raised(ValueError("no such column")))), log_tail="01:02:03 Reading orders")
+    made = render_page(event)
+    for text in (made.text, Reader(made.html).text):
+        assert in_order(
+            text,
+            "ask failed",
+            "warehouse_load.load_orders [dbo.Orders]",
+            "ValueError: no such column",
+            "Open the log",
+            "The whole run",
+            "2 of 2",
+            "Traceback (most recent call last)",
+            "Last lines of the log",
+            "01:02:03 Reading orders",
+        )
+
+
+def test_a_long_message_is_shortened_at_the_top_and_whole_further_down() -> None:
+    """A phone then shows the button without scrolling."""
+    made = page(raised(ValueError(" ".join(f"word{number}" for number in range(120)))))
+    for text in (made.text, Reader(made.html).text):
+        assert in_order(text, "word30", "Open the log", "The whole message", "word119", "Traceback")
+        assert "word119" not in text.partition("Open the log")[0]
+    lines = page(raised(ValueError("\n".join(f"line {number}" for number in range(40))))).text
+    assert in_order(lines, "line 3\n…\n", "Open the log", "line 39")
+
+
+def failed_task(name: str, error: str | None = None, *, index: int | None = None, tried: int = 1) -> FailedTask:
+    """Return a failed task with a link, whose error is known or not."""
+    exception = None if error is None else ExceptionSummary(type="corp.LoadError", message=error, traceback="")
+    url = f"{BASE}/dags/warehouse_load/runs/1/tasks/{name}"
+    return FailedTask(
+        task_id=name, map_index=index, url=url, exception=exception, try_number=None if error is None else tried
+    )
+
+
+def test_the_page_of_a_run_lists_each_failed_task_with_its_link_and_its_error() -> None:
+    """One mail tells all."""
+    tasks = (failed_task("check"), failed_task("load", "<b> is locked", index=3, tried=2))
+    made = render_page(replace(read_event(run_failed()), failed=("a", "b"), failed_tasks=tasks, failed_count=5))
+    reader = Reader(made.html)
+    for text in (made.text, reader.text):
+        assert in_order(
+            text,
+            "DAG run failed",
+            "5 tasks failed, such as load [3]: LoadError: <b> is locked",
+            "Open the run",
+            "Failed tasks",
+            "check",
+            "load [3]",
+            "(try 2)",
+            "LoadError: <b> is locked",
+            "and 3 more",
+            "Started",
+        )
+    for task in tasks:
+        assert task.url in reader.links
+        assert f"  {task.url}\n" in made.text
+
+
+def test_the_subject_of_a_run_with_one_failed_task_has_its_error() -> None:
+    """As that of the task's own alert."""
+    tasks = (failed_task("load", "it is locked"),)
+    made = render_page(replace(read_event(run_failed()), failed=("load",), failed_tasks=tasks, failed_count=1))
+    assert made.subject == "[Airflow] Failed: warehouse_load – 1 task: load – LoadError: it is locked"
+    assert "1 task failed – load: LoadError: it is locked" in made.text
+
+
+def test_a_run_that_took_too_long_says_so_besides_its_failed_tasks() -> None:
+    """Both are reasons."""
+    tasks = (failed_task("load"),)
+    event = replace(read_event(run_failed("timed_out")), failed=("load",), failed_tasks=tasks, failed_count=1)
+    assert "The run took longer than its dagrun_timeout; 1 task failed: load" in render_page(event).text
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"),
+    [
+        (None, "2026-11-24 22:00:00 UTC\n"),
+        ("Europe/Berlin", "2026-11-24 22:00:00 UTC (23:00 CET)\n"),
+        ("Asia/Kolkata", "2026-11-24 22:00:00 UTC (2026-11-25 03:30 IST)\n"),
+        ("America/Sao_Paulo", "2026-11-24 22:00:00 UTC (19:00 -03)\n"),
+    ],
+)
+def test_times_are_shown_in_another_time_zone_too(zone: str | None, shown: str) -> None:
+    """With the day, if it is another there."""
+    made = render_page(read_event(task_failed()), timezone=ZoneInfo(zone) if zone else None)
+    assert f"Logical date: {shown}" in made.text
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("utc", None), ("Etc/UTC", None), ("no/such/zone", None), ("Europe/Berlin", "Europe/Berlin")],
+)
+def test_the_other_time_zone_is_airflows(setting: str, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None if that is UTC, or wrong."""
+    monkeypatch.setenv("AIRFLOW__CORE__DEFAULT_TIMEZONE", setting)
+    found = find_default_timezone()
+    assert (None if found is None else str(found)) == expected
+
+
+def test_the_system_s_time_zone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Airflow's `system`."""
+    monkeypatch.setenv("AIRFLOW__CORE__DEFAULT_TIMEZONE", "system")
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        made = render_page(read_event(task_failed()), timezone=find_default_timezone())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "(2026-11-25 03:30 IST)" in made.text
+
+
+@pytest.mark.parametrize(
+    ("base", "is_local"), [(BASE, False), ("http://localhost:8080", True), ("http://[::1]/", True)]
+)
+def test_links_that_lead_to_the_reader_s_own_computer_say_so(
+    base: str, is_local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until Airflow knows its own address."""
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
+    made = render_page(read_event(deadline_missed()))
+    assert ("base_url" in made.text) == ("base_url" in made.html) == is_local
 
 
 def test_a_message_is_never_markup_nor_a_template() -> None:
@@ -219,11 +369,11 @@ def test_texts_are_withheld_if_the_masker_cannot_be_used(monkeypatch: pytest.Mon
     assert "ValueError: (withheld" in made.subject
 
 
-def test_a_notice_is_at_the_top_of_both_bodies() -> None:
-    """It says why the mail is not the one that the author wrote."""
+def test_a_notice_follows_what_happened_in_both_bodies() -> None:
+    """It says why the mail is not the one that the author wrote, which matters less."""
     made = render_page(read_event(task_failed(ValueError("x"))), ["The notifier's 'html' could not be rendered (<b>)."])
-    assert made.text.index("NOTE: The notifier's 'html'") < made.text.index("ValueError")
-    assert "(<b>)" in Reader(made.html).text
+    assert in_order(made.text, "ValueError: x", "Open the log", "NOTE: The notifier's 'html'", "Started")
+    assert in_order(Reader(made.html).text, "ValueError: x", "Open the log", "rendered (<b>)", "Started")
 
 
 def test_the_tracebacks_indentation_survives_html() -> None:

@@ -120,6 +120,13 @@ def test_arguments_of_airflow_s_own_notifier_are_named() -> None:
         notifier(from_email="etl@corp.example", files=[])
 
 
+@pytest.mark.parametrize("lines", [-1, 101, 2.5, True, "10", None])
+def test_an_invalid_number_of_log_lines_fails_when_the_dag_is_parsed(lines: object) -> None:
+    """A page of thousands of lines is no alert."""
+    with pytest.raises(ValueError, match="give an integer from 0 to 100"):
+        notifier(log_lines=lines)
+
+
 # --- A condition: false is silent, and anything unclear is not.
 
 
@@ -289,7 +296,7 @@ def test_an_error_in_the_notifier_itself_is_logged_and_not_raised(
     relay: Relay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would hide why the task failed."""
-    monkeypatch.setattr(send_mail, "read_event", lambda _: 1 / 0)
+    monkeypatch.setattr(send_mail, "read_event", lambda *_, **__: 1 / 0)
     notifier()(dict(FAILED))
     assert "ZeroDivisionError" in caplog.text
 
@@ -669,6 +676,8 @@ def test_callbacks_mail_a_retry_a_failure_and_a_success(relay: Relay, run_dag: R
     assert retried == f"[Airflow] Will retry: alerts_of_tasks.load, try 1 of 2{why}"
     assert failed == f"[Airflow] Failed: alerts_of_tasks.load, try 2 of 2{why}"
     assert not why or 'raise ValueError("it broke {{ 7 * 7 }}")' in text
+    assert not why or re.search(r"  … \d+ frames of Airflow left out\s+File .*, in load\s", text)
+    assert "site-packages/airflow" not in text
     assert "/dags/alerts_of_tasks/runs/" in html
     assert "/tasks/load?try_number=2" in html
 

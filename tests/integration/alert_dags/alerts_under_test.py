@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from datetime import timedelta
@@ -13,6 +14,8 @@ from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 from airflow_provider_smtpcm.ssis import macros
+
+log = logging.getLogger("warehouse")
 
 
 def alert(name: str, **fields: object) -> SendMailNotifier:
@@ -30,6 +33,8 @@ with DAG("failing", schedule=None, on_failure_callback=alert("failed-run")):
     )
     def load(table: str) -> None:
         """Always fail."""
+        print(f"Reading {table}")  # noqa: T201 - as authors do
+        log.warning("Waiting for a lock; PWD=hunter2;")
         raise RuntimeError(f"{table} is locked by <spid 4711>\nand stays so")
 
     load.expand(table=["dbo.Orders"])
@@ -89,3 +94,12 @@ with DAG(
         time.sleep(20)
 
     slow()
+
+with DAG("emailing", schedule=None):
+
+    @task(email=["email@corp.example"], email_on_failure=True)
+    def export() -> None:
+        """Fail, which Airflow's own alert reports."""
+        raise ValueError("no such column <x>")
+
+    export()
