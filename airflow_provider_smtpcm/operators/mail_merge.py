@@ -14,8 +14,8 @@ from airflow_provider_smtpcm.arguments import (
     MAX_CONNECTIONS,
     check_choice,
     check_delimiter,
-    check_not_negative,
     check_int_in_range,
+    check_not_negative,
     check_positive_or_none,
 )
 from airflow_provider_smtpcm.arguments.validation import check_names, find_mail_faults, is_static, raise_faults
