@@ -26,6 +26,7 @@ full_alert = SendMailNotifier(
     inline_images={"logo": Path("/srv/logo.png")},
     priority=Priority.HIGH,
     headers={"X-Try": 2, "X-Auto-Response-Suppress": None},
+    log_lines=20,
     only_if="{{ params.alerts }}",
     retry_for=10,
 )
