@@ -213,11 +213,13 @@ def render_field(
             for key, part in value.items()
         }
     from airflow_provider_smtpcm.arguments.files import locate_object
-    from airflow_provider_smtpcm.mail.files import FilePattern, RemotePath
+    from airflow_provider_smtpcm.mail.files import FilePattern, RemotePath, is_pathlib_path
 
     if isinstance(value, FilePattern):
         pattern = render_field(name, value.pattern, environments, variables, render_other, item=True)
         rendered = make_pattern(pattern, required=value.required)
+    elif is_pathlib_path(value):
+        rendered = value  # Airflow 3.1 would call its `resolve`
     else:
         rendered = locate_object(name, render_other(value), environments.to_path)
     if (
