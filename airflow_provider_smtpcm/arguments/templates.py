@@ -237,7 +237,7 @@ def render_field(
             for key, part in value.items()
         }
     from airflow_provider_smtpcm.arguments.files import locate_object
-    from airflow_provider_smtpcm.mail.files import FilePattern, RemotePath
+    from airflow_provider_smtpcm.mail.files import FilePattern, RemotePath, is_pathlib_path
 
     if isinstance(value, FilePattern):
         pattern = render_field(name, value.pattern, environments, variables, render_other, item=True)
@@ -248,6 +248,8 @@ def render_field(
             field: render_field(field, getattr(value, field), environments, variables, render_other) for field in fields
         }
         rendered = replace(value, **changes)  # type: ignore[type-var]  # not a class
+    elif is_pathlib_path(value):
+        rendered = value  # Airflow 3.1 would call its `resolve`
     else:
         rendered = locate_object(name, render_other(value), environments.to_path)
     if (

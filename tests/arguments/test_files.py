@@ -123,6 +123,18 @@ def test_a_url_is_one_where_a_field_is_a_file(name: str, kind: str) -> None:
     assert kinds(rendered("/srv/*.html", name)) == [("path", "/srv/*.html")]
 
 
+def test_a_path_object_is_not_resolved() -> None:
+    """Airflow 3.1 calls `resolve` of everything that has it, and a pattern is no file."""
+
+    def resolve(other: Any) -> Any:
+        return other.resolve({"a": "context"})
+
+    environments = FieldEnvironments(SandboxedEnvironment(), to_path=Url)
+    for value in (Path("/nowhere/*.csv"), FilePattern(Path("/nowhere/*.csv"))):
+        rendered_value = render_field("attachments", value, environments, {}, resolve)
+        assert str(rendered_value) == "/nowhere/*.csv"
+
+
 def test_an_attachment_with_a_url_is_in_object_storage() -> None:
     """If the author wrote it into the DAG file."""
     for in_merge in (False, True):
