@@ -89,6 +89,15 @@ def test_a_recipient_that_is_refused_fails_the_check_with_its_remedy(check_it: C
     assert found.report.remedy
 
 
+def test_a_mail_that_is_refused_does_not_hide_the_channel_bindings(check_it: CheckIt) -> None:
+    """The sign-in before it was accepted; and the remedy is that of the mail."""
+    with Relay(users=ALICE, refuse={ME: "550 5.7.54 Unable to relay"}) as relay:
+        found = check_it(manager_of(relay), send_to=ME, every_binding=True)
+    assert "tls-server-end-point (the connection's own): accepted" in found.details["every binding"]
+    found.assert_failed_at("test mail", "")
+    assert found.report.remedy
+
+
 def test_nothing_is_sent_if_a_step_before_fails(check_it: CheckIt) -> None:
     """Both mails are among what was not reached."""
     with Relay(users=ALICE) as relay:
