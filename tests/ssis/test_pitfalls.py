@@ -148,6 +148,14 @@ def test_a_blank_recipient_list_is_empty(run_import: Any, to: str) -> None:
     assert done.mail["to"] == "dba@corp.example"
 
 
+@pytest.mark.parametrize("to", ["", "operations", "a@corp.example; operations"])
+def test_a_mail_without_a_valid_recipient_does_not_keep_its_dag_from_loading(run_import: Any, to: str) -> None:
+    """Its constructor would refuse it; as a placeholder it fails when it is sent, as in SSIS."""
+    done = run_import(package(To=to))
+    assert done.mail["to"] == "{{ complete_me.to }}"
+    assert ("expression-to-complete" if to else "no-recipient") in done.findings
+
+
 def test_a_list_of_recipients_over_several_lines_is_one_line(run_import: Any) -> None:
     """A header field is one line."""
     assert (

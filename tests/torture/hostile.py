@@ -111,7 +111,9 @@ class Box:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        return self.name, self.local, self.domain
+        # White space after an address is none of it, as the end of a line that was read from a file.
+        is_bare = self.written == "raw" and not self.name
+        return self.name, self.local, self.domain.rstrip(" \t\r\n") if is_bare else self.domain
 
 
 @dataclass(slots=True)
