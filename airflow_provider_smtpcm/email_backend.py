@@ -39,19 +39,6 @@ _PRIORITIES = {
     "x-priority": {"1": "high", "2": "high", "4": "low", "5": "low"},
     "x-msmail-priority": {"high": "high", "low": "low"},
 }
-# Headers that are generated, or added by servers.
-_RESERVED_HEADERS = (
-    "from",
-    "to",
-    "cc",
-    "bcc",
-    "subject",
-    "date",
-    "mime-version",
-    "received",
-    "return-path",
-    "delivered-to",
-)
 # A comma, or a quoted name, which may contain commas.
 _COMMA_OR_QUOTED_NAME = re.compile(r'("(?:\\.|[^"\\])*")|,')
 #: For this many seconds, a mail of unknown outcome is not sent again to the same recipients with the same subject. If
@@ -84,7 +71,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         to: the recipients, as for Airflow's own backend: a string of addresses separated by `,` or `;`, or a list of
             such strings.
         subject: line breaks become spaces, and longer text is cut to 500 characters.
-        html_content: the HTML body, sent unchanged and without a plain-text body.
+        html_content: the HTML body, sent without a plain-text body. NULs and lone surrogates, which no mail may
+            contain, become U+FFFD.
         files: paths of attachments; None: no attachments.
         dryrun: log what would be sent, and send nothing.
         cc: further recipients, as in `to`.
@@ -102,6 +90,7 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         AirflowException: a retry may help.
         AirflowFailException: a retry will not help.
     """
+    from airflow_provider_smtpcm.mail.tainted import replace_unsendable_characters
     from airflow_provider_smtpcm.operators._task import airflow_error
 
     if kwargs:
@@ -122,7 +111,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
             cc=_parse_recipients("Cc", cc),
             bcc=_parse_recipients("Bcc", bcc),
             subject=to_single_line(subject or "", MAX_SUBJECT_LENGTH),
-            html=html_content,
+            # Airflow fills in the text of an exception, which may contain anything; the alert is sent all the same.
+            html=replace_unsendable_characters(html_content or ""),
             attachments=[files] if isinstance(files, str | os.PathLike) else list(files or ()),
             **_parse_headers(custom_headers or {}),
         )
@@ -238,6 +228,8 @@ def _add_unknown_outcome(fingerprint: str, error_text: str) -> None:
 
 def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments of `Mail` for the headers: `priority`, `reply_to`, `message_id` and `headers`."""
+    from airflow_provider_smtpcm.mail.structured_headers import is_reserved
+
     arguments: dict[str, Any] = {}
     other: dict[str, str] = {}
     for name, value in headers.items():
@@ -250,7 +242,7 @@ def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
             # Outlook writes `1 (Highest)`.
             if priority := _PRIORITIES[lowered].get(text.lower().partition(" ")[0]):
                 arguments["priority"] = priority
-        elif lowered in _RESERVED_HEADERS or lowered.startswith("content-"):
+        elif is_reserved(lowered):
             log.warning(
                 "custom_headers cannot set %s: the mail is sent without it. Use the argument for it, if there is one.",
                 name,

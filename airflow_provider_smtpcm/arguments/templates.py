@@ -6,7 +6,6 @@ addresses and paths (`TaintedStr`), so that they cannot act as a separator or a 
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections import deque
@@ -49,6 +48,8 @@ _TAINTED_FIELDS = (
     "rows",
     "report_file",
 )
+# The name of a field of a header whose value is not free text, before the name of the header. It is tracked too.
+_STRUCTURED_HEADER = "headers."
 # These files are compiled as templates, so a value must not choose an arbitrary file.
 _BODY_FILE_FIELDS = ("text_file", "html_file")
 # These fields may be a list or a mapping if the DAG has `render_template_as_native_obj`.
@@ -131,21 +132,43 @@ class FieldEnvironments:
             return lambda _: text
         expression = _find_single_expression(self.text, source)
         is_bare_value = expression is not None and not _has_literal(expression)
-        if name in _TAINTED_FIELDS and not is_bare_value:
+        is_tracked = _is_tracked(name)
+        if is_tracked and not is_bare_value:
             if expression is not None and self.is_native:
                 return _compile_tainted_object(
                     _compile_object(self.tracking, source, collection=name in _COLLECTION_FIELDS), name, item=item
                 )
             return _compile_tainted_text(self.tracking.from_string(source), name, item=item)
         # The path of an HTML file is not HTML, although its content is.
-        environment = self.text if name in _TAINTED_FIELDS else self.for_field(name)
+        environment = self.text if is_tracked else self.for_field(name)
         if expression is not None and self.is_native:
             render = _compile_object(environment, source, collection=name in _COLLECTION_FIELDS)
         else:
             render = _compile_text(environment.from_string(source))
-        if name in _TAINTED_FIELDS and (item or name in _BODY_FILE_FIELDS):
+        if is_tracked and (item or name in _BODY_FILE_FIELDS):
             return lambda variables: mark_as_data(name, render(variables), item=item)
         return render
+
+
+def _is_tracked(name: str) -> bool:
+    """Whether data in a field is told from what the author of the DAG wrote."""
+    return name in _TAINTED_FIELDS or name.startswith(_STRUCTURED_HEADER)
+
+
+def describe_item(name: str, key: object) -> tuple[str, bool]:
+    """Return the name of the field by which an item of a mapping is compiled, and whether it is an item of a list.
+
+    Each header is a field of its own: one value that is all of it may contain several addresses, as in `to`.
+
+    Args:
+        name: the name of the field that is a mapping.
+        key: the key of the item.
+    """
+    if name != "headers":
+        return name, True
+    from airflow_provider_smtpcm.mail.structured_headers import is_structured
+
+    return (f"{_STRUCTURED_HEADER}{key}" if is_structured(key) else name), False
 
 
 def render_field(
@@ -180,8 +203,9 @@ def render_field(
         parts = [render_field(name, part, environments, variables, render_other, item=True) for part in value]
         return type(value)(parts) if type(value) in (tuple, set) else parts
     if isinstance(value, Mapping):
+        fields = {key: describe_item(name, key) for key in value}
         return {
-            key: render_field(name, part, environments, variables, render_other, item=True)
+            key: render_field(fields[key][0], part, environments, variables, render_other, item=fields[key][1])
             for key, part in value.items()
         }
     from airflow_provider_smtpcm.mail.attachment import RemotePath
@@ -204,7 +228,7 @@ def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
         value: marked if it is text for exactly one address or path; otherwise returned unchanged.
         item: as in `FieldEnvironments.compile`.
     """
-    if name not in _TAINTED_FIELDS or not isinstance(value, str) or not (item or name in _BODY_FILE_FIELDS):
+    if not _is_tracked(name) or not isinstance(value, str) or not (item or name in _BODY_FILE_FIELDS):
         return value
     return value if isinstance(value, TaintedStr) else TaintedStr(value)
 
@@ -239,7 +263,7 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
     Args:
         field: `text_file` or `html_file`; values are escaped in HTML.
         file: a path, or a name in one of the template folders of the environment.
-        encoding: the encoding of the file.
+        encoding: the encoding of a file without a byte order mark; an HTML file may declare its own in `<meta>`.
         environments: the environments of the task.
 
     Raises:
@@ -249,21 +273,27 @@ def compile_body_file(field: str, file: str, encoding: str, environments: FieldE
     from jinja2 import TemplateError
 
     from airflow_provider_smtpcm.mail.attachment import FILE_CHANGED_REMEDY, FileChangedError, UnchangedFile
+    from airflow_provider_smtpcm.mail.charset import decode_file
 
     folders = [Path(folder) for folder in getattr(environments.text.loader, "searchpath", ())]
     path, is_template = _find_body_file(field, file, folders)
+    octets = b""
     try:
-        with io.TextIOWrapper(io.BufferedReader(UnchangedFile(path)), encoding=encoding) as text:
-            source = text.read()
+        with UnchangedFile(path) as reader:
+            octets = reader.readall()
+        source = decode_file(octets, encoding, is_html=field == "html_file")
     except FileChangedError as error:
         raise MessageError(
             f"{field}: {str(path)!r} cannot be read: {error}.", remedy=FILE_CHANGED_REMEDY, retryable=True
         ) from None
     except (OSError, UnicodeError, LookupError) as error:
-        raise MessageError(
-            f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
-            remedy="Make it readable for the worker, or set 'encoding' to the encoding of the file.",
-        ) from None
+        remedy = "Make it readable for the worker, or set 'encoding' to the encoding of the file."
+        if b"\0" in octets:
+            remedy = (
+                "It looks like UTF-16 without a byte order mark: save it as UTF-8, or with the mark, or set "
+                "encoding='utf-16-le'."
+            )
+        raise MessageError(f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).", remedy=remedy) from None
     if is_template:
         try:
             return _compile_text(environments.for_field(field).from_string(source))

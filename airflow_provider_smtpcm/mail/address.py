@@ -61,7 +61,7 @@ class Address(Record):
             if not isinstance(text, str):
                 raise MessageError(f"An address must be text, not {type(text).__name__}.", remedy=_ADDRESS_REMEDY)
             if character := find_forbidden_character(text):
-                raise MessageError(f"It contains the control character {character}.", remedy="Remove that character.")
+                raise MessageError(f"It contains {character}.", remedy="Remove that character.")
         local_part = _encode_local_part(self.local_part)
         address = f"{local_part}@{to_ascii_domain(self.domain)}"
         if len(address.encode()) > _MAX_ADDRESS_OCTETS:
@@ -394,7 +394,7 @@ def _mask_quoted_strings(text: str, *, field: str) -> str:
     """Return the text with quoted strings and data overwritten in place, so that a search in it finds only syntax."""
     if character := find_forbidden_character(text):
         raise MessageError(
-            f"{field}: {short_repr(text)} contains the control character {character}.",
+            f"{field}: {short_repr(text)} contains {character}.",
             remedy="Remove it: an address is one line, and addresses are separated by ';'.",
         )
     masked = text.mask if isinstance(text, TaintedStr) else text

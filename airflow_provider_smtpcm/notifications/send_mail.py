@@ -96,7 +96,7 @@ class SendMailNotifier(BaseNotifier):
         inline_images: images that the HTML shows as `<img src="cid:...">`: a mapping of content id to path.
         priority: `high`, `normal` or `low`.
         headers: further headers. The value None or "" removes one of `DEFAULT_HEADERS`.
-        encoding: the encoding of `text_file` and `html_file`. Default: UTF-8, with or without a byte order mark.
+        encoding: the encoding of `text_file` and `html_file`, as in `SendMailOperator`. Default: UTF-8.
         only_if: a template that renders to `True` or `False`, or a bool. False: the alert is not sent, which is logged.
             If it cannot be rendered, or renders to anything else, the alert is sent, and a warning is logged: a broken
             condition must not hide a failure.

@@ -72,9 +72,10 @@ class SendMailOperator(Cancelable, RenderedOperator):
         attachments: files, as paths on the worker, `ObjectStoragePath` or `Attachment`.
         inline_images: images that the HTML body refers to by `cid:`, as a mapping of that id to a path.
         priority: `high`, `normal` or `low`.
-        headers: further header fields.
+        headers: further header fields. Some take addresses, message ids or URIs instead of free text; see `Mail`.
         message_id: `<left@right>`; None: one that is the same in every attempt.
-        encoding: the encoding of `text_file` and `html_file`.
+        encoding: the encoding of `text_file` and `html_file`, unless a file has a byte order mark, or the HTML file
+            declares its own in `<meta charset>`.
         on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if some recipients were refused and
             others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
         on_unknown: what happens if no reply came after the whole message was sent: `fail` without a retry, or `retry`
