@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -129,7 +129,7 @@ class _StreamedFile(EncodedFile):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.attachment.name!r} of {self.state.size} octets>"
 
-    def read_blocks(self) -> Iterator[bytes]:
+    def read_blocks(self) -> Generator[bytes, None, None]:
         """Yield the file in blocks of `BLOCK_SIZE`; the last may be shorter."""
         try:
             reader = self.attachment.open()
