@@ -17,7 +17,7 @@ from airflow_provider_smtpcm.mail.address import Address, format_phrase, to_asci
 _T = TypeVar("_T", str, bytes)
 
 # Lengths in characters.
-_MAX_LINE = 78  # RFC 5322 2.1.1
+MAX_LINE = 78  # RFC 5322 2.1.1
 _MAX_FOLDED_LINE = 76  # RFC 2047 2, for a line with an encoded word
 _MAX_ENCODED_WORD = 75  # RFC 2047 2
 _ENCODED_WORD_OVERHEAD = len("=?utf-8?q??=")
@@ -55,7 +55,7 @@ def render_unstructured(name: str, value: str) -> bytes:
     """
     if not value:
         return f"{name}:\r\n".encode()
-    if value.isascii() and len(name) + 2 + len(value) <= _MAX_LINE and "=?" not in value:
+    if value.isascii() and len(name) + 2 + len(value) <= MAX_LINE and "=?" not in value:
         return f"{name}: {value}\r\n".encode()
     tokens = re.findall(_SPACED_WORD, value)
     unsafe = [index for index, token in enumerate(tokens) if _needs_encoding(token)]
@@ -74,6 +74,8 @@ def render_unstructured(name: str, value: str) -> bytes:
 
 def render_mailboxes(name: str, addresses: Sequence[Address]) -> bytes:
     """Render a field of addresses, such as To."""
+    if len(addresses) == 1 and not addresses[0].display_name:  # as in most mails
+        return f"{name}: {addresses[0].address}\r\n".encode()
     tokens: list[str] = []
     for address in addresses:
         if tokens:
@@ -225,13 +227,13 @@ def make_phrase_tokens(field_name: str, phrase: str) -> list[str]:
         field_name: the name of the field that begins with it; empty if it is further on in its field.
         phrase: the text, not empty.
     """
-    max_first_word = min(_MAX_FIRST_PHRASE_WORD, _MAX_FOLDED_LINE - len(f"{field_name}: "))
-    if phrase.isascii() and "=?" not in phrase:
-        written = format_phrase(phrase)
-        if written != phrase and len(written) < max_first_word:
-            return [f" {written}"]
-        if written == phrase and len(phrase) < MAX_TOKEN:
-            return [f" {word}" for word in phrase.split(" ")]
+    is_plain = phrase.isascii() and "=?" not in phrase
+    written = format_phrase(phrase) if is_plain else ""
+    if is_plain and written == phrase and len(phrase) < MAX_TOKEN:
+        return [f" {word}" for word in phrase.split(" ")] if " " in phrase else [f" {phrase}"]
+    max_first_word = min(_MAX_FIRST_PHRASE_WORD, _MAX_FOLDED_LINE - len(field_name) - len(": "))
+    if is_plain and written != phrase and len(written) < max_first_word:
+        return [f" {written}"]
     return [f" {word}" for word in encode_words(phrase, first_length=max_first_word)]
 
 

@@ -37,6 +37,8 @@ __all__ = ["BatchRenderer", "Rendering", "render"]
 
 Segment = bytes | EncodedFile
 
+_BASE64 = frozenset(("base64",))
+
 _PRIORITY = {
     Priority.HIGH: b"Importance: high\r\nX-Priority: 1\r\nPriority: urgent\r\n",
     Priority.NORMAL: b"",
@@ -86,7 +88,7 @@ def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) ->
     Raises:
         MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
     """
-    return (_BINARY if binary else _BASE64).render(mail, date=date)
+    return (_BINARY_RENDERER if binary else _BASE64_RENDERER).render(mail, date=date)
 
 
 def render_fixed_fields(priority: Priority, headers: tuple[tuple[str, str], ...]) -> bytes:
@@ -172,8 +174,10 @@ class MessageRenderer:
             message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
             return Rendering((message,), needs_smtputf8=needs_smtputf8)
         files = self._measure_files(mail)
-        binary = any(file.transfer_encoding == "binary" for file in files)
-        segments: list[Segment] = [header, *self._render_multipart(mail, mail.message_id, files, binary=binary)]
+        encodings = {file.transfer_encoding for file in files}
+        binary = "binary" in encodings
+        boundary = _make_boundary(mail.message_id) if encodings <= _BASE64 else _make_secret_boundary(mail.message_id)
+        segments: list[Segment] = [header, *self._render_multipart(mail, boundary, files, binary=binary)]
         last = segments[-1]
         if not (isinstance(last, bytes) and last.endswith(b"\r\n")):
             segments.append(b"\r\n")
@@ -202,19 +206,18 @@ class MessageRenderer:
         """Render the HTML body, or the text body if there is none."""
         return self._render_html("html", mail.html) if mail.html else self._render_text("plain", mail.text or "")
 
-    def _render_multipart(
-        self, mail: Mail, message_id: str, files: list[EncodedFile], *, binary: bool
-    ) -> list[Segment]:
+    def _render_multipart(self, mail: Mail, boundary: str, files: list[EncodedFile], *, binary: bool) -> list[Segment]:
         """Render a multipart body: mixed ( alternative ( text, related ( html, images ) ), attachments ).
 
         Args:
+            mail: the mail.
+            boundary: what its boundaries begin with.
             files: the attachments, then the inline images.
+            binary: whether any of the files is binary.
         """
-        is_encoded = all(file.transfer_encoding == "base64" for file in files)
-        boundary = _make_boundary(message_id) if is_encoded else _make_secret_boundary(message_id)
         attached, images = files[: len(mail.attachments)], files[len(mail.attachments) :]
         body: list[Segment] = [self._render_body(mail)]
-        has_binary_image = any(image.transfer_encoding == "binary" for image in images)
+        has_binary_image = binary and any(image.transfer_encoding == "binary" for image in images)
         if images:
             related = _render_file_parts("inline", mail.inline_images, images)
             # RFC 2387 3.1 requires the type of the root part.
@@ -241,8 +244,8 @@ class MessageRenderer:
         return files
 
 
-_BASE64 = MessageRenderer(file=measure_base64_file)
-_BINARY = MessageRenderer(file=measure_binary_file)
+_BASE64_RENDERER = MessageRenderer(file=measure_base64_file)
+_BINARY_RENDERER = MessageRenderer(file=measure_binary_file)
 
 
 def _render_file_parts(
@@ -358,23 +361,15 @@ class BatchRenderer(MessageRenderer):
 class CachedFile(EncodedFile):
     """A file whose encoded content is kept after its first complete iteration."""
 
-    __slots__ = ("_blocks", "_file", "has_failed")
+    __slots__ = ("_blocks", "_file", "has_failed", "is_dot_free", "transfer_encoding")
 
     def __init__(self, file: EncodedFile) -> None:
         self._file = file
+        self.transfer_encoding = file.transfer_encoding
+        self.is_dot_free = file.is_dot_free
         self._blocks: tuple[bytes, ...] | None = None
         #: Whether reading it has failed, for example because it changed after it was measured.
         self.has_failed = False
-
-    @property
-    def transfer_encoding(self) -> str:
-        """See `EncodedFile`."""
-        return self._file.transfer_encoding
-
-    @property
-    def is_dot_free(self) -> bool:
-        """See `EncodedFile`."""
-        return self._file.is_dot_free
 
     @property
     def charset(self) -> str | None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import ATEXT, is_plain_addr_spec, parse_address, parse_addresses
 from airflow_provider_smtpcm.mail.headers import (
+    MAX_LINE,
     MAX_TOKEN,
     make_phrase_tokens,
     render_mailboxes,
@@ -31,6 +31,7 @@ _URI_ITEM = r"<[^<>\s]*>(?: *\([^()]*\))*"
 _URI_LIST = rf"{_URI_ITEM}(?: *, *{_URI_ITEM})*"
 _URI_OR_COMMENT = r"<[^<>\s]*>|\([^()]*\)"
 _URI = r"<[A-Za-z][A-Za-z0-9+.-]*:[!-;=?-~]+>"
+_PLAIN_URI_LIST = rf"{_URI}(?:, {_URI})*"
 _COMMENT = r"\([ -'*-~]*\)"
 _CLOSED_LIST = r"NO(?: *\([ -'*-~]*\))?"  # RFC 2369 3.4: nobody may post to the list
 _EXAMPLE_URI = "<https://corp.example/reports> or <mailto:reports@corp.example>"
@@ -99,7 +100,8 @@ def parse_headers(value: object) -> tuple[tuple[str, str], ...]:
             if not stripped:
                 continue  # RFC 5322 3.6: such a field has at least one address, id or URI
             # Not the stripped text, which would have no mask.
-            stripped = syntax.parse(name, text)
+            parse, _ = syntax
+            stripped = parse(name, text)
         if lowered in _SINGLE_FIELDS and lowered in seen:
             raise MessageError(f"The header {name} is given twice.", remedy="A mail may have only one: leave one out.")
         seen.add(lowered)
@@ -132,7 +134,10 @@ def parse_header_text(name: str, value: object) -> str:
 def render_header(name: str, value: str) -> bytes:
     """Render a field that `parse_headers` returned."""
     syntax = _SYNTAX.get(name.lower())
-    return render_unstructured(name, value) if syntax is None else syntax.render(name, value)
+    if syntax is None:
+        return render_unstructured(name, value)
+    _, render = syntax
+    return render(name, value)
 
 
 def is_reserved(lowered_name: str) -> bool:
@@ -197,6 +202,8 @@ def _split_message_ids(value: str) -> list[str]:
 
 def _parse_uris(name: str, value: str) -> str:
     text = str.__str__(value).strip(" ")
+    if not isinstance(value, TaintedStr) and len(text) <= MAX_TOKEN and re.fullmatch(_PLAIN_URI_LIST, text):
+        return text  # as nearly every value
     if name.lower() == "list-post" and re.fullmatch(_CLOSED_LIST, text):
         return text
     masked = str.__str__(value.mask) if isinstance(value, TaintedStr) else value
@@ -237,6 +244,8 @@ def _make_uri_tokens(value: str) -> Iterator[str]:
 
 
 def _render_uris(name: str, value: str) -> bytes:
+    if len(name) + len(": ") + len(value) <= MAX_LINE:
+        return f"{name}: {value}\r\n".encode()
     return render_tokens(name, _make_uri_tokens(value))
 
 
@@ -275,19 +284,9 @@ def _parse_ascii(name: str, value: str) -> str:
 
 
 def _render_ascii(name: str, value: str) -> bytes:
+    if len(name) + len(": ") + len(value) <= MAX_LINE:
+        return f"{name}: {value}\r\n".encode()
     return render_tokens(name, [f" {word}" for word in value.split(" ")])
-
-
-class _Syntax(NamedTuple):
-    """The syntax of a field.
-
-    Args:
-        parse: checks a value, given the name of the field and the value.
-        render: renders the field from what `parse` returned.
-    """
-
-    parse: Callable[[str, str], str]
-    render: Callable[[str, str], bytes]
 
 
 _SINGLE_ID_FIELDS = ("resent-message-id",)
@@ -316,13 +315,15 @@ _ASCII_FIELDS = (
     *("disposition-notification-options", "original-recipient", "require-recipient-valid-since"),
     *("mt-priority", "tls-required"),
 )
-_SYNTAX = {
-    **dict.fromkeys(_MAILBOX_FIELDS, _Syntax(_parse_mailbox, _render_mailboxes)),
-    **dict.fromkeys(_MAILBOXES_FIELDS, _Syntax(_parse_mailboxes, _render_mailboxes)),
-    **dict.fromkeys(_MESSAGE_ID_FIELDS, _Syntax(_parse_message_ids, _render_ascii)),
-    **dict.fromkeys(_URI_FIELDS, _Syntax(_parse_uris, _render_uris)),
-    "list-id": _Syntax(_parse_list_id, _render_list_id),
-    **dict.fromkeys(_ASCII_FIELDS, _Syntax(_parse_ascii, _render_ascii)),
+# For each field: a function that checks a value, given the name of the field and the value; and one that renders the
+# field from what the first returned.
+_SYNTAX: dict[str, tuple[Callable[[str, str], str], Callable[[str, str], bytes]]] = {
+    **dict.fromkeys(_MAILBOX_FIELDS, (_parse_mailbox, _render_mailboxes)),
+    **dict.fromkeys(_MAILBOXES_FIELDS, (_parse_mailboxes, _render_mailboxes)),
+    **dict.fromkeys(_MESSAGE_ID_FIELDS, (_parse_message_ids, _render_ascii)),
+    **dict.fromkeys(_URI_FIELDS, (_parse_uris, _render_uris)),
+    "list-id": (_parse_list_id, _render_list_id),
+    **dict.fromkeys(_ASCII_FIELDS, (_parse_ascii, _render_ascii)),
 }
 # Fields that a mail may have only once: RFC 5322 3.6, RFC 3834 5, RFC 2369 2, RFC 8098 2.1.
 _SINGLE_FIELDS = frozenset(
