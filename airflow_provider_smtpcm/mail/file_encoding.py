@@ -68,15 +68,10 @@ class EncodedFile(ABC):
 
     __slots__ = ()
 
-    @property
-    @abstractmethod
-    def transfer_encoding(self) -> str:
-        """The Content-Transfer-Encoding: `base64`, `7bit` or `binary`."""
-
-    @property
-    @abstractmethod
-    def is_dot_free(self) -> bool:
-        """Whether no line of it can begin with a dot, so that it needs no dot-stuffing (RFC 5321 4.5.2)."""
+    #: The Content-Transfer-Encoding: `base64`, `7bit` or `binary`.
+    transfer_encoding: str
+    #: Whether no line of it can begin with a dot, so that it needs no dot-stuffing (RFC 5321 4.5.2).
+    is_dot_free: bool
 
     @property
     @abstractmethod
