@@ -23,6 +23,8 @@ from airflow_provider_smtpcm.mail.tainted import TaintedStr, find_forbidden_char
 _FIELD_NAME = r"[!-9;-~]{1,76}"  # RFC 5322 3.6.8; at most 76 characters, so that the field can be folded
 _MAX_VALUE_LENGTH = 100_000
 _MESSAGE_ID = rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>"
+# The id of another program's mail has to be repeated as it is, even if that program does not keep to RFC 5322.
+_FOREIGN_MESSAGE_ID = r"<[!-;=?-~]+@[!-;=?-~]+>"
 _LIST_ID = rf"{ATEXT}+(?:\.{ATEXT}+)+"  # RFC 2919 2
 _MAX_LIST_ID_OCTETS = 255
 # RFC 2369 2: URIs in angle brackets, each with any number of comments, separated by commas. Matched with the mask of a
@@ -97,11 +99,11 @@ def parse_headers(value: object) -> tuple[tuple[str, str], ...]:
         stripped = parse_header_text(name, text)
         syntax = _SYNTAX.get(lowered)
         if syntax is not None:
+            parse, _ = syntax
+            # Not the stripped text, which would have no mask.
+            stripped = stripped and parse(name, text)
             if not stripped:
                 continue  # RFC 5322 3.6: such a field has at least one address, id or URI
-            # Not the stripped text, which would have no mask.
-            parse, _ = syntax
-            stripped = parse(name, text)
         if lowered in _SINGLE_FIELDS and lowered in seen:
             raise MessageError(f"The header {name} is given twice.", remedy="A mail may have only one: leave one out.")
         seen.add(lowered)
@@ -186,9 +188,9 @@ def _render_mailboxes(name: str, value: str) -> bytes:
 def _parse_message_ids(name: str, value: str) -> str:
     ids = _split_message_ids(value)
     for message_id in ids:
-        if not is_message_id(message_id):
+        if len(message_id) > MAX_TOKEN or not re.fullmatch(_FOREIGN_MESSAGE_ID, message_id):
             raise MessageError(
-                f"{name}: {short_repr(message_id)} is not a message id.",
+                f"{name}: {short_repr(message_id)} is not a message id of at most {MAX_TOKEN} characters.",
                 remedy="Write it as <20240131.4711@corp.example>, with spaces between several.",
             )
     if len(ids) > 1 and name.lower() in _SINGLE_ID_FIELDS:
@@ -274,8 +276,8 @@ def _render_list_id(name: str, value: str) -> bytes:
 def _parse_ascii(name: str, value: str) -> str:
     words = value.split()
     text = " ".join(words)
-    if not text.isascii() or max(map(len, words)) > MAX_TOKEN:
-        problem = "has a word of more than 900 characters" if text.isascii() else "is not ASCII"
+    if not value.isascii() or max(map(len, words)) > MAX_TOKEN:
+        problem = f"has a word of more than {MAX_TOKEN} characters" if value.isascii() else "is not ASCII"
         raise MessageError(
             f"{name}: {short_repr(text)} {problem}.",
             remedy="Write it as the standard of that header says: it is not free text, and cannot be encoded.",

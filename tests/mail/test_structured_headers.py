@@ -100,6 +100,8 @@ def test_message_ids_are_folded_between_them_and_never_encoded() -> None:
     assert all(line.count("<") == line.count(">") for line in rendered.split("\r\n"))
     long = f"<{'x' * 800}@corp.example>"
     assert field("In-Reply-To", long) == f"In-Reply-To: {long}\r\n".encode()
+    foreign = "<20240101..a,b:[c]@x@y.>"  # some programs write such ids
+    assert field("In-Reply-To", foreign) == f"In-Reply-To: {foreign}\r\n".encode()
     assert field("In-Reply-To", "<=?utf-8?q?x?=@b><c@d>") == b"In-Reply-To: <=?utf-8?q?x?=@b> <c@d>\r\n"
     assert "not a message id" in fault("References", f"<{'x' * 900}@b>")
     assert "exactly one" in fault("Resent-Message-ID", "<a@b> <c@d>")
@@ -167,7 +169,9 @@ def test_a_content_header_that_the_package_does_not_write_may_be_set() -> None:
 
 def test_a_blank_value_leaves_such_a_header_out() -> None:
     """A template that renders to nothing asks for none; a header of free text is written without text."""
-    assert parse_headers({"Disposition-Notification-To": " ", "References": "", "X-Report": ""}) == (("X-Report", ""),)
+    blank = {"Disposition-Notification-To": " ", "References": "", "Errors-To": " ; ", "X-Report": ""}
+    assert parse_headers(blank) == (("X-Report", ""),)
+    assert "not ASCII" in fault("Content-Language", "\xa0")
 
 
 def test_what_a_mail_has_once_is_given_once() -> None:
