@@ -1,7 +1,7 @@
 """Further header fields of a mail: which ones `headers` may set, and the syntax of those that are not free text.
 
-An encoded word (RFC 2047 5) or a fold inside an address, a message id or a URI would make another one of it. Postfix, for
-one, takes an encoded word in Sender for a local part, and appends its own domain to it.
+An encoded word (RFC 2047 5) or a fold inside an address, a message id or a URI would make another one of it. Postfix
+takes an encoded word in Sender for a local part, and appends its own domain to it.
 """
 
 from __future__ import annotations
