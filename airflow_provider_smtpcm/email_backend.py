@@ -86,7 +86,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         to: the recipients, as for Airflow's own backend: a string of addresses separated by `,` or `;`, with any white
             space around them, or a list of such strings. An address that is invalid is left out, with a warning.
         subject: line breaks become spaces, and longer text is cut to 500 characters.
-        html_content: the HTML body, sent unchanged and without a plain-text body.
+        html_content: the HTML body, sent without a plain-text body. NULs and lone surrogates, which no mail may
+            contain, become U+FFFD.
         files: paths of attachments; None: no attachments.
         dryrun: log what would be sent, and send nothing.
         cc: further recipients, as in `to`.
@@ -104,6 +105,7 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
         AirflowException: a retry may help.
         AirflowFailException: a retry will not help.
     """
+    from airflow_provider_smtpcm.mail.tainted import replace_unsendable_characters
     from airflow_provider_smtpcm.operators._task import airflow_error
 
     if kwargs:
@@ -124,7 +126,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
             cc=cc,
             bcc=bcc,
             subject=to_single_line(subject or "", MAX_SUBJECT_LENGTH),
-            html=html_content,
+            # Airflow fills in the text of an exception, which may contain anything; the alert is sent all the same.
+            html=replace_unsendable_characters(html_content or ""),
             attachments=[files] if isinstance(files, str | os.PathLike) else list(files or ()),
             **_parse_headers(custom_headers or {}),
         )
@@ -230,6 +233,8 @@ def _add_unknown_outcome(fingerprint: str, error_text: str) -> None:
 
 def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments of `Mail` for the headers: `priority`, `reply_to`, `message_id` and `headers`."""
+    from airflow_provider_smtpcm.mail.structured_headers import is_reserved
+
     arguments: dict[str, Any] = {}
     other: dict[str, str] = {}
     for name, value in headers.items():
@@ -242,7 +247,7 @@ def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
             # Outlook writes `1 (Highest)`.
             if priority := _PRIORITIES[lowered].get(text.lower().partition(" ")[0]):
                 arguments["priority"] = priority
-        elif lowered in _RESERVED_HEADERS or lowered.startswith("content-"):
+        elif is_reserved(lowered):
             log.warning(
                 "custom_headers cannot set %s: the mail is sent without it. Use the argument for it, if there is one.",
                 name,

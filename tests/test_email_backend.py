@@ -307,6 +307,20 @@ def test_a_subject_may_contain_an_exception(subject: str, relay: Relay) -> None:
     assert received.recipients == tuple(TO)
 
 
+def test_a_body_may_contain_an_exception(relay: Relay) -> None:
+    """With a NUL or half a character in it; the alert is sent all the same."""
+    send_email(TO, "x", "<p>Größe \0 \udc80</p>")
+    (received,) = relay.messages
+    assert received.message.get_content().strip() == "<p>Größe \ufffd \ufffd</p>"
+
+
+def test_a_content_header_that_is_not_generated_may_be_set(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:
+    """The language of the text, for one."""
+    send_email(TO, "x", "y", custom_headers={"Content-Language": "de"})
+    assert relay.messages[0].message["Content-Language"] == "de"
+    assert warnings(caplog) == []
+
+
 def test_a_string_of_addresses_and_a_single_path_are_accepted(relay: Relay, tmp_path: Path) -> None:
     """Instead of lists."""
     (tmp_path / "a.txt").write_text("x")

@@ -6,7 +6,6 @@ addresses and paths (`TaintedStr`), so that they cannot act as a separator or a 
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections import deque
@@ -55,6 +54,8 @@ _TAINTED_FIELDS = (
 )
 # In these fields, a URL and a wildcard have a meaning too; see `arguments.files`.
 _FILE_FIELDS = ("attachments", "inline_images", "text_file", "html_file", "message")
+# The name of a field of a header whose value is not free text, before the name of the header. It is tracked too.
+_STRUCTURED_HEADER = "headers."
 # These files are compiled as templates, so a value must not choose an arbitrary file.
 _BODY_FILE_FIELDS = ("text_file", "html_file")
 # In these fields, a template that is a single expression may return a list or a mapping, which stays one.
@@ -173,18 +174,19 @@ class FieldEnvironments:
         expression = _find_single_expression(self.text, source)
         is_bare_value = expression is not None and not _has_literal(expression)
         is_object = expression is not None and (self.is_native or name in _COLLECTION_FIELDS)
-        if name in _TAINTED_FIELDS and not is_bare_value:
+        is_tracked = _is_tracked(name)
+        if is_tracked and not is_bare_value:
             if is_object:
                 render = self._compile_object(self.tracking, name, source)
                 return _compile_tainted_object(render, name, self, item=item)
             return _compile_tainted_text(self.tracking.from_string(source), name, self, item=item)
         # The path of an HTML file is not HTML, although its content is.
-        environment = self.text if name in _TAINTED_FIELDS else self.for_field(name)
+        environment = self.text if is_tracked else self.for_field(name)
         if is_object:
             render = self._compile_object(environment, name, source)
         else:
             render = _compile_text(environment.from_string(source))
-        if name in _TAINTED_FIELDS and (item or name in _BODY_FILE_FIELDS):
+        if is_tracked and (item or name in _BODY_FILE_FIELDS):
             return lambda variables: mark_as_data(name, render(variables), item=item)
         return render
 
@@ -196,6 +198,27 @@ class FieldEnvironments:
         numbers = self.is_native and name in _NUMBER_FIELDS
         none = self.is_native or name in _ADDRESS_FIELDS
         return _compile_object(environment, source, kept=kept, numbers=numbers, none=none)
+
+
+def _is_tracked(name: str) -> bool:
+    """Whether data in a field is told from what the author of the DAG wrote."""
+    return name in _TAINTED_FIELDS or name.startswith(_STRUCTURED_HEADER)
+
+
+def describe_item(name: str, key: object) -> tuple[str, bool]:
+    """Return the name of the field by which an item of a mapping is compiled, and whether it is an item of a list.
+
+    Each header is a field of its own: one value that is all of it may contain several addresses, as in `to`.
+
+    Args:
+        name: the name of the field that is a mapping.
+        key: the key of the item.
+    """
+    if name != "headers":
+        return name, True
+    from airflow_provider_smtpcm.mail.structured_headers import is_structured
+
+    return (f"{_STRUCTURED_HEADER}{key}" if is_structured(key) else name), False
 
 
 def render_field(
@@ -232,8 +255,9 @@ def render_field(
         parts = [render_field(name, part, environments, variables, render_other, item=True) for part in value]
         return type(value)(parts) if type(value) in (tuple, set) else parts
     if isinstance(value, Mapping):
+        fields = {key: describe_item(name, key) for key in value}
         return {
-            key: render_field(name, part, environments, variables, render_other, item=True)
+            key: render_field(fields[key][0], part, environments, variables, render_other, item=fields[key][1])
             for key, part in value.items()
         }
     from airflow_provider_smtpcm.arguments.files import locate_object
@@ -276,7 +300,7 @@ def mark_as_data(name: str, value: Any, *, item: bool = False) -> Any:
         value: marked if it is text for exactly one address or path; otherwise returned unchanged.
         item: as in `FieldEnvironments.compile`.
     """
-    if name not in _TAINTED_FIELDS or not isinstance(value, str) or not (item or name in _BODY_FILE_FIELDS):
+    if not _is_tracked(name) or not isinstance(value, str) or not (item or name in _BODY_FILE_FIELDS):
         return value
     return value if isinstance(value, TaintedStr) else TaintedStr(value)
 
@@ -334,7 +358,7 @@ def compile_body_file(field: str, file: Any, encoding: str, environments: FieldE
     Args:
         field: `text_file` or `html_file`; values are escaped in HTML.
         file: a path on the worker or in object storage, or a name in one of the template folders of the environment.
-        encoding: the encoding of the file.
+        encoding: the encoding of a file without a byte order mark; an HTML file may declare its own in `<meta>`.
         environments: the environments of the task.
 
     Raises:
@@ -366,6 +390,7 @@ def compile_body_file(field: str, file: Any, encoding: str, environments: FieldE
 
 
 def _read_text(field: str, path: Any, encoding: str) -> str:
+    from airflow_provider_smtpcm.mail.charset import decode_file
     from airflow_provider_smtpcm.mail.files import (
         FILE_CHANGED_REMEDY,
         STORAGE_REMEDY,
@@ -375,16 +400,22 @@ def _read_text(field: str, path: Any, encoding: str) -> str:
     )
 
     is_local = is_local_path(path)
+    octets = b""
     try:
-        file = io.BufferedReader(UnchangedFile(path)) if is_local else path.open("rb")
-        with io.TextIOWrapper(file, encoding=encoding) as text:
-            return text.read()
+        with UnchangedFile(path) if is_local else path.open("rb") as file:
+            octets = file.read()
+        return decode_file(octets, encoding, is_html=field in ("html", "html_file"))
     except FileChangedError as error:
         raise MessageError(
             f"{field}: {str(path)!r} cannot be read: {error}.", remedy=FILE_CHANGED_REMEDY, retryable=True
         ) from None
     except (OSError, UnicodeError, LookupError) as error:
         remedy = "Make it readable for the worker, or set 'encoding' to the encoding of the file."
+        if b"\0" in octets:
+            remedy = (
+                "It looks like UTF-16 without a byte order mark: save it as UTF-8, or with the mark, or set "
+                "encoding='utf-16-le'."
+            )
         raise MessageError(
             f"{field}: {str(path)!r} cannot be read as {encoding} ({error}).",
             remedy=remedy if is_local else f"{remedy} {STORAGE_REMEDY}",

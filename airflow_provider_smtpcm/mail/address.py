@@ -52,7 +52,7 @@ class Address(Record):
             if not isinstance(text, str):
                 raise MessageError(f"An address must be text, not {type(text).__name__}.", remedy=ADDRESS_REMEDY)
             if character := find_forbidden_character(text):
-                raise MessageError(f"It contains the control character {character}.", remedy="Remove that character.")
+                raise MessageError(f"It contains {character}.", remedy="Remove that character.")
         local_part = _encode_local_part(self.local_part)
         address = f"{local_part}@{to_ascii_domain(self.domain)}"
         if len(address.encode()) > _MAX_ADDRESS_OCTETS:

@@ -431,7 +431,7 @@ def _check_one_line(text: str, *, field: str) -> None:
 def _make_control_character_error(text: str, *, field: str) -> MessageError:
     character = find_forbidden_character(text.translate(_FOLDING)) or find_forbidden_character(text)
     return MessageError(
-        f"{field}: {short_repr(text)} contains the control character {character}.",
+        f"{field}: {short_repr(text)} contains {character}.",
         remedy="Remove it: an address is one line, and addresses are separated by ';' or by a line break.",
     )
 

@@ -34,7 +34,11 @@ _CONTENT_ID = r"[A-Za-z0-9!#$%&'*+\-./=?^_`{|}~]+(?:@[A-Za-z0-9!#$%&'*+\-./=?^_`
 _MAX_CONTENT_ID_OCTETS = 250
 _MAX_FILE_NAME_OCTETS = 1000
 _COMPRESSED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
-_OCTET_STREAM = "application/octet-stream"
+#: The media type of files of an unknown type.
+OCTET_STREAM = "application/octet-stream"
+#: The media type of a mail as a file.
+MESSAGE_TYPE = "message/rfc822"
+_UNENCODED_TYPES = ("message", "multipart")  # RFC 2045 6.4: neither quoted-printable nor base64
 _USAGE_REMEDY = "Pass a path, or Attachment(content=b'...', name='report.csv')."
 _NAME_REMEDY = "Pass Attachment(content, name='report.csv'), or attachments={'report.csv': content}."
 
@@ -62,8 +66,9 @@ class Attachment(Record):
         content: the content as bytes, or a file that is open in binary mode, such as a `BytesIO`. It is read at once.
         name: the file name that the recipient sees; default: the last component of the path.
         content_type: the media type; default: guessed from the name. An unknown type is sent as
-            application/octet-stream, and so are `message/*` and `multipart/*`, which do not allow base64
-            (RFC 2045 6.4).
+            application/octet-stream, and so are `multipart/*` and `message/*`, which do not allow base64
+            (RFC 2045 6.4). `message/rfc822` (.eml) is sent as such if it is ASCII with lines of at most 998 octets,
+            so that it needs no encoding. A `text/*` without a charset gets that of the file, if its octets tell it.
         content_id: the id by which the HTML body refers to it: `<img src="cid:...">`.
 
     Raises:
@@ -117,6 +122,11 @@ class Attachment(Record):
             return not self.is_remote and os.stat(path).st_size == 0  # noqa: PTH116 - as in `state`
         except (OSError, ValueError):
             return False
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it is a mail (`message/rfc822`)."""
+        return self.content_type == MESSAGE_TYPE
 
     def size(self) -> int:
         """Return the current size in octets; raises as `state`."""
@@ -345,7 +355,7 @@ def _parse_name(name: object) -> str:
         raise MessageError(f"The name of an attachment must be text, not {type(name).__name__}.", remedy=_USAGE_REMEDY)
     if character := find_forbidden_character(name):
         raise MessageError(
-            f"The name of the attachment {short_repr(name)} contains the control character {character}.",
+            f"The name of the attachment {short_repr(name)} contains {character}.",
             remedy="Give it another one: Attachment(path, name='report.csv').",
         )
     name = name.strip()  # mail clients drop the whitespace around it, even no-break spaces
@@ -364,15 +374,20 @@ def _parse_content_type(content_type: object, name: str) -> str:
             f"{short_repr(content_type)}, the content type of the attachment {short_repr(name)}, is not a media type.",
             remedy="Write it as 'text/csv' or 'text/csv; charset=utf-8', or leave it out: it is guessed from the name.",
         )
-    return _OCTET_STREAM if match[1].lower() in ("message", "multipart") else match[0]
+    if match[1].lower() not in _UNENCODED_TYPES:
+        return match[0]
+    return MESSAGE_TYPE if match[0].partition(";")[0].rstrip().lower() == MESSAGE_TYPE else OCTET_STREAM
 
 
 def _guess_content_type(name: str) -> str:
+    # The same type is registered for web archives (.mht), which are opened by a browser.
+    if name[-4:].lower() == ".eml":
+        return MESSAGE_TYPE
     import mimetypes
 
     # With the prefix, a name such as "data:text/html,x" is not parsed as a URL that contains its own type.
     guessed, encoding = mimetypes.guess_type(f"./{name}")
     if encoding:
-        return _COMPRESSED_TYPES.get(encoding, _OCTET_STREAM)
+        return _COMPRESSED_TYPES.get(encoding, OCTET_STREAM)
     match = re.fullmatch(_CONTENT_TYPE, guessed or "")
-    return _OCTET_STREAM if not match or match[1].lower() in ("message", "multipart") else match[0]
+    return OCTET_STREAM if not match or match[1].lower() in _UNENCODED_TYPES else match[0]

@@ -1,19 +1,11 @@
-"""Content-Transfer-Encoding (RFC 2045 6): text in 7 bits, and files block by block in base64 or binary."""
+"""Content-Transfer-Encoding (RFC 2045 6): text as a body part in 7 bits, and base64 in lines."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from binascii import b2a_qp
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from struct import Struct
-from typing import TYPE_CHECKING
-
-from airflow_provider_smtpcm.errors import MessageError, Phase
-
-if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail.attachment import Attachment
-    from airflow_provider_smtpcm.mail.files import BinaryReader, FileState
 
 #: The prefix of every boundary. No encoded line can contain it: base64 has no "_", quoted-printable no "=_".
 BOUNDARY_PREFIX = "=_smtpcm_"
@@ -23,6 +15,7 @@ _BOUNDARY_PREFIX = BOUNDARY_PREFIX.encode()
 # with a line of more than 78 is encoded.
 _MAX_TEXT_LINE = 78
 _SAFE_OCTETS = bytes([0x09, 0x0A, *range(0x20, 0x7F)])
+
 
 _BASE64_LINE = 76  # RFC 2045 6.8
 _OCTETS_PER_BASE64_LINE = 57
@@ -74,150 +67,6 @@ def _is_7bit_safe(octets: bytes, lines: list[bytes]) -> bool:
         return False
     # Searching for "=" first takes a tenth of the time, and most texts do not contain it.
     return b"=" not in octets or _BOUNDARY_PREFIX not in octets
-
-
-class EncodedFile(ABC):
-    """A file in the form in which a message contains it. Iterating yields its octets in blocks.
-
-    Raises:
-        MessageError: on iteration, in phase DATA: the file changed after it was measured, or can no longer be read.
-    """
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def is_dot_free(self) -> bool:
-        """Whether no line of it can begin with a dot, so that it needs no dot-stuffing (RFC 5321 4.5.2)."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of octets that an iteration yields."""
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[bytes]: ...
-
-
-class _StreamedFile(EncodedFile):
-    """An attachment that every iteration reads again.
-
-    Args:
-        attachment: the file.
-        state: its state when the message was rendered. Reading fails if the state of the file differs.
-    """
-
-    __slots__ = ("attachment", "state")
-
-    def __init__(self, attachment: Attachment, state: FileState) -> None:
-        self.attachment = attachment
-        self.state = state
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.attachment.name!r} of {self.state.size} octets>"
-
-    def _read_blocks(self) -> Iterator[bytes]:
-        """Yield the file in blocks of `BLOCK_SIZE`; the last may be shorter."""
-        try:
-            reader = self.attachment.open()
-        except MessageError as error:
-            raise _move_to_data_phase(error) from error
-        try:
-            if not self.attachment.is_remote:  # in object storage the check would cost another request
-                self._check_unchanged(reader)
-            remaining = self.state.size
-            while remaining:
-                block = self._read(reader, min(remaining, BLOCK_SIZE))
-                remaining -= len(block)
-                yield block
-            if self._read(reader, 1, at_end=True):
-                raise self._make_size_error(longer=True)
-            self._check_unchanged(reader)
-        finally:
-            reader.close()
-
-    def _read(self, reader: BinaryReader, size: int, *, at_end: bool = False) -> bytes:
-        """Read exactly `size` octets, in several calls if a remote reader returns fewer.
-
-        Args:
-            reader: the open file.
-            size: number of octets, at least 1.
-            at_end: whether the file may end before; then fewer octets are returned.
-
-        Raises:
-            MessageError: the file ends before and `at_end` is False, or it cannot be read.
-        """
-        try:
-            block = reader.read(size)
-            while len(block) < size:
-                more = reader.read(size - len(block))
-                if not more:
-                    break
-                block += more
-        except Exception as error:  # an object storage library may raise any class
-            raise self.attachment.make_read_error(error, phase=Phase.DATA) from error
-        if len(block) < size and not at_end:
-            raise self._make_size_error(longer=False)
-        return block
-
-    def _check_unchanged(self, reader: BinaryReader) -> None:
-        """Raise if the file has changed since the message was rendered."""
-        try:
-            now = self.attachment.state(reader)
-        except MessageError as error:
-            raise _move_to_data_phase(error) from error
-        if now.size != self.state.size:
-            raise self._make_size_error(longer=now.size > self.state.size)
-        if now != self.state:
-            raise _make_change_error(
-                f"{self.attachment.describe()} was overwritten or replaced after its {self.state.size} octets were "
-                "measured."
-            )
-
-    def _make_size_error(self, *, longer: bool) -> MessageError:
-        comparative = "longer" if longer else "shorter"
-        return _make_change_error(
-            f"{self.attachment.describe()} is {comparative} than the {self.state.size} octets that were measured."
-        )
-
-
-class Base64File(_StreamedFile):
-    """An attachment in base64, without a final line break."""
-
-    __slots__ = ()
-    is_dot_free = True  # RFC 2045 6.8: the dot is not in the alphabet
-
-    def __len__(self) -> int:
-        return base64_length(self.state.size)
-
-    def __iter__(self) -> Iterator[bytes]:
-        leading_crlf = False
-        for block in self._read_blocks():
-            yield encode_base64(block, leading_crlf=leading_crlf)
-            leading_crlf = True
-
-
-class BinaryFile(_StreamedFile):
-    """An attachment without an encoding (BINARYMIME, RFC 3030 3)."""
-
-    __slots__ = ()
-    is_dot_free = False
-
-    def __len__(self) -> int:
-        return self.state.size
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._read_blocks()
-
-
-def _move_to_data_phase(error: MessageError) -> MessageError:
-    return MessageError(error.message, remedy=error.remedy, phase=Phase.DATA, retryable=error.retryable)
-
-
-def _make_change_error(message: str) -> MessageError:
-    from airflow_provider_smtpcm.mail.files import FILE_CHANGED_REMEDY
-
-    # Retryable, since the server discards an incomplete message, and the file may be complete by the next attempt.
-    return MessageError(message, remedy=FILE_CHANGED_REMEDY, phase=Phase.DATA, retryable=True)
 
 
 def base64_length(octets: int) -> int:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.frozen_dataclasses import Record
-from airflow_provider_smtpcm.mail.address import ATEXT, Address, is_plain_addr_spec
+from airflow_provider_smtpcm.mail.address import Address
 from airflow_provider_smtpcm.mail.address_list import AddressesLike, AddressLike, parse_address, parse_addresses
-from airflow_provider_smtpcm.mail.tainted import find_forbidden_character, find_lone_surrogate, short_repr
+from airflow_provider_smtpcm.mail.structured_headers import is_message_id, parse_header_text, parse_headers
+from airflow_provider_smtpcm.mail.tainted import find_unsendable_character, short_repr
 
 if TYPE_CHECKING:
     import os
@@ -24,35 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
-_FIELD_NAME = r"[!-9;-~]{1,76}"  # RFC 5322 3.6.8; at most 76 characters, so that the field can be folded
-_MAX_VALUE_LENGTH = 100_000
 #: The `envelope_from` of a mail that no server is to return (RFC 5321 4.5.5).
 NULL_RETURN_PATH = "<>"
-_MESSAGE_ID = rf"<{ATEXT}+(?:\.{ATEXT}+)*@(?:{ATEXT}+(?:\.{ATEXT}+)*|\[[!-Z^-~]*\])>"
-_MAX_MESSAGE_ID_OCTETS = 900  # it cannot be folded, and a line has at most 998 (RFC 5322 2.1.1)
-# Fields that a mail may have only once (RFC 5322 3.6, RFC 3834 5).
-_SINGLE_FIELDS = ("auto-submitted", "in-reply-to", "references", "sender", "x-auto-response-suppress")
-_GENERATED = "It is generated: leave it out."
-# The remedy for each field that `headers` cannot set.
-_RESERVED_FIELDS = {
-    "from": "Use from_address.",
-    "to": "Use to.",
-    "cc": "Use cc.",
-    "bcc": "Use bcc. Its recipients appear in no header.",
-    "resent-bcc": "Use bcc. Its recipients appear in no header.",
-    "reply-to": "Use reply_to.",
-    "subject": "Use subject.",
-    "message-id": "Use message_id.",
-    "importance": "Use priority.",
-    "priority": "Use priority.",
-    "x-priority": "Use priority.",
-    "x-msmail-priority": "Use priority.",
-    "date": _GENERATED,
-    "mime-version": _GENERATED,
-    "return-path": "Use envelope_from. The receiving server writes it into this header.",
-    "received": "Every server on the way adds it: leave it out.",
-    "delivered-to": "The receiving server adds it, and takes one that is already there for a mail loop: leave it out.",
-}
 # A reference to an image; only in an attribute or in CSS, since "Account CID:4711" in the text of a report is not one.
 # No two adjacent quantifiers match whitespace, since that would take quadratic time.
 _CID_REFERENCE = r"""(?i)(?:=\s*(?:["']\s*)?|url\(\s*(?:(?:["']|&quot;|&\#0*3[49];)\s*)?)cid:([^"'\s<>)]+)"""
@@ -132,7 +106,9 @@ class Mail(Record):
                 content id is by default the file name.
             priority: "high", "normal" or "low".
             headers: further header fields, as a mapping or pairs of text. Fields with an argument of their own, and
-                generated ones such as Date, are refused.
+                generated ones such as Date, are refused. Some fields take addresses (Sender, Errors-To,
+                Disposition-Notification-To and others), message ids (In-Reply-To, References) or URIs in angle brackets
+                (List-Unsubscribe), and are left out if their value is blank; any other field is free text.
             message_id: `<left@right>`; None: generated when the mail is sent.
             envelope_from: the address in MAIL FROM, to which servers return the mail if they cannot deliver it; `<>`: a
                 null return path, so they return nothing. None or blank: the connection's *Envelope sender*, else From.
@@ -295,19 +271,6 @@ def _parse_auto_generated(value: object) -> bool:
     return value
 
 
-def _parse_header_text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise MessageError(f"{name} must be text, not {type(value).__name__}.", remedy="Pass a string.")
-    if character := find_forbidden_character(value):
-        raise MessageError(
-            f"{name}: {short_repr(value)} contains the control character {character}.",
-            remedy="Remove it: a header is one line, and a line break in it would begin another header.",
-        )
-    if len(value) > _MAX_VALUE_LENGTH:
-        raise MessageError(f"{name} has {len(value):,} characters.", remedy=f"Shorten it to {_MAX_VALUE_LENGTH:,}.")
-    return value.strip(" ")
-
-
 def _parse_body(name: str, value: object) -> str | None:
     if value is None:
         return None
@@ -315,10 +278,10 @@ def _parse_body(name: str, value: object) -> str | None:
         raise MessageError(
             f"{name} must be text, not {type(value).__name__}.", remedy="Pass a string; decode bytes first."
         )
-    if character := find_lone_surrogate(value):
+    if character := find_unsendable_character(value):
         raise MessageError(
-            f"{name} contains the lone surrogate {character} (half of a character), which UTF-8 cannot encode.",
-            remedy="If the text comes from a file, read it with that file's encoding.",
+            f"{name} contains {character}, which no text in a mail may contain.",
+            remedy="Remove it. If the text comes from a file, read the file with its encoding.",
         )
     return value
 
@@ -349,57 +312,15 @@ def _parse_priority(value: object) -> Priority:
         raise MessageError(f"Priority cannot be {short_repr(value)}.", remedy=f"Choose one of {choices}.") from None
 
 
-def _parse_headers(value: object) -> tuple[tuple[str, str], ...]:
-    if not value and (value is None or isinstance(value, tuple)):
-        return ()
-    pairs = value.items() if isinstance(value, Mapping) else value
-    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
-        raise _headers_type_error(value)
-    headers: list[tuple[str, str]] = []
-    seen: set[str] = set()
-    for pair in pairs:
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise _headers_type_error(value)
-        name, text = pair
-        if not isinstance(name, str) or not re.fullmatch(_FIELD_NAME, name):
-            raise MessageError(
-                f"{short_repr(name)} cannot be the name of a header.",
-                remedy="A name has at most 76 ASCII characters, without spaces and colons, such as X-Report.",
-            )
-        lowered = name.lower()
-        remedy = _RESERVED_FIELDS.get(lowered) or (_GENERATED if lowered.startswith("content-") else None)
-        if remedy:
-            raise MessageError(f"'headers' cannot set {name}.", remedy=remedy)
-        if lowered in _SINGLE_FIELDS and lowered in seen:
-            raise MessageError(f"The header {name} is given twice.", remedy="A mail may have only one: leave one out.")
-        seen.add(lowered)
-        headers.append((name, _parse_header_text(name, text)))
-    return tuple(headers)
-
-
-def _headers_type_error(value: object) -> MessageError:
-    return MessageError(
-        f"Headers must be a mapping or pairs of name and value, not {type(value).__name__}.",
-        remedy="Pass a dict: headers={'X-Report': 'daily'}.",
-    )
-
-
 def _parse_message_id(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > _MAX_MESSAGE_ID_OCTETS or not _is_message_id(value):
+    if not isinstance(value, str) or not is_message_id(value):
         raise MessageError(
             f"The message id {short_repr(value)} does not have the form <left@right>.",
             remedy="Write it as <20240131.4711@corp.example>, or leave it out: one is generated.",
         )
     return value
-
-
-def _is_message_id(text: str) -> bool:
-    # The generated ones match the pattern of a plain address, which is compiled already.
-    return (text[:1] == "<" and text[-1:] == ">" and is_plain_addr_spec(text[1:-1])) or bool(
-        re.fullmatch(_MESSAGE_ID, text)
-    )
 
 
 def _find_image_faults(
@@ -437,13 +358,13 @@ _FIELDS: tuple[tuple[str, Callable[[Any], object], object], ...] = (
     ("bcc", partial(parse_addresses, field="Bcc"), ()),
     ("from_address", _parse_sender, None),
     ("reply_to", partial(parse_addresses, field="Reply-To"), ()),
-    ("subject", partial(_parse_header_text, "Subject"), ""),
+    ("subject", partial(parse_header_text, "Subject"), ""),
     ("text", partial(_parse_body, "Text"), None),
     ("html", partial(_parse_body, "Html"), None),
     ("attachments", _parse_attachments, ()),
     ("inline_images", _parse_inline_images, ()),
     ("priority", _parse_priority, Priority.NORMAL),
-    ("headers", _parse_headers, ()),
+    ("headers", parse_headers, ()),
     ("message_id", _parse_message_id, None),
     ("envelope_from", parse_envelope_from, None),
     ("auto_generated", _parse_auto_generated, True),

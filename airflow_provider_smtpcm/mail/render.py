@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Generic, TypeVarTuple
 
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.address import Address
-from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, Base64File, BinaryFile, EncodedFile, render_text_part
+from airflow_provider_smtpcm.mail.encoding import BOUNDARY_PREFIX, render_text_part
+from airflow_provider_smtpcm.mail.file_encoding import (
+    EncodedFile,
+    find_media_type,
+    measure_base64_file,
+    measure_binary_file,
+)
 from airflow_provider_smtpcm.mail.headers import (
     render_content_disposition,
     render_content_type,
@@ -22,6 +28,7 @@ from airflow_provider_smtpcm.mail.headers import (
     render_unstructured,
 )
 from airflow_provider_smtpcm.mail.message import Mail, Priority, combine_faults
+from airflow_provider_smtpcm.mail.structured_headers import render_header
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail.attachment import Attachment
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["BatchRenderer", "Rendering", "render"]
 
 Segment = bytes | EncodedFile
+
+_BASE64 = frozenset(("base64",))
 
 _PRIORITY = {
     Priority.HIGH: b"Importance: high\r\nX-Priority: 1\r\nPriority: urgent\r\n",
@@ -52,7 +61,7 @@ class Rendering:
     Args:
         segments: octets and files, in order. Any line in the octets may begin with a dot.
         needs_smtputf8: whether an address in it needs a server with SMTPUTF8 (RFC 6531). Everything else is 7-bit.
-        binary: whether it contains unencoded files, so that it needs BDAT and BODY=BINARYMIME (RFC 3030 3).
+        binary: whether it contains binary files, so that it needs BDAT and BODY=BINARYMIME (RFC 3030 3).
         is_8bit: whether it contains text of 8 bits, so that it needs BODY=8BITMIME (RFC 6152).
     """
 
@@ -90,7 +99,7 @@ def render(mail: Mail, *, date: datetime | None = None, binary: bool = False) ->
     Raises:
         MessageError: no sender, no Message-ID, or an attachment that is missing or cannot be read.
     """
-    return (_BINARY if binary else _BASE64).render(mail, date=date)
+    return (_BINARY_RENDERER if binary else _BASE64_RENDERER).render(mail, date=date)
 
 
 def render_fixed_fields(
@@ -104,7 +113,7 @@ def render_fixed_fields(
     fields.append(_PRIORITY[priority])
     for name, value in headers:
         if value or name.lower() not in AUTO_GENERATED_FIELDS:
-            fields.append(render_unstructured(name, value))
+            fields.append(render_header(name, value))
     return b"".join([*fields, b"MIME-Version: 1.0\r\n"])
 
 
@@ -112,7 +121,7 @@ def render_fixed_fields(
 def _render_file_fields(disposition: str, name: str, media_type: str, content_id: str | None, encoding: str) -> bytes:
     """Render the header fields of the body part of a file, and the empty line after them."""
     fields = [
-        render_content_type(media_type),
+        render_content_type(media_type, name),
         f"Content-Transfer-Encoding: {encoding}\r\n".encode(),
         render_content_disposition(disposition, name),
     ]
@@ -121,22 +130,11 @@ def _render_file_fields(disposition: str, name: str, media_type: str, content_id
     return b"".join([*fields, b"\r\n"])
 
 
-def measure_base64_file(attachment: Attachment) -> Base64File:
-    """Measure a file that will be sent in base64."""
-    return Base64File(attachment, attachment.state())
-
-
-def measure_binary_file(attachment: Attachment) -> BinaryFile:
-    """Measure a file that will be sent unencoded."""
-    return BinaryFile(attachment, attachment.state())
-
-
 class MessageRenderer:
     """Renders mails.
 
     Args:
-        binary: whether files are sent unencoded (BINARYMIME, RFC 3030 3) instead of in base64.
-        file: measures a file.
+        file: measures a file, and so chooses its encoding.
         date, sender, to, cc, reply_to, subject, fixed_fields, text, html: render a part; `BatchRenderer` passes
             variants with a cache.
     """
@@ -144,7 +142,6 @@ class MessageRenderer:
     def __init__(
         self,
         *,
-        binary: bool,
         file: Callable[[Attachment], EncodedFile],
         date: Callable[[datetime | None], bytes] = render_date,
         sender: Callable[[str, tuple[Address, ...]], bytes] = render_mailboxes,
@@ -156,7 +153,6 @@ class MessageRenderer:
         text: Callable[[str, str], bytes] = render_text_part,
         html: Callable[[str, str], bytes] = render_text_part,
     ) -> None:
-        self._is_binary = binary
         self._measure_file = file
         self._render_date = date
         self._render_sender = sender
@@ -200,8 +196,10 @@ class MessageRenderer:
             message = header + body if body.endswith(b"\r\n") else b"%b%b\r\n" % (header, body)
             return Rendering((message,), needs_smtputf8=needs_smtputf8)
         files = self._measure_files(mail)
-        binary = self._is_binary and bool(files)
-        segments: list[Segment] = [header, *self._render_multipart(mail, mail.message_id, files, binary=binary)]
+        encodings = {file.transfer_encoding for file in files}
+        binary = "binary" in encodings
+        boundary = _make_boundary(mail.message_id) if encodings <= _BASE64 else _make_secret_boundary(mail.message_id)
+        segments: list[Segment] = [header, *self._render_multipart(mail, boundary, files, binary=binary)]
         last = segments[-1]
         if not (isinstance(last, bytes) and last.endswith(b"\r\n")):
             segments.append(b"\r\n")
@@ -230,26 +228,27 @@ class MessageRenderer:
         """Render the HTML body, or the text body if there is none."""
         return self._render_html("html", mail.html) if mail.html else self._render_text("plain", mail.text or "")
 
-    def _render_multipart(
-        self, mail: Mail, message_id: str, files: list[EncodedFile], *, binary: bool
-    ) -> list[Segment]:
+    def _render_multipart(self, mail: Mail, boundary: str, files: list[EncodedFile], *, binary: bool) -> list[Segment]:
         """Render a multipart body: mixed ( alternative ( text, related ( html, images ) ), attachments ).
 
         Args:
+            mail: the mail.
+            boundary: what its boundaries begin with.
             files: the attachments, then the inline images.
+            binary: whether any of the files is binary.
         """
-        boundary = _make_secret_boundary(message_id) if binary else _make_boundary(message_id)
         attached, images = files[: len(mail.attachments)], files[len(mail.attachments) :]
         body: list[Segment] = [self._render_body(mail)]
+        has_binary_image = binary and any(image.transfer_encoding == "binary" for image in images)
         if images:
-            related = _render_file_parts("inline", mail.inline_images, images, binary=binary)
+            related = _render_file_parts("inline", mail.inline_images, images)
             # RFC 2387 3.1 requires the type of the root part.
-            body = _join_parts('related; type="text/html"', f"{boundary}_3", [body, *related], binary=binary)
+            body = _join_parts('related; type="text/html"', f"{boundary}_3", [body, *related], binary=has_binary_image)
         if mail.text and mail.html:
             texts: list[list[Segment]] = [[self._render_text("plain", mail.text)], body]
-            body = _join_parts("alternative", f"{boundary}_2", texts, binary=binary and bool(images))
+            body = _join_parts("alternative", f"{boundary}_2", texts, binary=has_binary_image)
         if attached:
-            attached_parts = _render_file_parts("attachment", mail.attachments, attached, binary=binary)
+            attached_parts = _render_file_parts("attachment", mail.attachments, attached)
             body = _join_parts("mixed", f"{boundary}_1", [body, *attached_parts], binary=binary)
         return body
 
@@ -267,17 +266,22 @@ class MessageRenderer:
         return files
 
 
-_BASE64 = MessageRenderer(binary=False, file=measure_base64_file)
-_BINARY = MessageRenderer(binary=True, file=measure_binary_file)
+_BASE64_RENDERER = MessageRenderer(file=measure_base64_file)
+_BINARY_RENDERER = MessageRenderer(file=measure_binary_file)
 
 
 def _render_file_parts(
-    disposition: str, attachments: tuple[Attachment, ...], files: list[EncodedFile], *, binary: bool
+    disposition: str, attachments: tuple[Attachment, ...], files: list[EncodedFile]
 ) -> list[list[Segment]]:
-    encoding = "binary" if binary else "base64"
     return [
         [
-            _render_file_fields(disposition, attachment.name, attachment.content_type, attachment.content_id, encoding),
+            _render_file_fields(
+                disposition,
+                attachment.name,
+                find_media_type(attachment, file),
+                attachment.content_id,
+                file.transfer_encoding,
+            ),
             file,
         ]
         for attachment, file in zip(attachments, files, strict=True)
@@ -307,9 +311,9 @@ def _make_boundary(message_id: str) -> str:
 def _make_secret_boundary(message_id: str) -> str:
     """Make a boundary for a mail with unencoded files, the same for every rendering of the mail by this process.
 
-    An unencoded file may contain any octets, but 192 bits do not occur by chance. Since a Message-ID may be predictable
-    (`stable_message_id`), the boundary depends on a secret of the process: otherwise, the author of a file could write
-    the boundary into it and so add parts to the mail.
+    Such a file (binary, or a mail) may contain any text, but 192 bits do not occur by chance. Since a Message-ID may be
+    predictable (`stable_message_id`), the boundary depends on a secret of the process: otherwise, the author of a file
+    could write the boundary into it and so add parts to the mail.
     """
     import hashlib
 
@@ -364,7 +368,6 @@ class BatchRenderer(MessageRenderer):
 
     def __init__(self, *, binary: bool = False) -> None:
         super().__init__(
-            binary=binary,
             file=_FileCache(measure_binary_file if binary else measure_base64_file),
             date=_DateCache(),
             sender=_LastResultCache(render_mailboxes),
@@ -380,18 +383,20 @@ class BatchRenderer(MessageRenderer):
 class CachedFile(EncodedFile):
     """A file whose encoded content is kept after its first complete iteration."""
 
-    __slots__ = ("_blocks", "_file", "has_failed")
+    __slots__ = ("_blocks", "_file", "has_failed", "is_dot_free", "transfer_encoding")
 
     def __init__(self, file: EncodedFile) -> None:
         self._file = file
+        self.transfer_encoding = file.transfer_encoding
+        self.is_dot_free = file.is_dot_free
         self._blocks: tuple[bytes, ...] | None = None
         #: Whether reading it has failed, for example because it changed after it was measured.
         self.has_failed = False
 
     @property
-    def is_dot_free(self) -> bool:
+    def charset(self) -> str | None:
         """See `EncodedFile`."""
-        return self._file.is_dot_free
+        return self._file.charset
 
     def __len__(self) -> int:
         return len(self._file)
@@ -422,7 +427,8 @@ class _FileCache:
 
     def __call__(self, attachment: Attachment) -> EncodedFile:
         content = attachment.octets
-        key: object = attachment.path if content is None else content
+        # A mail is encoded otherwise than the same octets of another type.
+        key: object = (attachment.path if content is None else content, attachment.is_message)
         if content is not None and len(content) > _MAX_CACHED_FILE:
             return self._measure(attachment)
         try:

@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.ledger.merge import DigestSet
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, NO_PROGRESS, Progress, RowState
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.headers import is_stable_message_id, stable_message_id
+from airflow_provider_smtpcm.mail.tainted import find_unsendable_character, short_repr
 from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.merge.rows import Row, Rows
 from airflow_provider_smtpcm.merge.templates import RowTemplates
@@ -384,7 +385,7 @@ class RowKeys:
             row: the row.
 
         Raises:
-            MessageError: the key is blank, or an earlier row has it.
+            MessageError: the key is blank or contains a NUL or a lone surrogate, or an earlier row has it.
             MailError: the digest cannot be stored.
         """
         if key is None:
@@ -393,6 +394,12 @@ class RowKeys:
         key = key.strip()
         if not key:
             raise MessageError("The row_key is blank.", remedy="Choose columns that are never empty.")
+        if character := find_unsendable_character(key):
+            # The result names the row, and Airflow's database may refuse the whole result for it (PostgreSQL does).
+            raise MessageError(
+                f"The row_key {short_repr(key)} contains {character}, which no text may contain.",
+                remedy="Correct the value, or choose other columns.",
+            )
         if not self._seen.add(compute_digest(key)):
             raise MessageError(
                 f"Another row already has the row_key {key!r}.",

@@ -180,6 +180,14 @@ def check_columns(columns: list[Any], source: str) -> list[str]:
             f"{source} has more than one column {', '.join(map(repr, duplicates))}.",
             remedy="Give each column a different name.",
         )
+    from airflow_provider_smtpcm.mail.tainted import find_unsendable_character, short_repr
+
+    for column in columns:
+        if character := find_unsendable_character(column):
+            raise MessageError(
+                f"The column {short_repr(column)} of {source} contains {character}.",
+                remedy="Rename it; or, if the file is UTF-16, set rows_encoding='utf-16-le'.",
+            )
     if "" in columns:
         raise MessageError(f"Column {columns.index('') + 1} of {source} has no name.", remedy="Name it, or remove it.")
     return columns

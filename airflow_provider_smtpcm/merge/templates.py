@@ -222,7 +222,7 @@ class RowTemplates:
             is_authored: whether the value is from the DAG file, so that text in it is a template.
             item: whether it is one of several items; see `FieldEnvironments.compile`.
         """
-        from airflow_provider_smtpcm.arguments.templates import mark_as_data
+        from airflow_provider_smtpcm.arguments.templates import describe_item, mark_as_data
 
         if isinstance(value, DeferredTemplate):
             return self._compile(name, value.value, is_authored=True, item=item)
@@ -232,7 +232,12 @@ class RowTemplates:
             return Constant(mark_as_data(name, value, item=item))
         if isinstance(value, Mapping):
             keys = list(value)
-            parts = [self._compile(name, part, is_authored=is_authored, item=True) for part in value.values()]
+            parts = [
+                self._compile(field, part, is_authored=is_authored, item=is_item)
+                for (field, is_item), part in zip(
+                    (describe_item(name, key) for key in keys), value.values(), strict=True
+                )
+            ]
             return self._combine(name, parts, lambda values: dict(zip(keys, values, strict=True)))
         if isinstance(value, tuple | list | set):
             parts = [self._compile(name, part, is_authored=is_authored, item=True) for part in value]

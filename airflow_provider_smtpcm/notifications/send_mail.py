@@ -112,7 +112,7 @@ class SendMailNotifier(BaseNotifier):
         headers: further headers. One whose value is None or "" is left out.
         envelope_from: as in `SendMailOperator`. `<>`: no server reports an alert that it cannot deliver.
         auto_generated: as in `SendMailOperator`. False for a ticket system that holds back what a program wrote.
-        encoding: the encoding of `text_file` and `html_file`. Default: UTF-8, with or without a byte order mark.
+        encoding: the encoding of `text_file` and `html_file`, as in `SendMailOperator`. Default: UTF-8.
         only_if: a template that renders to `True` or `False`, or a bool. False: the alert is not sent, which is logged.
             If it cannot be rendered, or renders to anything else, the alert is sent, and a warning is logged: a broken
             condition must not hide a failure.

@@ -97,7 +97,8 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             `MessageRateLimit`; None: no limit.
         report_file: the path or URL of a file that receives a line of JSON for each row as it finishes;
             None: no report.
-        encoding: the encoding of all files that are read as text.
+        encoding: the encoding of all files that are read as text; for `text_file` and `html_file` as in
+            `SendMailOperator`.
         rows_encoding: the encoding of the file of rows; None: `encoding`.
         delimiter: between the cells of a CSV file; None: a comma, or a tab in a .tsv file.
         retry_for: seconds for which a mail is retried within this attempt if it was temporarily refused or not sent, or

@@ -91,7 +91,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
             are wildcards (`FilePattern`), which must match a file. In a value that a template fills in, neither is.
         inline_images: images that the HTML body refers to by `cid:`, as a mapping of that id to a path.
         priority: `high`, `normal` or `low`.
-        headers: further header fields.
+        headers: further header fields. Some take addresses, message ids or URIs instead of free text; see `Mail`.
         message_id: `<left@right>`; None: one that is the same in every attempt.
         envelope_from: the address in MAIL FROM, to which servers return what they cannot deliver; `<>`: a null return
             path, so they return nothing; empty: the connection's *Envelope sender*, else the From address.
@@ -100,7 +100,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         message: a complete message instead of all other fields of a mail, such as a signed one: the path of an .eml
             file, a message of Python's `email`, its octets, or a `MimeMessage`. Its octets are sent as they are. `to`,
             `cc` and `bcc` are then who receives it; if all are empty, the addresses in its header.
-        encoding: the encoding of `text_file` and `html_file`.
+        encoding: the encoding of `text_file` and `html_file`, unless a file has a byte order mark, or the HTML file
+            declares its own in `<meta charset>`.
         on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if some recipients were refused and
             others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
         on_unknown: what happens if no reply came after the whole message was sent: `fail` without a retry, or `retry`

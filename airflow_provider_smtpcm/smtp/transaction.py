@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.errors import MailError, Phase, ProtocolError, Repl
 from airflow_provider_smtpcm.smtp.cancellation import describe_interruption, interruption_error
 
 if TYPE_CHECKING:
-    from airflow_provider_smtpcm.mail.encoding import EncodedFile
+    from airflow_provider_smtpcm.mail.file_encoding import EncodedFile
     from airflow_provider_smtpcm.mail.render import Rendering
     from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import OutgoingMail

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment, Mail, Priority
 from airflow_provider_smtpcm.mail import render as module
-from airflow_provider_smtpcm.mail.encoding import EncodedFile
+from airflow_provider_smtpcm.mail.file_encoding import EncodedFile
 from airflow_provider_smtpcm.mail.render import BatchRenderer, CachedFile, Rendering, render
 
 NOON = datetime(2024, 1, 31, 12, 0, 0, tzinfo=UTC)

@@ -73,6 +73,23 @@ def test_a_long_word_is_left_whole_until_a_line_must_end() -> None:
     assert all(len(line) <= 76 for line in lines)
 
 
+def test_no_field_begins_with_an_empty_line() -> None:
+    """Some programs take it for an empty field. So the first word is next to the name, however long it is."""
+    docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+    assert render_content_type(docx) == f"Content-Type: {docx}\r\n".encode()
+    for length in range(60, 901):
+        assert render_unstructured("Subject", "x" * length) == b"Subject: " + b"x" * length + b"\r\n"
+    for length in (1, 40, 65, 70, 75, 76, 500, 900):
+        for value in ("x" * length + " y", "ü" * length, "x" * length + "=?"):
+            assert lines_of(render_unstructured("Subject", value))[0].removeprefix("Subject:").strip()
+        for name in ("From", "Disposition-Notification-To"):
+            for phrase in ("x" * length, "x, " * length + "x", "Jörg " * length + "x"):
+                lines = lines_of(render_mailboxes(name, parse_addresses([f'"{phrase}" <x@corp.example>'], field="")))
+                assert lines[0].removeprefix(f"{name}:").strip()
+    address = "x" * 64 + "@" + "y" * 40 + ".example"
+    assert render_mailboxes("Reply-To", parse_addresses(address, field="")) == f"Reply-To: {address}\r\n".encode()
+
+
 def test_only_the_words_that_need_it_are_encoded() -> None:
     """An address next to a name stays readable."""
     assert (
@@ -165,13 +182,41 @@ def test_any_other_file_name_is_percent_encoded() -> None:
     assert render_parameter("filename", "=?utf-8?q?x?=") == [" filename*=utf-8''%3D%3Futf-8%3Fq%3Fx%3F%3D"]
 
 
-def test_a_long_file_name_is_continued_between_characters() -> None:
-    """RFC 2231 3: numbered from 0, the charset in the first one only."""
-    assert render_parameter("filename", "x" * 100) == [
-        ' filename*0="' + "x" * 59 + '"',
-        ' filename*1="' + "x" * 41 + '"',
+def test_a_long_ascii_file_name_stays_whole() -> None:
+    """Many programs read no continuations; it is continued only where a line ends at 998."""
+    assert render_parameter("filename", "x" * 200) == [' filename="' + "x" * 200 + '"']
+    assert render_parameter("filename", "x" * 986) == [' filename="' + "x" * 986 + '"']
+    tokens = render_parameter("filename", "x" * 987)
+    assert tokens[:2] == [' filename*0="' + "x" * 59 + '"', ' filename*1="' + "x" * 59 + '"']
+    assert lines_of(render_content_disposition("attachment", "x" * 986)) == [
+        "Content-Disposition: attachment;",
+        ' filename="' + "x" * 986 + '"',
     ]
 
+
+def test_a_name_that_is_no_plain_quoted_string_is_also_there_for_older_programs() -> None:
+    """As encoded words in the parameter `name` of Content-Type, as Outlook writes it."""
+    assert render_content_type("text/csv", "report.csv") == b"Content-Type: text/csv\r\n"
+    assert (
+        render_content_type("text/csv; charset=utf-8", "März.csv")
+        == b'Content-Type: text/csv; charset=utf-8; name="=?utf-8?b?TcOkcnouY3N2?="\r\n'
+    )
+    given = 'text/csv; NAME="a.csv"'
+    assert render_content_type(given, "März.csv") == f"Content-Type: {given}\r\n".encode()
+
+
+@pytest.mark.parametrize("name", ["日本語" * 100, "ü" * 300, "🎉" * 90, 'a"' * 100])
+def test_a_long_name_for_older_programs_is_folded_between_encoded_words(name: str) -> None:
+    """No line is longer than 76 (RFC 2047 2), and each word can be decoded alone."""
+    lines = lines_of(render_content_type("application/pdf", name))
+
+    assert lines[0] == "Content-Type: application/pdf;" and all(len(line) <= 76 for line in lines)
+    written = "".join(lines[1:]).removeprefix(' name="').removesuffix('"')
+    assert str(make_header(decode_header(written))) == name
+
+
+def test_a_long_file_name_is_continued_between_characters() -> None:
+    """RFC 2231 3: numbered from 0, the charset in the first one only."""
     tokens = render_parameter("filename", "ü" * 333)
     assert tokens[0].startswith(" filename*0*=utf-8''%C3%BC")
     assert all(len(token) <= 75 and token.endswith("%C3%BC") for token in tokens)

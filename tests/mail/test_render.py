@@ -17,7 +17,8 @@ import pytest
 from airflow_provider_smtpcm.errors import MessageError, Phase
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.mail import render as module
-from airflow_provider_smtpcm.mail.encoding import BLOCK_SIZE, EncodedFile
+from airflow_provider_smtpcm.mail.encoding import BLOCK_SIZE
+from airflow_provider_smtpcm.mail.file_encoding import EncodedFile
 from airflow_provider_smtpcm.mail.render import Rendering, render
 from tests.smtp.files import Changing, overwrite, replace
 
@@ -290,7 +291,7 @@ cG5n
 --{boundary}_2--
 
 --{boundary}_1
-Content-Type: text/csv
+Content-Type: text/csv; charset=us-ascii; name="=?utf-8?b?TcOkcnouY3N2?="
 Content-Transfer-Encoding: base64
 Content-Disposition: attachment; filename*=utf-8''M%C3%A4rz.csv
 
@@ -374,7 +375,7 @@ def test_auto_submitted_can_be_overridden() -> None:
         ("x" * 79, b"quoted-printable", b"x" * 75 + b"=\r\nxxxx\r\n"),
         ("a \nb\t\nc ", b"quoted-printable", b"a=20\r\nb=09\r\nc=20\r\n"),
         ("über\n.\nuns", b"quoted-printable", b"=C3=BCber\r\n=2E\r\nuns\r\n"),
-        ("aaaaa\x00bbbbb\x0cccccc\x7f", b"quoted-printable", b"aaaaa=00bbbbb=0Cccccc=7F\r\n"),
+        ("aaaaa\x01bbbbb\x0cccccc\x7f", b"quoted-printable", b"aaaaa=01bbbbb=0Cccccc=7F\r\n"),
         ("--=_smtpcm_x", b"quoted-printable", b"--=3D_smtpcm_x\r\n"),
         ("日本語日本語\n", b"base64", b"5pel5pys6Kqe5pel5pys6KqeDQo=\r\n"),
     ],

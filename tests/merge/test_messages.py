@@ -152,6 +152,39 @@ def test_a_header_cannot_be_smuggled_in_by_a_row() -> None:
     assert ["control character" in reason for _, reason in merge.failed] == [True, True]
 
 
+def test_a_value_that_no_mail_may_contain_is_told_by_its_field() -> None:
+    """A NUL or half a character, in a body, a header or the name of a file; the other rows follow."""
+    rows = [{"email": "a@corp.example", "name": text} for text in ("a\0b", "\ud800", "Jane")]
+    for fields, label in (
+        ({"text": "Dear {{ row.name }}"}, "Text contains"),
+        ({"html": "<p>{{ row.name }}"}, "Html contains"),
+        ({"subject": "For {{ row.name }}"}, "Subject: "),
+        ({"headers": {"X-Name": "{{ row.name }}"}}, "X-Name: "),
+        ({"headers": {"Sender": "{{ row.name }} <a@corp.example>"}}, "Sender: "),
+        ({"reply_to": "{{ row.name }} <a@corp.example>"}, "Reply-To: "),
+        ({"attachments": ["/srv/{{ row.name }}.csv"]}, "Attachments: "),
+    ):
+        merge = Merge(rows, subject="x", **fields) if "subject" not in fields else Merge(rows, **fields)
+        assert len(merge.all()) == 1
+        for (_, reason), character in zip(merge.failed, ("U+0000", "U+D800"), strict=True):
+            assert reason.startswith(label), reason
+            assert character in reason or "a NUL" in reason
+
+
+def test_a_value_in_a_header_of_addresses_adds_no_address() -> None:
+    """A receipt goes to whom the author of the DAG names; one value that is all of it may name several."""
+    hostile = {"email": "a@corp.example", "name": "Eve <eve@evil.example>; Jane"}
+    several = {"email": "a@corp.example", "name": "b@corp.example; c@corp.example"}
+
+    header = {"Disposition-Notification-To": "{{ row.name }} <jane@corp.example>"}
+    [mail] = Merge([hostile], subject="x", headers=header).all()
+    assert mail.headers == (("Disposition-Notification-To", '"Eve <eve@evil.example>; Jane" <jane@corp.example>'),)
+    [mail] = Merge([several], subject="x", headers={"Errors-To": "{{ row.name }}"}).all()
+    assert mail.headers == (("Errors-To", "b@corp.example, c@corp.example"),)
+    merge = Merge([several], subject="x", headers={"Errors-To": "boss@corp.example; {{ row.name }}"})
+    assert merge.all() == [] and "Errors-To" in merge.failed[0][1]
+
+
 def test_rows_that_end_early_leave_the_mails_before_them() -> None:
     """The reason is reported at the end."""
 
@@ -206,7 +239,16 @@ def test_all_parts_of_a_mail_come_from_its_row() -> None:
 # --- Keys.
 
 
-@pytest.mark.parametrize(("key", "said"), [("", "blank"), (" \n", "blank"), ("a", "already has the row_key 'a'")])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("", "blank"),
+        (" \n", "blank"),
+        ("a", "already has the row_key 'a'"),
+        ("a\0", r"row_key 'a\\x00' contains the control character U\+0000"),
+        ("\ud800", r"contains the lone surrogate U\+D800"),
+    ],
+)
 def test_a_key_that_tells_no_row_apart_makes_no_mail(key: str, said: str) -> None:
     """Two mails with the same Message-ID could be taken for one."""
     keys = RowKeys()

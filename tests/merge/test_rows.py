@@ -84,6 +84,7 @@ def test_what_are_no_rows_is_refused_with_the_remedy(rows: object, said: str) ->
         ("email,name,email\n", "more than one column 'email'"),
         ("email, ,name\n", "Column 2 of .* has no name"),
         ("email,name\n".encode("utf-16"), "rows_encoding"),
+        ("email,name\n".encode("utf-16-le"), "U\\+0000.*rows_encoding='utf-16-le'"),
     ],
 )
 def test_a_file_whose_columns_have_no_names_of_their_own_is_refused(

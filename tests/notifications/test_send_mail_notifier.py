@@ -383,6 +383,8 @@ def test_any_other_broken_field_is_left_out_with_a_notice(field: str, relay: Rel
         ({"headers": "{{ ['X-Report'] }}"}, "'headers' has to be a mapping, not list"),
         ({"from_address": "{{ 'a@b@c' }}"}, "a@b@c"),
         ({"html": "<img src='cid:logo'>"}, "cid:logo"),
+        ({"text": "{{ 'a\\0b' }}"}, "Text contains the control character U+0000"),
+        ({"headers": {"Errors-To": "nobody"}}, "Errors-To"),
     ],
 )
 def test_a_part_that_cannot_be_mailed_is_left_out_with_a_notice(

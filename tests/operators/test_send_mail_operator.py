@@ -244,6 +244,43 @@ def test_body_files_are_found_and_rendered(relay: Relay, run_dag: RunDag, tmp_pa
     assert "<p>Größe: 3</p>" in html.get_body().get_content()  # type: ignore[union-attr]
 
 
+def test_the_two_body_files_may_have_different_encodings(relay: Relay, tmp_path: Path) -> None:
+    """A byte order mark says which; so does what an HTML file declares."""
+    text, page = tmp_path / "body.txt", tmp_path / "page.html"
+    for text_encoding, page_encoding, declared, fallback in (
+        ("utf-16", "cp1252", "windows-1252", "utf-8"),
+        ("cp1252", "utf-8", "utf-8", "cp1252"),
+        ("utf-8-sig", "utf-8", "windows-1252", "utf-8-sig"),
+    ):
+        text.write_bytes("Größe in Text".encode(text_encoding))
+        page.write_bytes(f'<meta charset="{declared}">Größe in HTML'.encode(page_encoding))
+        with DAG("encodings", schedule=None):
+            send = operator(text_file=str(text), html_file=str(page), encoding=fallback)
+        send.execute(context())
+        message = relay.messages[-1].message
+        assert message.get_body(("plain",)).get_content().strip() == "Größe in Text"  # type: ignore[union-attr]
+        assert "Größe in HTML" in message.get_body(("html",)).get_content()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["text_file", "html_file"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("content", ["Size: 3", "Größe: 日本"])
+def test_a_body_file_in_utf_16_without_a_mark_is_refused_with_what_to_do(
+    relay: Relay, tmp_path: Path, name: str, encoding: str, content: str
+) -> None:
+    """Rather than sent with a NUL after each letter. Where the encoding is said, it is read."""
+    page = tmp_path / "page"
+    page.write_bytes(content.encode(encoding))
+    with DAG("utf_16", schedule=None):
+        guessed = operator(task_id="guessed", **{name: str(page)})
+        told = operator(task_id="told", encoding=encoding, **{name: str(page)})
+    with pytest.raises(AirflowFailException, match=rf"(?s){name}.*page.*UTF-16 without a byte order mark.*'utf-16-le'"):
+        guessed.execute(context())
+    told.execute(context())
+    (received,) = relay.messages
+    assert received.message.get_content().strip() == content
+
+
 def test_a_body_file_is_text_even_where_templates_give_objects(relay: Relay, run_dag: RunDag, tmp_path: Path) -> None:
     """A file that looks like a number is not one."""
     (tmp_path / "body.txt").write_text("1e3")

@@ -15,7 +15,8 @@ _SMUGGLED = f"MAIL FROM:<{EVE}>\r\nRCPT TO:<{EVE}>\r\nDATA\r\nSubject: smuggled\
 
 # What no header and no address may hold, by this module's own account: what ends a line anywhere, and half characters.
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+# What no body may hold.
+_UNSENDABLE = re.compile("[\0\ud800-\udfff]")
 
 BREAKS = ("\r\n", "\n", "\r", "\0", "\t", "\x0b", "\x0c", "\x1b[2J", "\x7f", "\x85", "\u2028", "\u2029")
 SURROGATES = ("\ud800", "\udfff", "\udc0a", "\udc8a")
@@ -177,12 +178,17 @@ class Hostile:
         return [self.sender, *self.to, *self.cc, *self.bcc, *self.reply_to]
 
     @property
+    def written_headers(self) -> list[tuple[str, str]]:
+        """The further headers, without one that is no free text and has no value."""
+        return [(name, value) for name, value in self.headers if value.strip(" ") or name != "List-ID"]
+
+    @property
     def is_beyond_writing(self) -> bool:
         """Whether a header of it holds what none can hold, so that only a refusal is right."""
         texts = [self.subject, self.message_id]
         texts += [text for box in (*self.boxes, *self.files, *self.images) for text in box.texts]
         texts += [text for pair in self.headers for text in pair]
-        return any(map(FORBIDDEN.search, texts)) or any(map(_SURROGATE.search, (self.text, self.html)))
+        return any(map(FORBIDDEN.search, texts)) or any(map(_UNSENDABLE.search, (self.text, self.html)))
 
 
 def hostile_mails(count: int, seed: int) -> Iterator[Hostile]:
@@ -236,7 +242,7 @@ class _Maker:
         return (piece * (length // len(piece) + 1))[:length] + self._random.choice(("", "x", text))
 
     def _lines(self, mail: Hostile) -> str:
-        """A text for a body, where nothing but half a character is wrong."""
+        """A text for a body, where nothing but half a character and a NUL is wrong."""
         boundary = f"=_smtpcm_{hashlib.sha256(mail.message_id.encode('utf-8', 'replace')).hexdigest()[:24]}"
         frames = tuple(
             f"{end}--{boundary}{suffix}" for end in ("\r\n", "\n", "") for suffix in ("", "_1", "_2", "_1--")

@@ -36,7 +36,7 @@ def as_meant(hostile: Hostile, mail: Mail, message: bytes) -> None:
     everybody = (*mail.recipients, *mail.reply_to, mail.from_address)
     demand(head.isascii() or any(box and box.needs_smtputf8 for box in everybody), "a header is not 7-bit")
     fields_as_meant(hostile, whole)
-    for name, value in hostile.headers:
+    for name, value in hostile.written_headers:
         demand(value.strip(" ") in map(decoded, whole.all(name)), f"{name} is not what was meant")
     demand(decoded(whole.one("Subject")) == hostile.subject.strip(" "), "the subject is not what was meant")
     demand(whole.one("Message-ID") == hostile.message_id, "the Message-ID is not what was meant")
@@ -82,7 +82,7 @@ def as_read_by_python(hostile: Hostile, mail: Mail, message: bytes) -> None:
     demand(
         sorted(map(str.lower, set(read) - _OF_A_LEAF)) == sorted({name.lower() for name in _field_names(hostile)}), read
     )
-    for name, value in (("Subject", hostile.subject), ("Message-ID", hostile.message_id), *hostile.headers):
+    for name, value in (("Subject", hostile.subject), ("Message-ID", hostile.message_id), *hostile.written_headers):
         demand(_one_blank(value) in map(_one_blank, read.get_all(name)), f"{name} reads otherwise")
     for field, _, made in _address_fields(hostile, mail):
         found = [(box.username, box.domain) for box in read[field].addresses]
@@ -105,7 +105,7 @@ def _comparable(address: str) -> str:
 
 
 def _field_names(hostile: Hostile) -> list[str]:
-    given = [name for name, _ in hostile.headers]
+    given = [name for name, _ in hostile.written_headers]
     names = ["Date", "From", "Subject", "Message-ID", "MIME-Version", *given]
     names += ["To"] if hostile.to or not hostile.cc else []
     names += ["Cc"] if hostile.cc else []
@@ -148,9 +148,21 @@ def _file(part: Part, file: File, disposition: str) -> None:
     media_type = part.one("Content-Type")
     demand(not re.match("(?i)(?:message|multipart)/", media_type), "a file is taken for a part")
     if not re.match("(?i)(?:message|multipart)/", file.content_type):
+        media_type = _without_added_parameters(media_type, file)
         demand(media_type.replace(" ", "") == file.content_type.replace(" ", ""), "a file has another type")
     if file.content_id:
         demand(part.one("Content-ID") == f"<{file.content_id.strip('<>')}>", "a file has another content id")
+
+
+def _without_added_parameters(media_type: str, file: File) -> str:
+    """Return a Content-Type without the name for older readers and the charset of a text, which are asked for here."""
+    if name := re.search(r'; name="(=\?[^"]*)"$', media_type):
+        demand(decoded(name[1]) == file.name.strip(), "older readers read another name")
+        media_type = media_type[: name.start()]
+    if (charset := re.search("; charset=([a-z0-9-]+)$", media_type)) and "charset" not in file.content_type:
+        file.content.decode(charset[1])
+        media_type = media_type[: charset.start()]
+    return media_type
 
 
 def _normal(text: str) -> str:

@@ -112,7 +112,7 @@ def test_a_file_that_really_has_such_a_name_is_refused_too(end: str, tmp_path: P
     """Linux allows everything but a slash and NUL."""
     path = tmp_path / f"a{end}b.csv"
     path.write_bytes(b"x")
-    with pytest.raises(MessageError, match="contains the control character"):
+    with pytest.raises(MessageError, match=r"contains the (control character|lone surrogate)"):
         Mail(to="a@corp.example", attachments=[path])
 
 
