@@ -266,10 +266,10 @@ def render_field(
     if isinstance(value, FilePattern):
         pattern = render_field(name, value.pattern, environments, variables, render_other, item=True)
         rendered = make_pattern(pattern, required=value.required)
-    elif is_dataclass(value) and (fields := getattr(type(value), "template_fields", ())):
+    elif is_dataclass(value) and (names := getattr(type(value), "template_fields", ())):
         # A copy: Airflow would render the object in place, which several tasks may share.
         changes = {
-            field: render_field(field, getattr(value, field), environments, variables, render_other) for field in fields
+            field: render_field(field, getattr(value, field), environments, variables, render_other) for field in names
         }
         rendered = replace(value, **changes)  # type: ignore[type-var]  # not a class
     elif is_pathlib_path(value):
@@ -403,7 +403,7 @@ def _read_text(field: str, path: Any, encoding: str) -> str:
     octets = b""
     try:
         with UnchangedFile(path) if is_local else path.open("rb") as file:
-            octets = file.read()
+            octets = file.readall() if is_local else file.read()  # `read` would not notice a change
         return decode_file(octets, encoding, is_html=field in ("html", "html_file"))
     except FileChangedError as error:
         raise MessageError(

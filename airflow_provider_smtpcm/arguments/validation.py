@@ -197,7 +197,7 @@ def _find_fault(name: str, value: Any) -> list[str]:
             return []
     elif name == "headers":
         value = as_headers(value)
-    elif name not in ("priority", *_ADDRESS_FIELDS):
+    elif name not in ("priority", "envelope_from", *_ADDRESS_FIELDS):
         return []  # bodies take any text; files are the worker's
     from airflow_provider_smtpcm.errors import MessageError
     from airflow_provider_smtpcm.mail import Mail

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.address import ATEXT, is_plain_addr_spec, parse_address, parse_addresses
+from airflow_provider_smtpcm.mail.address import ATEXT, is_plain_addr_spec
+from airflow_provider_smtpcm.mail.address_list import parse_address, parse_addresses
 from airflow_provider_smtpcm.mail.headers import (
     MAX_LINE,
     MAX_TOKEN,
@@ -332,6 +333,7 @@ _SYNTAX: dict[str, tuple[Callable[[str, str], str], Callable[[str, str], bytes]]
 _SINGLE_FIELDS = frozenset(
     (
         *("auto-submitted", "in-reply-to", "references", "sender", "disposition-notification-to", "content-language"),
+        "x-auto-response-suppress",
         *("list-id", "list-unsubscribe-post", *_URI_FIELDS[:-1]),
     )
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -16,7 +16,7 @@ from airflow_provider_smtpcm.arguments import (
     check_choice,
     check_not_negative,
 )
-from airflow_provider_smtpcm.arguments.validation import check_names, find_mail_faults, raise_faults
+from airflow_provider_smtpcm.arguments.validation import check_names, find_mail_faults, is_static, raise_faults
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator, seal_message
@@ -62,6 +62,7 @@ _FIELDS_OF_A_MESSAGE: Mapping[str, object] = {
     "priority": "normal",
     "auto_generated": True,
 }
+_BESIDE_MESSAGE_REMEDY = "Leave them out, or set them in the message. If default_args sets them, set them to None here."
 
 
 class SendMailOperator(Cancelable, RenderedOperator):
@@ -186,7 +187,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
         faults: list[str] = []
         if self._has_arguments_of_dag_file():
             fields = {name: getattr(self, name) for name in (*MAIL_FIELDS, "message_id")}
-            faults = find_mail_faults(fields, is_complete=self._has_all_fields)
+            faults = find_mail_faults(fields, is_complete=self._has_all_fields and message is None)
+            if message is not None and self._has_all_fields and (beside := self._find_fields_beside_message(is_static)):
+                faults.append(f"{beside}: set beside 'message', which is sent as it is. {_BESIDE_MESSAGE_REMEDY}")
         raise_faults(
             f"{self.operator_name} '{self.task_id}'",
             (
@@ -431,16 +434,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
         message = check_path(rendered.message, "message")
         if not isinstance(message, MimeMessage):
             message = MimeMessage(message)
-        values = {name: getattr(self, name) for name in _FIELDS_OF_A_MESSAGE}
-        given = [
-            name
-            for name, default in _FIELDS_OF_A_MESSAGE.items()
-            if (values[name] if default is None else values[name] not in (None, default))
-        ]
-        if given:
+        if beside := self._find_fields_beside_message():
             raise MessageError(
-                f"{' and '.join(map(repr, given))}: set beside 'message', which is sent as it is.",
-                remedy="Leave them out, or set them in the message. If default_args sets them, set them to None here.",
+                f"{beside}: set beside 'message', which is sent as it is.", remedy=_BESIDE_MESSAGE_REMEDY
             )
         recipients = [
             address
@@ -448,6 +444,20 @@ class SendMailOperator(Cancelable, RenderedOperator):
             for address in parse_addresses(getattr(self, name), field=name.capitalize())
         ]
         return message.with_envelope(recipients=recipients or None, envelope_from=rendered.envelope_from)
+
+    def _find_fields_beside_message(self, is_known: Callable[[object], bool] = lambda _: True) -> str:
+        """Return the quoted names of the fields that are set and that a complete message has itself; empty: none.
+
+        Args:
+            is_known: whether to look at a value; another may be empty when it is rendered.
+        """
+        values = {name: getattr(self, name) for name in _FIELDS_OF_A_MESSAGE}
+        given = [
+            name
+            for name, default in _FIELDS_OF_A_MESSAGE.items()
+            if is_known(values[name]) and (values[name] if default is None else values[name] not in (None, default))
+        ]
+        return " and ".join(map(repr, given))
 
     def _body(self, context: Context, name: str) -> str | None:
         """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""

@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.errors import MailError, MessageError, Phase, Reply
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.mail.address import Address
 from airflow_provider_smtpcm.mail.address_list import parse_address
-from airflow_provider_smtpcm.mail.encoding import Base64File
+from airflow_provider_smtpcm.mail.file_encoding import Base64File
 from airflow_provider_smtpcm.mail.headers import new_message_id
 from airflow_provider_smtpcm.mail.render import BatchRenderer, Rendering, render
 from airflow_provider_smtpcm.smtp.cancellation import interruption_error

@@ -59,7 +59,7 @@ def test_two_mails_arrive_and_the_page_says_what_they_are(check_it: CheckIt) -> 
     assert "Connection: mail" in mail.message.get_content()
     assert "sample_dag.sample_task" in alert.message["Subject"]
     assert "no task has failed" in alert.message.get_body(("html",)).get_content()
-    assert alert.message["X-Auto-Response-Suppress"] == "All"
+    assert alert.message["X-Auto-Response-Suppress"] == "OOF, AutoReply"
 
 
 def test_a_connection_without_a_sender_sends_from_the_recipient(check_it: CheckIt) -> None:

@@ -63,7 +63,7 @@ def test_an_asynchronous_function_is_refused_when_the_dag_is_parsed() -> None:
 # --- What a function may not return.
 
 
-def test_octets_are_a_complete_message_and_no_text() -> None:
+def test_octets_are_a_complete_message_and_no_text(relay: Relay) -> None:
     """The error says how such a message begins."""
     assert "A message begins with its header" in complaint(b"Three rows.")
 

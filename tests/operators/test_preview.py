@@ -100,7 +100,7 @@ def test_a_preview_has_the_message_id_of_the_task() -> None:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"to": "nobody"}, "nobody"),
+        ({"to": "{{ 'nobody' }}"}, "nobody"),
         ({"attachments": ["/nowhere/rows.csv"]}, "/nowhere/rows.csv"),
         ({"html_file": "/nowhere/report.html"}, "/nowhere/report.html"),
     ],

@@ -348,7 +348,7 @@ def test_a_body_file_that_is_written_to_while_it_is_read_is_read_again_by_the_ne
     with DAG("disturbed", schedule=None):
         send = operator(html_file=str(page))
     with monkeypatch.context() as disturb:
-        disturb.setattr("airflow_provider_smtpcm.mail.attachment.UnchangedFile", Disturbed)
+        disturb.setattr("airflow_provider_smtpcm.mail.files.UnchangedFile", Disturbed)
         with pytest.raises(AirflowException, match=r"page\.html.*it was written to while it was read") as caught:
             send.execute(context())
     assert not isinstance(caught.value, AirflowFailException)
