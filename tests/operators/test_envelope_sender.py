@@ -118,9 +118,11 @@ def test_it_is_a_template(relay: Relay, run_dag: RunDag) -> None:
 
 @pytest.mark.parametrize("given", ["nobody", "a@corp.example; b@corp.example", "a@corp.example>\r\nRCPT TO:<b@x"])
 def test_what_is_no_address_is_refused(given: str, relay: Relay) -> None:
-    """Before anything is sent."""
+    """Before anything is sent; without a template, when the DAG is read."""
+    with pytest.raises(AirflowFailException, match="Envelope sender"):
+        send_by_merge(envelope_from="{{ " + repr(given) + " }}")
     for send in (send_by_operator, send_by_merge):
-        with pytest.raises(AirflowFailException, match="Envelope sender"):
+        with pytest.raises(ValueError, match="Envelope sender"):
             send(envelope_from=given)
     assert not relay.messages
 

@@ -168,7 +168,7 @@ def test_a_message_above_the_servers_limit_fails_before_it_is_sent(manager_for: 
     assert delivery.outcome is Outcome.NOT_SENT
     assert isinstance(delivery.error, MessageError)
     assert "10,000" in str(delivery.error)
-    assert "27," in str(delivery.error)
+    assert "28," in str(delivery.error)
 
 
 def test_a_missing_attachment_fails_before_anything_is_said(manager_for: ManagerFor, tmp_path: Path) -> None:
