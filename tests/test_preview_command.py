@@ -7,6 +7,8 @@ import json
 import os
 import runpy
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -108,6 +110,16 @@ def test_a_mail_is_written_and_described(folder: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     assert "from etl@corp.example to a@corp.example, b@corp.example\n" in out
     assert "written to mail.eml" in out
+
+
+@pytest.mark.usefixtures("dag_file")
+def test_airflow_logs_nothing_between_the_lines(folder: Path) -> None:
+    """In a process of its own, where Airflow logs to stdout that it reads and stores all DAGs."""
+    command = [sys.executable, "-m", "airflow_provider_smtpcm", "preview", "to_preview", "mail"]
+    ended = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=True)
+    first, *others = ended.stdout.splitlines()
+    assert first == "from etl@corp.example to a@corp.example, b@corp.example"
+    assert len(others) == 2, ended.stdout
 
 
 @pytest.mark.usefixtures("dag_file", "no_network", "folder")
