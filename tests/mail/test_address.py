@@ -321,14 +321,6 @@ def test_rows_of_a_database_are_addresses_if_they_have_one_column() -> None:
     assert "2 columns (id, email)" in fault([{"id": 1, "email": "a@x.example"}])
 
 
-def test_a_data_frame_is_explained_and_its_column_is_taken() -> None:
-    """Iterating over a frame yields the names of its columns."""
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"email": ["a@x.example", None, float("nan")]})
-    assert "frame['email'].tolist()" in fault(frame)
-    assert to(frame["email"]) == to(frame["email"].tolist()) == to(frame["email"].to_numpy()) == ["a@x.example"]
-
-
 @pytest.mark.parametrize(
     ("value", "expected", "faults"),
     [
