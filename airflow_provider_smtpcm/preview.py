@@ -218,7 +218,7 @@ def _task_context(
     try:
         dag = _call_quietly(get_bagged_dag, None, dag_id)
     except AirflowException as error:
-        raise NotFoundError(str(error)) from None
+        raise NotFoundError(f"{error} To see the faults of DAG files, run: airflow dags list-import-errors") from None
     task: Any = dag.task_dict.get(task_id)
     if task is None:
         raise NotFoundError(f"The DAG '{dag_id}' has no task '{task_id}'; it has {', '.join(dag.task_dict) or 'none'}.")

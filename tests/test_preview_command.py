@@ -208,7 +208,7 @@ def test_an_alert_is_previewed_by_its_callback(folder: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["no_such_dag", "mail"], 3, "no_such_dag"),
+        (["no_such_dag", "mail"], 3, "airflow dags list-import-errors"),
         (["to_preview", "no_such_task"], 3, "has no task 'no_such_task'"),
         (["to_preview", "mail", "--run-id", "no_such_run"], 3, "has no run 'no_such_run'"),
         (["to_preview", "customers"], 3, "--alert failure"),
