@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from airflow_provider_smtpcm.errors import MailError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.mail.mime_message import AnyMail
+
+_T = TypeVar("_T")
 
 # The exit statuses of the command; 2 is argparse's.
 EXIT_OK = 0
@@ -213,15 +216,15 @@ def _task_context(
     from airflow.utils.cli import get_bagged_dag
 
     try:
-        dag = get_bagged_dag(None, dag_id)
+        dag = _call_quietly(get_bagged_dag, None, dag_id)
     except AirflowException as error:
-        raise NotFoundError(str(error)) from None
+        raise NotFoundError(f"{error} To see the faults of DAG files, run: airflow dags list-import-errors") from None
     task: Any = dag.task_dict.get(task_id)
     if task is None:
         raise NotFoundError(f"The DAG '{dag_id}' has no task '{task_id}'; it has {', '.join(dag.task_dict) or 'none'}.")
     if task.is_mapped and map_index < 0:
         raise NotFoundError(f"'{task_id}' is mapped. To say which of its instances, add --map-index N, from 0.")
-    run = _make_run(dag_id, run_id=run_id, logical_date=logical_date, conf=conf)
+    run = _call_quietly(_make_run, dag_id, run_id=run_id, logical_date=logical_date, conf=conf)
     ti_id = uuid.uuid4()
     # It answers requests; there is no process to watch, and no log of one.
     nothing: Any = None
@@ -230,7 +233,7 @@ def _task_context(
         pid=os.getpid(),
         process=nothing,
         process_log=nothing,
-        client=InProcessTestSupervisor._api_client(),  # type: ignore[no-untyped-call]  # noqa: SLF001
+        client=_call_quietly(InProcessTestSupervisor._api_client),  # noqa: SLF001
     )
     supervisor.comms = InProcessSupervisorComms(supervisor=supervisor)
     with set_supervisor_comms(supervisor.comms):
@@ -248,6 +251,19 @@ def _task_context(
             ),
         )
         yield ti.get_template_context()
+
+
+def _call_quietly(function: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+    """Call a function of Airflow without what it logs, which would go to stdout, as `airflow tasks render` does."""
+    from airflow.utils.cli import suppress_logs_and_warning
+
+    returned: list[_T] = []
+
+    def call(_: Namespace) -> None:
+        returned.append(function(*arguments, **options))
+
+    suppress_logs_and_warning(call)(Namespace(verbose=False))
+    return returned[0]
 
 
 def _make_run(dag_id: str, *, run_id: str | None, logical_date: str | None, conf: dict[str, Any] | None) -> Any:

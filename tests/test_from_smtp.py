@@ -86,12 +86,13 @@ def test_what_has_an_equal_is_converted() -> None:
             "auth_mode": "anonymous",
             "ssl_mode": "starttls",
             "from_address": "ETL <etl@corp.example>",
-            "timeout": 12.0,
+            "timeout": 12,
             "verify_certificate": False,
             "subject_file": "/srv/subject.jinja2",
             "html_file": "/srv/body.html",
         },
     }
+    assert '"timeout": 12,' in json.dumps(conversion.connection)  # as it was written, not 12.0
     notes = " ".join(conversion.notes)
     for words in ("retry_limit has no equal", "1 more of its extras", "certificate is not verified"):
         assert words in notes

@@ -7,6 +7,8 @@ import json
 import os
 import runpy
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -110,6 +112,16 @@ def test_a_mail_is_written_and_described(folder: Path, capsys: pytest.CaptureFix
     assert "written to mail.eml" in out
 
 
+@pytest.mark.usefixtures("dag_file")
+def test_airflow_logs_nothing_between_the_lines(folder: Path) -> None:
+    """In a process of its own, where Airflow logs to stdout that it reads and stores all DAGs."""
+    command = [sys.executable, "-m", "airflow_provider_smtpcm", "preview", "to_preview", "mail"]
+    ended = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=True)
+    first, *others = ended.stdout.splitlines()
+    assert first == "from etl@corp.example to a@corp.example, b@corp.example"
+    assert len(others) == 2, ended.stdout
+
+
 @pytest.mark.usefixtures("dag_file", "no_network", "folder")
 def test_a_terminal_that_lacks_characters_shows_question_marks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -196,7 +208,7 @@ def test_an_alert_is_previewed_by_its_callback(folder: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["no_such_dag", "mail"], 3, "no_such_dag"),
+        (["no_such_dag", "mail"], 3, "airflow dags list-import-errors"),
         (["to_preview", "no_such_task"], 3, "has no task 'no_such_task'"),
         (["to_preview", "mail", "--run-id", "no_such_run"], 3, "has no run 'no_such_run'"),
         (["to_preview", "customers"], 3, "--alert failure"),

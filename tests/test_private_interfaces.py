@@ -9,6 +9,7 @@ import ast
 import inspect
 import io
 import re
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,10 +289,13 @@ def _create_session() -> None:
 
 @checks("airflow.utils.cli")
 def _airflow_cli() -> None:
-    from airflow.utils.cli import get_bagged_dag, get_db_dag
+    from airflow.utils.cli import get_bagged_dag, get_db_dag, suppress_logs_and_warning
 
     for function in (get_bagged_dag, get_db_dag):
         assert list(inspect.signature(function).parameters)[:2] == ["bundle_names", "dag_id"]
+    called = []
+    suppress_logs_and_warning(called.append)(Namespace(verbose=False))
+    assert len(called) == 1
 
 
 @checks("airflow.cli.commands.task_command")

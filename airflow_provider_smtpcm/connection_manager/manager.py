@@ -147,6 +147,8 @@ class SmtpConnectionManager(Record):
             value = getattr(self, name, None)
             is_required_binding = name == "channel_binding" and self.is_binding_required
             if name not in extra and (value != default or is_required_binding):
+                if isinstance(value, float) and value.is_integer():
+                    value = int(value)  # seconds as a person writes them: 20, not 20.0
                 extra[name] = str(value) if isinstance(value, str) else value
         if self.unknown_properties:
             extra["ssis_properties"] = "".join(f"{key}={value};" for key, value in self.unknown_properties)
