@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_provider_smtpcm.errors import MessageError
-from airflow_provider_smtpcm.mail.address_list import parse_addresses
 from airflow_provider_smtpcm.merge import rows as module
 from airflow_provider_smtpcm.merge.rows import Row, Rows
 from airflow_provider_smtpcm.operators.mail_merge import to_storage_path
@@ -381,12 +380,3 @@ def test_how_far_a_merge_has_come_is_known_where_it_can_be(tmp_path: Path) -> No
         assert 0.5 <= fraction_done < 0.6
         assert len(list(rows.items)) == 10_000
         assert rows.fraction_done(20_000) == 1.0
-
-
-def test_a_data_frame_as_recipients_is_explained_and_its_column_is_taken() -> None:
-    """Iterating over a frame yields the names of its columns."""
-    frame = pd.DataFrame({"email": ["a@x.example", None, float("nan")]})
-    with pytest.raises(MessageError, match=re.escape("frame['email'].tolist()")):
-        parse_addresses(frame, field="To")  # type: ignore[arg-type]
-    for column in (frame["email"], frame["email"].tolist(), frame["email"].to_numpy()):
-        assert [str(address) for address in parse_addresses(column, field="To")] == ["a@x.example"]
