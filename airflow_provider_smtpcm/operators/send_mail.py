@@ -13,6 +13,7 @@ from airflow_provider_smtpcm.arguments import (
     MAIL_FIELDS,
     as_headers,
     as_text,
+    check_bool,
     check_choice,
     check_not_negative,
 )
@@ -197,6 +198,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
                 partial(check_choice, "on_unknown", on_unknown, ("fail", "retry")),
                 partial(check_choice, "on_clear", on_clear, ("resume_unfinished", "send_again")),
                 partial(check_not_negative, "retry_for", retry_for),
+                partial(check_bool, "auto_generated", auto_generated),
             ),
             faults,
         )

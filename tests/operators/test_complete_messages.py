@@ -190,3 +190,11 @@ def test_an_unknown_outcome_is_recorded_and_nothing_is_sent_again(behind: Callab
         for _ in range(2):
             assert not retried(failure(operator(MESSAGE), store))
         assert len(server.stored) == 1
+
+
+def test_a_blank_envelope_sender_leaves_that_of_the_message(relay: Relay) -> None:
+    """A template may render to nothing."""
+    message = MimeMessage(b"From: a@corp.example\r\nTo: b@corp.example\r\n\r\nText\r\n", envelope_from="<>")
+    task_with_message = SendMailOperator(task_id="send", message=message, envelope_from="{{ '' }}")
+    task_with_message.render_for_preview(context()).execute(context())
+    assert [mail.mail_from for mail in relay.messages] == [""]

@@ -95,6 +95,15 @@ def test_an_argument_comes_before_that_of_the_connection(
     assert [mail.mail_from for mail in relay.messages] == [sent]
 
 
+@pytest.mark.parametrize("send", BY_ARGUMENTS)
+@pytest.mark.parametrize(("given", "sender"), [("\n<>\n", ""), ("\n \n", "etl@corp.example")])
+def test_line_breaks_around_it_are_none_of_it(send: Callable[..., None], given: str, sender: str, relay: Relay) -> None:
+    """As those around any other address, from a file or a variable."""
+    send(envelope_from=given)
+    (mail,) = relay.messages
+    assert mail.mail_from == sender
+
+
 def test_in_a_merge_each_row_may_have_its_own(relay: Relay) -> None:
     """So that a bounce names its row (variable envelope return paths)."""
     send_by_merge(envelope_from="bounces+{{ row.id }}@corp.example")
@@ -118,10 +127,12 @@ def test_it_is_a_template(relay: Relay, run_dag: RunDag) -> None:
 
 @pytest.mark.parametrize("given", ["nobody", "a@corp.example; b@corp.example", "a@corp.example>\r\nRCPT TO:<b@x"])
 def test_what_is_no_address_is_refused(given: str, relay: Relay) -> None:
-    """Before anything is sent."""
+    """Before anything is sent: when the DAG is parsed, or when a template is rendered."""
     for send in (send_by_operator, send_by_merge):
-        with pytest.raises(AirflowFailException, match="Envelope sender"):
+        with pytest.raises(ValueError, match="Envelope sender"):
             send(envelope_from=given)
+    with pytest.raises(AirflowFailException, match="Envelope sender"):
+        send_by_merge(envelope_from=f"{{{{ {given!r} }}}}")
     assert not relay.messages
 
 
