@@ -141,3 +141,34 @@ def test_an_alert_with_a_broken_envelope_sender_is_sent_without_it(relay: Relay)
     send_by_notifier(envelope_from="nobody")
     (mail,) = relay.messages
     assert mail.mail_from == mail.message["From"] == "etl@corp.example"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"envelope_from": "jürgen@corp.example"},
+        {"reply_to": "jürgen@corp.example"},
+        {"headers": {"Sender": "jürgen@corp.example", "X-Run": "ü"}},
+        {"from_address": "jürgen@corp.example"},
+        {"to": ["a@corp.example", "jürgen@corp.example"]},
+        {"cc": "jürgen@corp.example", "attachments": [__file__]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_an_alert_is_sent_without_addresses_that_the_server_does_not_take(fields: dict[str, Any], relay: Relay) -> None:
+    """The server has no SMTPUTF8; the others get the alert, and everything else in it."""
+    send_by_notifier(**{"subject": "Mine", "text": "Mine", **fields})
+    (mail,) = relay.messages
+    assert mail.recipients == ("a@corp.example",)
+    assert mail.message["Subject"] == "Mine"
+    assert mail.message["X-Run"] == fields.get("headers", {}).get("X-Run")
+    assert b"J\xc3\xbcrgen".lower() not in mail.content.lower()
+
+
+def test_so_is_a_mail_of_the_email_backend(relay: Relay) -> None:
+    """And an error is raised where no other recipient is left."""
+    send_by_backend(cc="jürgen@corp.example", custom_headers={"Sender": "jürgen@corp.example"})
+    (mail,) = relay.messages
+    assert (mail.recipients, mail.message["Cc"], mail.message["Sender"]) == (("a@corp.example",), None, None)
+    with pytest.raises(AirflowFailException, match="SMTPUTF8"):
+        send_email("jürgen@corp.example", "Failed", "<p>x</p>", from_email="etl@corp.example")
