@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import MailError, OutcomeUnknownError
+from airflow_provider_smtpcm.errors import MailError, MessageError, OutcomeUnknownError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook, get_configuration
 from airflow_provider_smtpcm.notifications.alert_delivery import (
     ALERT_RETRY_FOR,
@@ -43,19 +43,6 @@ _PRIORITIES = {
     "x-priority": {"1": "high", "2": "high", "4": "low", "5": "low"},
     "x-msmail-priority": {"high": "high", "low": "low"},
 }
-# Headers that are generated, or added by servers.
-_RESERVED_HEADERS = (
-    "from",
-    "to",
-    "cc",
-    "bcc",
-    "subject",
-    "date",
-    "mime-version",
-    "received",
-    "return-path",
-    "delivered-to",
-)
 #: For this many seconds, a mail of unknown outcome is not sent again to the same recipients with the same subject. If
 #: a backend raises, Airflow 3.1 immediately calls it again, in the same process and with another body.
 UNKNOWN_OUTCOME_TTL = 300.0
@@ -98,7 +85,8 @@ def send_email(  # noqa: PLR0917 - the signature is Airflow's
             empty, or if it is Airflow's default `smtp_default` and that connection is of another type.
         from_email: the sender. The connection's *From address* is used if this is None or Airflow's default
             `airflow@airflow`.
-        custom_headers: further headers. Priority headers, Reply-To and Message-ID replace those of the mail.
+        custom_headers: further headers. Priority headers, Reply-To and Message-ID replace those of the mail. One that
+            is invalid is left out, with a warning.
         kwargs: arguments that a later Airflow version may add; ignored with a warning.
 
     Raises:
@@ -232,16 +220,21 @@ def _add_unknown_outcome(fingerprint: str, error_text: str) -> None:
 
 
 def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of `Mail` for the headers: `priority`, `reply_to`, `message_id` and `headers`."""
-    from airflow_provider_smtpcm.mail.structured_headers import is_reserved
+    """Return arguments of `Mail` for the headers: `priority`, `reply_to`, `message_id` and `headers`.
+
+    A faulty header must not lose an alert, so it is left out.
+    """
+    from airflow_provider_smtpcm.mail.structured_headers import is_message_id, is_reserved, parse_headers
 
     arguments: dict[str, Any] = {}
-    other: dict[str, str] = {}
+    other: list[tuple[str, str]] = []
     for name, value in headers.items():
-        lowered, text = name.lower(), str(value).strip()
+        lowered, text = str(name).lower(), str(value).strip()
         if value is None:
             continue
-        if lowered in _HEADER_ARGUMENTS:
+        if lowered == "message-id" and text and not is_message_id(text):
+            log.warning("%s: %.100r is not a message id: the mail gets another one.", name, text)
+        elif lowered in _HEADER_ARGUMENTS:
             arguments[_HEADER_ARGUMENTS[lowered]] = text
         elif lowered in _PRIORITIES:
             # Outlook writes `1 (Highest)`.
@@ -253,5 +246,10 @@ def _parse_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
                 name,
             )
         else:
-            other[name] = text
+            try:
+                parse_headers([*other, (name, text)])
+            except MessageError as fault:
+                log.warning("A header was left out of the mail: %s", fault)
+            else:
+                other.append((name, text))
     return arguments | {"headers": other}

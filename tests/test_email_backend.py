@@ -188,6 +188,13 @@ def test_some_refused_recipients_are_a_warning(relay: Relay, caplog: pytest.LogC
         ({"mime_charset": "iso-8859-1"}, "mime_charset is 'iso-8859-1'"),
         ({"custom_headers": {"Bcc": "eve@corp.example"}}, "Bcc"),
         ({"custom_headers": {"Content-Type": "text/plain"}}, "Content-Type"),
+        ({"custom_headers": {"List-Unsubscribe": "corp.example"}}, "List-Unsubscribe: 'corp.example' is not a list of"),
+        ({"custom_headers": {"Sender": "dba"}}, "Sender: there is no '@' in 'dba'"),
+        ({"custom_headers": {"X-Run": "a\nb"}}, "X-Run: 'a\\nb' contains"),
+        ({"custom_headers": {"X Run": "a"}}, "'X Run' cannot be the name of a header"),
+        ({"custom_headers": {4711: "a"}}, "4711 cannot be the name of a header"),
+        ({"custom_headers": {"Message-ID": "4711"}}, "'4711' is not a message id"),
+        ({"custom_headers": {"Sender": "a@corp.example", "sender": "b@corp.example"}}, "sender is given twice"),
     ],
 )
 def test_an_unsupported_argument_is_a_warning_and_the_mail_is_sent(

@@ -45,6 +45,16 @@ def as_headers(value: Any) -> Any:
     return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
 
 
+def check_bool(name: str, value: object) -> None:
+    """Check that an argument is True or False.
+
+    Raises:
+        ValueError: names the argument and its value.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; give True or False.")  # noqa: TRY004 - as the other checks
+
+
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Check that an argument is one of the allowed values.
 

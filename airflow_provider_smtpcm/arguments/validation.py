@@ -120,12 +120,15 @@ def is_static(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
-def find_mail_faults(fields: Mapping[str, Any], *, is_complete: bool, is_alert: bool = False) -> list[str]:
+def find_mail_faults(
+    fields: Mapping[str, Any], *, is_complete: bool, has_default_body: bool = True, is_alert: bool = False
+) -> list[str]:
     """Return the faults of the fields of a mail that are known already, each with its remedy.
 
     Args:
         fields: the fields by name, as the author of the DAG wrote them; `MAIL_FIELDS` and `message_id`.
         is_complete: whether no function adds further fields later.
+        has_default_body: whether a mail without a body may get one in HTML, such as the connection's *HTML file*.
         is_alert: whether the mail is an alert, whose subject may have several lines.
     """
     faults: list[str] = []
@@ -144,7 +147,10 @@ def find_mail_faults(fields: Mapping[str, Any], *, is_complete: bool, is_alert: 
         if all(_has_value(fields.get(name)) and is_static(fields[name]) for name in names):
             faults.append(f"'{body}' and '{body}_file' are both set. Set only one of them.")
     has_images = _has_value(fields.get("inline_images")) and is_static(fields["inline_images"])
-    if is_complete and has_images and not any(_has_value(fields.get(name)) for name in ("html", "html_file")):
+    has_html = any(_has_value(fields.get(name)) for name in ("html", "html_file"))
+    texts = [fields.get(name) for name in ("text", "text_file")]
+    may_get_html = has_default_body and not any(_has_value(text) and is_static(text) for text in texts)
+    if is_complete and has_images and not has_html and not may_get_html:
         faults.append("There are inline images but no HTML to show them. Set 'html' or 'html_file'.")
     return faults
 
@@ -176,7 +182,7 @@ def _is_address(value: object) -> bool:
 
 
 def _is_obviously_right(value: Any, separators: str) -> bool:
-    text = value[0] if isinstance(value, list) and len(value) == 1 else value
+    text = value[0] if separators and isinstance(value, list) and len(value) == 1 else value
     if not isinstance(text, str):
         return False
     separator = next((separator for separator in separators if separator in text), None)

@@ -52,7 +52,8 @@ class BinaryFile(Protocol):
     def read(self) -> bytes: ...
 
 
-#: The content of a file in memory: octets, or an open file, which is read at once, from its current position.
+#: The content of a file in memory: octets, or an open file, which is read at once, from its current position, and then
+#: returned to it.
 ContentLike = bytes | bytearray | memoryview | BinaryFile
 
 
@@ -317,7 +318,7 @@ def _find_name_of_open_file(content: object) -> str:
 def _read_content(content: Any) -> bytes:
     if hasattr(content, "read"):
         try:
-            content = content.read()
+            content = _read_and_rewind(content)
         except (OSError, ValueError) as error:
             raise MessageError(
                 f"The content of an attachment cannot be read: {error}.", remedy="Pass the path of the file."
@@ -332,6 +333,16 @@ def _read_content(content: Any) -> bytes:
             remedy="Encode text first: text.encode().",
         )
     return bytes(content)
+
+
+def _read_and_rewind(file: Any) -> Any:
+    """Read an open file, and return to where it was, since it may be in several mails, or in a preview before."""
+    if not (hasattr(file, "seekable") and file.seekable()):
+        return file.read()
+    position = file.tell()
+    content = file.read()
+    file.seek(position)
+    return content
 
 
 def _find_file_name(path: Any) -> str:

@@ -235,7 +235,7 @@ def combine_faults(faults: list[MessageError]) -> MessageError:
 
 
 def _parse_sender(value: AddressLike | None) -> Address | None:
-    if value is None or (isinstance(value, str) and not value.strip(" ")):
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
     return parse_address(value, field="From")
 
@@ -246,9 +246,9 @@ def parse_envelope_from(value: AddressLike | None) -> str | None:
     Raises:
         MessageError: it is not an address.
     """
-    if value is None or (isinstance(value, str) and not value.strip(" ")):
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, str) and value.strip(" ") == NULL_RETURN_PATH:
+    if isinstance(value, str) and value.strip() == NULL_RETURN_PATH:
         return NULL_RETURN_PATH
     return parse_address(value, field="Envelope sender").address
 

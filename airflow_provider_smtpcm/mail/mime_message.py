@@ -166,7 +166,7 @@ class MimeMessage(Record):
         """Return this message with another envelope.
 
         Args:
-            recipients, envelope_from: as in `MimeMessage`; None: unchanged.
+            recipients, envelope_from: as in `MimeMessage`; None, or a blank `envelope_from`: unchanged.
 
         Raises:
             MessageError: an address is invalid.
@@ -174,8 +174,8 @@ class MimeMessage(Record):
         changes: dict[str, object] = {}
         if recipients is not None:
             changes["recipients"] = get_unique_recipients(parse_addresses(recipients, field="Recipients"))
-        if envelope_from is not None:
-            changes["envelope_from"] = parse_envelope_from(envelope_from)
+        if (parsed := parse_envelope_from(envelope_from)) is not None:
+            changes["envelope_from"] = parsed
         return self._copy(changes)
 
     def complete(self, *, envelope_from: str | None, make_message_id: Callable[[str], str]) -> MimeMessage:

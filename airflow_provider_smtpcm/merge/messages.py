@@ -487,12 +487,14 @@ def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -
 
 
 def _resolve_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) -> None:
-    from airflow_provider_smtpcm.mail.attachment import parse_attachments, parse_inline_images
+    from airflow_provider_smtpcm.mail.attachment import is_content, parse_attachments, parse_inline_images
 
     for name, parse in (("attachments", parse_attachments), ("inline_images", parse_inline_images)):
         if constants.get(name):
             constants[name] = parse(constants[name])
-        for file in (*(constants.get(name) or ()), *parse_attachments(items.get(name))):
+        # A content in a mapping has its name there, not among the items.
+        paths = [item for item in items.get(name, ()) if not is_content(item)]
+        for file in (*(constants.get(name) or ()), *parse_attachments(paths)):
             file.size()
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.mime_message import AnyMail
     from airflow_provider_smtpcm.smtp.outcome import Delivery
     from airflow_provider_smtpcm.smtp.queue import SendRequest
 
@@ -151,6 +153,8 @@ def send_alert(
 ) -> Delivery:
     """Send a mail, retry it while it is refused temporarily, and stop after `retry_for` + 15 seconds.
 
+    If the server has no SMTPUTF8, the mail is sent without the addresses that need it, unless no recipient is left.
+
     A server that this process failed to reach within the last minute gets a single attempt of 3 seconds. A mail that is
     in flight then gets up to 3 seconds more for its final reply; see `CancellationToken`.
 
@@ -168,6 +172,7 @@ def send_alert(
         InterruptedDeliveryError,
         get_single_delivery,
     )
+    from airflow_provider_smtpcm.smtp.queue import SendRequest
 
     elapsed = time.monotonic() - started_at
     time_left = retry_for + LAST_ATTEMPT_SECONDS - elapsed
@@ -209,4 +214,40 @@ def send_alert(
         _unreachable_since[server] = time.monotonic()
     if delivery is None:
         raise cancellation.error()
+    if isinstance(error, MessageError) and delivery.outcome == "not_sent":
+        ascii_mail = _remove_non_ascii_addresses(request.mail, hook.connection_manager)
+        if ascii_mail is not None:
+            log.warning("The alert is sent without the addresses with letters outside ASCII: %s", error)
+            ascii_request = SendRequest(0, ascii_mail)
+            ascii_request.render()
+            return send_alert(hook, ascii_request, retry_for, started_at=started_at)
     return delivery
+
+
+def _remove_non_ascii_addresses(mail: AnyMail, manager: SmtpConnectionManager) -> Mail | None:
+    """Return the mail without the addresses and headers that need a server with SMTPUTF8 (RFC 6531).
+
+    Args:
+        mail: an alert.
+        manager: the connection, for its From.
+
+    Returns:
+        None if there are none, or if no recipient is left.
+    """
+    from airflow_provider_smtpcm.mail import Mail
+    from airflow_provider_smtpcm.mail.structured_headers import render_header
+
+    assert isinstance(mail, Mail)
+    names = ("to", "cc", "bcc", "reply_to")
+    changes: dict[str, Any] = {
+        name: tuple(address for address in getattr(mail, name) if not address.needs_smtputf8) for name in names
+    }
+    changes["headers"] = tuple(header for header in mail.headers if render_header(*header).isascii())
+    changes["envelope_from"] = mail.envelope_from if (mail.envelope_from or "").isascii() else None
+    recipients = [address for name in _RECIPIENT_FIELDS for address in changes[name]]
+    if not recipients:
+        return None
+    if mail.from_address is not None and mail.from_address.needs_smtputf8:
+        default = manager.from_address
+        changes["from_address"] = default if default and default.isascii() else recipients[0]
+    return replace(mail, **changes) if any(getattr(mail, name) != value for name, value in changes.items()) else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import DAG, BaseNotifier
 
-from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_int_in_range, check_not_negative
+from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_bool, check_int_in_range, check_not_negative
 from airflow_provider_smtpcm.arguments.validation import find_mail_faults, raise_faults, with_checked_names
 from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 _MAX_LOG_LINES = 100  # Gmail cuts a mail of more than 102 kB
 _ADDRESS_FIELDS = ("from_address", "to", "cc", "bcc", "reply_to", "envelope_from")
 _FILE_FIELDS = ("attachments", "inline_images")
-_TEXT_FIELDS = ("subject", "priority", "headers")
+_TEXT_FIELDS = ("subject", "priority", "headers", "auto_generated")
 # An expression, a statement or a comment of Jinja.
 _TEMPLATE = r"(?s)\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}"
 # The fields to leave out, attempt by attempt. The next attempt is made if the mail cannot be built, or if the server
@@ -183,18 +183,16 @@ class SendMailNotifier(BaseNotifier):
         self.only_if = only_if
         self.retry_for = retry_for
         self.log_lines = log_lines
+        checks = [
+            partial(check_not_negative, "retry_for", retry_for),
+            partial(check_int_in_range, "log_lines", log_lines, 0, _MAX_LOG_LINES),
+        ]
         faults: list[str] = []
         if type(self).__module__ == __name__ and _is_module_being_imported():
             fields = {name: getattr(self, name) for name in MAIL_FIELDS}
             faults = find_mail_faults(fields, is_complete=True, is_alert=True)
-        raise_faults(
-            type(self).__name__,
-            (
-                partial(check_not_negative, "retry_for", retry_for),
-                partial(check_int_in_range, "log_lines", log_lines, 0, _MAX_LOG_LINES),
-            ),
-            faults,
-        )
+            checks.append(partial(check_bool, "auto_generated", auto_generated))
+        raise_faults(type(self).__name__, checks, faults)
 
     # BaseNotifier's `__call__` and `__await__` render the fields in place: a broken template would raise, and a
     # notifier that is called again, or shared by several tasks, would report the first event every time.
@@ -416,7 +414,7 @@ class SendMailNotifier(BaseNotifier):
             inline_images=values.get("inline_images") or (),
             priority=values.get("priority") or "normal",
             headers=_drop_empty_headers(values.get("headers")),
-            auto_generated=self.auto_generated,
+            auto_generated="auto_generated" in omitted or self.auto_generated,
         )
         assert mail.from_address is not None
         # Airflow may report an event twice; Exchange drops a duplicate with the same Message-ID. The Message-ID depends

@@ -12,6 +12,7 @@ from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
     MAIL_FIELDS,
     MAX_CONNECTIONS,
+    check_bool,
     check_choice,
     check_delimiter,
     check_int_in_range,
@@ -204,7 +205,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         faults: list[str] = []
         if self._has_arguments_of_dag_file():
             fields = {name: undefer_templates(getattr(self, name)) for name in ROW_FIELDS}
-            faults = find_mail_faults(fields, is_complete=True)
+            faults = find_mail_faults(fields, is_complete=True, has_default_body=False)
             faults += [
                 f"'{name}' is the same for every row. Use a column in it: '{{{{ row.id }}}}'."
                 for name in ("row_key", "message_id")
@@ -222,6 +223,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
                 partial(check_int_in_range, "ledger_window", 1 if ledger_window is None else ledger_window, 1),
                 partial(check_positive_or_none, "rate_limit", rate_limit),
                 partial(check_delimiter, delimiter),
+                partial(check_bool, "auto_generated", auto_generated),
             ),
             faults,
         )

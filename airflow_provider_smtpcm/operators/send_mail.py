@@ -13,6 +13,7 @@ from airflow_provider_smtpcm.arguments import (
     MAIL_FIELDS,
     as_headers,
     as_text,
+    check_bool,
     check_choice,
     check_not_negative,
 )
@@ -179,6 +180,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         self.envelope_from = envelope_from
         self.auto_generated = auto_generated
         self.message = seal_message(message)
+        self._is_message_given = message is not None
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
@@ -197,6 +199,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
                 partial(check_choice, "on_unknown", on_unknown, ("fail", "retry")),
                 partial(check_choice, "on_clear", on_clear, ("resume_unfinished", "send_again")),
                 partial(check_not_negative, "retry_for", retry_for),
+                partial(check_bool, "auto_generated", auto_generated),
             ),
             faults,
         )
@@ -395,6 +398,11 @@ class SendMailOperator(Cancelable, RenderedOperator):
         rendered: Any = self  # Airflow has resolved the outputs of other tasks
         if rendered.message:
             return complete_mail(self._make_message(), manager, make_message_id=make_message_id)
+        if self._is_message_given:  # else a mail without a subject and a body would be sent in its place
+            raise MessageError(
+                "'message' is empty: its template or task gave nothing.",
+                remedy="To send no mail, raise AirflowSkipException in the task that gives it.",
+            )
         subject, text, html = as_text(rendered.subject), self._body(context, "text"), self._body(context, "html")
         if not subject and manager.subject_file:
             subject = self._render_file(context, "subject_file", manager.subject_file)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_smtpcm.arguments import check_choice, check_delimiter, check_int_in_range
+from airflow_provider_smtpcm.arguments.validation import raise_faults
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.merge.templates import DeferredTemplate
 from airflow_provider_smtpcm.operators._task import AirflowSkipException
@@ -34,13 +36,17 @@ log = logging.getLogger(__name__)
 #: The fields whose templates may use `result`.
 RESULT_FIELDS = ("subject", "text", "html")
 _BODY_FIELDS = ("text", "html", "text_file", "html_file")
+_MESSAGE_FAULT = (
+    "'message' is a complete message, which is sent as it is: a result cannot be added to it. Leave it out, or send it "
+    "with a SendMailOperator."
+)
 
 
 class SqlToMailOperator(SendMailOperator):
     """Run a query through a database hook of Airflow, send its result in one mail, and return the delivery.
 
-    The mail is that of `SendMailOperator`, with all its arguments, retries and guarantees. The templates of `subject`,
-    `text`, `html`, `text_file` and `html_file` may also use
+    The mail is that of `SendMailOperator`, with its arguments except `message`, its retries and its guarantees. The
+    templates of `subject`, `text`, `html`, `text_file` and `html_file` may also use
 
     - `result.table`: the first `max_rows` rows as a table, HTML or plain text as the field is;
     - `result.rows`: the same rows as mappings, such as `{{ result.rows[0].total }}`;
@@ -68,7 +74,7 @@ class SqlToMailOperator(SendMailOperator):
             where the decimal sign is a comma.
         escape_formulas: whether a text in a CSV file that a spreadsheet would run as a formula (`=HYPERLINK(...)`) gets
             an apostrophe in front of it. Numbers and telephone numbers do not, and no other kind of file needs it.
-        kwargs: the arguments of `SendMailOperator`.
+        kwargs: the arguments of `SendMailOperator`, except `message`.
 
     Returns:
         The delivery as a dict (`Delivery.to_dict`), which is the task's XCom.
@@ -125,9 +131,15 @@ class SqlToMailOperator(SendMailOperator):
         for name in RESULT_FIELDS:
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, DeferredTemplate(value))
-        check_int_in_range("max_rows", max_rows, 1)
-        check_choice("on_empty", on_empty, ("send", "skip"))
-        check_delimiter(delimiter)
+        raise_faults(
+            f"{self.operator_name} '{self.task_id}'",
+            (
+                partial(check_int_in_range, "max_rows", max_rows, 1),
+                partial(check_choice, "on_empty", on_empty, ("send", "skip")),
+                partial(check_delimiter, delimiter),
+            ),
+            [_MESSAGE_FAULT] if self.message is not None else (),
+        )
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
         with ExitStack() as self._open_files:

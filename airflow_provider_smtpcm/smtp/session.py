@@ -260,7 +260,8 @@ class Session:
         if not names:
             return MessageError(
                 f"The header of the message has letters outside ASCII, and {peer} does not accept that (SMTPUTF8).",
-                remedy="Encode its text (RFC 2047), and write domains as A-labels (xn--...).",
+                remedy="Encode its text (RFC 2047), write domains as A-labels (xn--...), and use ASCII aliases of "
+                "mailboxes.",
             )
         return MessageError(
             f"{peer} does not accept addresses with letters outside ASCII before the @ (SMTPUTF8): "

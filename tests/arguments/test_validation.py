@@ -16,7 +16,7 @@ from airflow.sdk import DAG, Asset, ObjectStoragePath, Param, literal, task, tas
 
 from airflow_provider_smtpcm import MailMergeOperator, Priority, SendMailNotifier, SendMailOperator
 from airflow_provider_smtpcm.arguments.validation import find_mail_faults
-from airflow_provider_smtpcm.mail import Address, Attachment, Mail
+from airflow_provider_smtpcm.mail import Address, Attachment, FilePattern, Mail
 from tests.arguments.dag_files import in_dag_file
 
 RunDag = Callable[[DAG], Any]
@@ -67,6 +67,8 @@ FACES = [operator, merge, notifier, decorated]
         ({"text": "x", "text_file": "x.txt"}, "'text' and 'text_file' are both set. Set only one of them."),
         ({"html": "x", "html_file": "x.html"}, "'html' and 'html_file' are both set."),
         ({"retry_for": -1}, "retry_for is -1; give a number of at least 0."),
+        ({"auto_generated": "no"}, "auto_generated is 'no'; give True or False."),
+        ({"from_address": ["a@corp.example"]}, "From takes an address as text, not list."),
     ],
 )
 def test_a_mistake_without_a_template_is_an_error_of_the_dag_file(
@@ -85,7 +87,9 @@ def test_a_mistake_without_a_template_is_an_error_of_the_dag_file(
         (merge, {"to": " "}, "no recipient"),
         (operator, {"subject": "a\nb"}, "control character"),
         (operator, {"message_id": "4711"}, "does not have the form <left@right>"),
-        (operator, {"inline_images": {"logo": "/srv/logo.png"}}, "no HTML"),
+        (operator, {"inline_images": {"logo": "/srv/logo.png"}, "text": "x"}, "no HTML"),
+        (notifier, {"inline_images": {"logo": "/srv/logo.png"}, "text_file": "x.txt"}, "no HTML"),
+        (merge, {"inline_images": {"logo": "/srv/logo.png"}}, "no HTML"),
         (merge, {"row_key": "id"}, "'row_key' is the same for every row. Use a column in it: '{{ row.id }}'."),
         (merge, {"message_id": "<1@corp.example>"}, "'message_id' is the same for every row."),
         (merge, {"connections": 1000}, "connections is 1000; give an integer from 1 to 256."),
@@ -134,11 +138,19 @@ def test_the_names_of_airflow_s_smtp_provider_are_told(make: Made) -> None:
         {"attachments": [Path("/srv/x.csv"), ObjectStoragePath("s3://bucket/x.csv"), "{{ params.x }}"]},
         {"html": "<img src='cid:logo'>", "inline_images": {"logo": ObjectStoragePath("s3://bucket/logo.png")}},
         {"to": "[[ params.to ]]"},
+        {"envelope_from": "<>\n", "attachments": FilePattern("/srv/*.csv"), "auto_generated": False},
+        {"attachments": {"a.csv": b"x", "b.csv": "/srv/*.csv"}, "headers": {"Sender": None, "List-Unsubscribe": ""}},
     ],
 )
 def test_what_execution_takes_is_no_mistake(make: Made, fields: dict[str, Any]) -> None:
     """Or may take, once templates are rendered."""
     make(**fields)
+
+
+@pytest.mark.parametrize("make", [operator, notifier], ids=lambda make: make.__name__)
+def test_images_without_a_body_may_be_for_that_of_the_connection(make: Made) -> None:
+    """Its *HTML file* may show them, and an alert has a page in HTML."""
+    make(inline_images={"logo": "/srv/logo.png"})
 
 
 def test_what_airflow_resolves_is_no_mistake() -> None:

@@ -385,6 +385,8 @@ def test_any_other_broken_field_is_left_out_with_a_notice(field: str, relay: Rel
         ({"html": "<img src='cid:logo'>"}, "cid:logo"),
         ({"text": "{{ 'a\\0b' }}"}, "Text contains the control character U+0000"),
         ({"headers": {"Errors-To": "nobody"}}, "Errors-To"),
+        ({"auto_generated": "no"}, "auto_generated cannot be 'no'"),
+        ({"auto_generated": None}, "auto_generated cannot be None"),
     ],
 )
 def test_a_part_that_cannot_be_mailed_is_left_out_with_a_notice(

@@ -190,3 +190,30 @@ def test_an_unknown_outcome_is_recorded_and_nothing_is_sent_again(behind: Callab
         for _ in range(2):
             assert not retried(failure(operator(MESSAGE), store))
         assert len(server.stored) == 1
+
+
+def test_a_blank_envelope_sender_leaves_that_of_the_message(relay: Relay) -> None:
+    """A template may render to nothing."""
+    message = MimeMessage(b"From: a@corp.example\r\nTo: b@corp.example\r\n\r\nText\r\n", envelope_from="<>")
+    task_with_message = SendMailOperator(task_id="send", message=message, envelope_from="{{ '' }}")
+    task_with_message.render_for_preview(context()).execute(context())
+    assert [mail.mail_from for mail in relay.messages] == [""]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_message_that_turns_out_empty_is_an_error_and_no_empty_mail(
+    native: bool, relay: Relay, run_dag: Callable[[DAG], Any]
+) -> None:
+    """From a template, or from a task without a result."""
+    with DAG("empty", schedule=None, render_template_as_native_obj=native, default_args={"retries": 0}) as dag:
+
+        @task
+        def nothing() -> None:
+            """Returns no message."""
+
+        SendMailOperator(task_id="templated", to="b@corp.example", message="{{ '' }}")
+        SendMailOperator(task_id="none", to="b@corp.example", message="{{ none }}")
+        SendMailOperator(task_id="computed", to="b@corp.example", message=nothing())
+    states = {instance.task_id: str(instance.state) for instance in run_dag(dag).get_task_instances()}
+    assert states == {"nothing": "success", "templated": "failed", "none": "failed", "computed": "failed"}
+    assert not relay.messages

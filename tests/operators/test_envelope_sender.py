@@ -95,6 +95,15 @@ def test_an_argument_comes_before_that_of_the_connection(
     assert [mail.mail_from for mail in relay.messages] == [sent]
 
 
+@pytest.mark.parametrize("send", BY_ARGUMENTS)
+@pytest.mark.parametrize(("given", "sender"), [("\n<>\n", ""), ("\n \n", "etl@corp.example")])
+def test_line_breaks_around_it_are_none_of_it(send: Callable[..., None], given: str, sender: str, relay: Relay) -> None:
+    """As those around any other address, from a file or a variable."""
+    send(envelope_from=given)
+    (mail,) = relay.messages
+    assert mail.mail_from == sender
+
+
 def test_in_a_merge_each_row_may_have_its_own(relay: Relay) -> None:
     """So that a bounce names its row (variable envelope return paths)."""
     send_by_merge(envelope_from="bounces+{{ row.id }}@corp.example")
@@ -118,12 +127,12 @@ def test_it_is_a_template(relay: Relay, run_dag: RunDag) -> None:
 
 @pytest.mark.parametrize("given", ["nobody", "a@corp.example; b@corp.example", "a@corp.example>\r\nRCPT TO:<b@x"])
 def test_what_is_no_address_is_refused(given: str, relay: Relay) -> None:
-    """Before anything is sent; without a template, when the DAG is read."""
-    with pytest.raises(AirflowFailException, match="Envelope sender"):
-        send_by_merge(envelope_from="{{ " + repr(given) + " }}")
+    """Before anything is sent: when the DAG is parsed, or when a template is rendered."""
     for send in (send_by_operator, send_by_merge):
         with pytest.raises(ValueError, match="Envelope sender"):
             send(envelope_from=given)
+    with pytest.raises(AirflowFailException, match="Envelope sender"):
+        send_by_merge(envelope_from=f"{{{{ {given!r} }}}}")
     assert not relay.messages
 
 
@@ -132,3 +141,34 @@ def test_an_alert_with_a_broken_envelope_sender_is_sent_without_it(relay: Relay)
     send_by_notifier(envelope_from="nobody")
     (mail,) = relay.messages
     assert mail.mail_from == mail.message["From"] == "etl@corp.example"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"envelope_from": "jürgen@corp.example"},
+        {"reply_to": "jürgen@corp.example"},
+        {"headers": {"Sender": "jürgen@corp.example", "X-Run": "ü"}},
+        {"from_address": "jürgen@corp.example"},
+        {"to": ["a@corp.example", "jürgen@corp.example"]},
+        {"cc": "jürgen@corp.example", "attachments": [__file__]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_an_alert_is_sent_without_addresses_that_the_server_does_not_take(fields: dict[str, Any], relay: Relay) -> None:
+    """The server has no SMTPUTF8; the others get the alert, and everything else in it."""
+    send_by_notifier(**{"subject": "Mine", "text": "Mine", **fields})
+    (mail,) = relay.messages
+    assert mail.recipients == ("a@corp.example",)
+    assert mail.message["Subject"] == "Mine"
+    assert mail.message["X-Run"] == fields.get("headers", {}).get("X-Run")
+    assert b"J\xc3\xbcrgen".lower() not in mail.content.lower()
+
+
+def test_so_is_a_mail_of_the_email_backend(relay: Relay) -> None:
+    """And an error is raised where no other recipient is left."""
+    send_by_backend(cc="jürgen@corp.example", custom_headers={"Sender": "jürgen@corp.example"})
+    (mail,) = relay.messages
+    assert (mail.recipients, mail.message["Cc"], mail.message["Sender"]) == (("a@corp.example",), None, None)
+    with pytest.raises(AirflowFailException, match="SMTPUTF8"):
+        send_email("jürgen@corp.example", "Failed", "<p>x</p>", from_email="etl@corp.example")

@@ -207,3 +207,26 @@ def test_a_body_that_is_missing_or_in_another_encoding_is_an_error(folder: Path,
             SendMailOperator(html=path, **mail).execute(context())
     SendMailOperator(html=folder / "latin.html", encoding="latin-1", **mail).execute(context())
     assert [html(mail).rstrip() for mail in relay.messages] == ["ä"]
+
+
+def test_an_open_file_is_the_same_in_every_mail(relay: Relay) -> None:
+    """A preview, a mapped task or another alert of the same process leaves it at where it was."""
+    file = io.BytesIO(b"header;a.csv")
+    file.seek(7)
+    task_with_file = SendMailOperator(
+        task_id="send", from_address="etl@corp.example", to="a@corp.example", attachments={"a.csv": file}
+    )
+    task_with_file.preview(context())
+    task_with_file.execute(context())
+    (mail,) = relay.messages
+    assert attached(mail) == [("a.csv", b"a.csv")]
+
+
+def test_a_mapping_may_have_contents_beside_the_files_of_each_row(folder: Path, relay: Relay) -> None:
+    """The names of contents are the keys."""
+    rows = [{"id": str(number), "email": f"{number}@corp.example", "name": name} for number, name in enumerate("ab")]
+    files = {"terms.txt": b"terms", "open.txt": io.BytesIO(b"open"), "own.csv": f"{folder}/{{{{ row.name }}}}.csv"}
+    merge(rows=rows, attachments=files).execute(context())
+    assert sorted(attached(mail) for mail in relay.messages) == [
+        [("terms.txt", b"terms"), ("open.txt", b"open"), ("own.csv", name)] for name in (b"a.csv", b"b.csv")
+    ]

@@ -554,12 +554,27 @@ def test_a_full_disk_is_a_failure_that_may_pass(
         ({"max_rows": 0}, "max_rows is 0"),
         ({"on_empty": "fail"}, "on_empty is 'fail'; choose one of send, skip"),
         ({"delimiter": ";;"}, "delimiter is ';;'"),
+        ({"message": b"From: etl@corp.example\n\nText", "from_address": None}, "'message' is a complete message"),
     ],
 )
 def test_a_wrong_argument_is_an_error_of_the_dag(fields: dict[str, Any], said: str) -> None:
     """When it is parsed."""
     with pytest.raises(ValueError, match=said):
         query(**fields)
+
+
+def test_its_wrong_arguments_are_in_one_error() -> None:
+    """As those of the other operators are."""
+    with pytest.raises(ValueError, match="has 3 wrong arguments:") as caught:
+        query(max_rows=0, on_empty="fail", delimiter=";;")
+    assert [part in str(caught.value) for part in ("max_rows is 0", "on_empty is 'fail'", "delimiter is ';;'")]
+
+
+def test_an_image_is_no_mistake_beside_the_table(sales: Sales, relay: Relay, run_dag: RunDag, tmp_path: Path) -> None:
+    """Which is HTML."""
+    (tmp_path / "logo.gif").write_bytes(b"GIF89a")
+    message = sent(relay, run_dag, inline_images={"logo": f"{tmp_path}/logo.gif"})
+    assert "<table" in body(message, "html")
 
 
 def test_a_missing_provider_for_sql_is_named(sales: Sales, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
