@@ -129,7 +129,7 @@ class RowTemplates:
         to_path: Callable[[str], Any] = Path,
     ) -> None:
         # Imported here, since every parse of a DAG imports this module.
-        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, read_body
+        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, is_path_object
 
         self._encoding = encoding
         text_environment = _row_environment(environment)
@@ -152,7 +152,9 @@ class RowTemplates:
             else:
                 self._templates.append((name, part))
         for body in _BODIES:
-            if body in self.constants:
+            if is_path_object(self.constants.get(body)):
+                from airflow_provider_smtpcm.arguments.body_files import read_body
+
                 self.constants[body] = read_body(body, self.constants[body], encoding)
             if file := self.constants.get(f"{body}_file"):
                 self._get_body_file(body, file, self.constants.get(body))
@@ -205,7 +207,7 @@ class RowTemplates:
         return self._cached_body_file(body, file if is_path_object(file) else str(file), getattr(file, "mask", None))
 
     def _compile_body_file(self, body: str, file: Any, mask: str | None) -> TemplateFunction:
-        from airflow_provider_smtpcm.arguments.templates import compile_body_file
+        from airflow_provider_smtpcm.arguments.body_files import compile_body_file
         from airflow_provider_smtpcm.mail.tainted import TaintedStr
 
         name = file if mask is None else TaintedStr(file, mask)

@@ -471,7 +471,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""
         value, file = getattr(self, name), getattr(self, f"{name}_file")
         if not file:
-            from airflow_provider_smtpcm.arguments.templates import read_body
+            if value is None or isinstance(value, str):
+                return as_text(value)
+            from airflow_provider_smtpcm.arguments.body_files import read_body
 
             return as_text(read_body(name, value, self.encoding))
         if value:
@@ -486,6 +488,6 @@ class SendMailOperator(Cancelable, RenderedOperator):
             field: the argument, or the setting of the connection, that names the file.
             file: a path, or a name in `template_searchpath`.
         """
-        from airflow_provider_smtpcm.arguments.templates import render_body_file
+        from airflow_provider_smtpcm.arguments.body_files import render_body_file
 
         return render_body_file(field, file, self.encoding, self.get_template_env(), context)
