@@ -347,21 +347,28 @@ def test_a_netbios_domain_stands_for_the_realm_that_begins_with_it(
 
 
 @pytest.mark.parametrize(
-    ("login", "why"),
+    ("login", "why", "remedy"),
     [
-        ("OTHER\\alice", "Kerberos was not possible: Kerberos: the domain of the user name is not a realm"),
+        (
+            "OTHER\\alice",
+            "Kerberos was not possible: Kerberos: the domain of the user name is not a realm",
+            "may take Kerberos only",
+        ),
         (
             "alice@other.example",
             "Kerberos was tried first. Kerberos (password of alice@other.example): the KDC does not",
+            "The KDC does not know this account",
         ),
     ],
 )
-def test_where_ntlm_is_refused_the_remedy_is_kerberos_too(login: str, why: str, samba_server: BindingServer) -> None:
-    """Beside the password."""
+def test_where_ntlm_is_refused_the_remedy_is_about_kerberos_too(
+    login: str, why: str, remedy: str, samba_server: BindingServer
+) -> None:
+    """Beside the password; if a KDC has said that there is no such account, the name is what to look at."""
     error = refusal(samba_server, login=login, password="wrong-horse")
     assert why in str(error)
     assert "Check 'User name'" in error.remedy
-    assert "may take Kerberos only" in error.remedy
+    assert remedy in error.remedy
     (attempt,) = samba_server.attempts()
     assert attempt.mechanism == "NTLM"
 

@@ -37,7 +37,7 @@ STRAY = (
     "tests/__pycache__/conftest.cpython-311.pyc",
 )
 #: In octets.
-LARGEST_WHEEL = 680_000
+LARGEST_WHEEL = 780_000
 #: The embedded relay and its fixtures, which the extra `testing` is for.
 NEEDS_THE_EXTRA = {"aiosmtpd", "pytest"}
 IMPORT_ALL = f"""
