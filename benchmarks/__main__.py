@@ -120,7 +120,7 @@ def main() -> None:
     print(f"\nThe servers counted every mail of these figures; every run is in {asked.results}.")
     print(f"{time.monotonic() - began:.0f} seconds.")
     if asked.write and asked.only:
-        table.write_pages(results, single_mail_only=True)
+        table.write_page(results, single_mail_only=True)
     elif asked.write:
         write(asked.results, results)
     if any(outcome.failed for outcome in outcomes):
@@ -130,7 +130,7 @@ def main() -> None:
 def write(path: Path, results: dict[str, object]) -> None:
     """The tables and the picture."""
     try:
-        table.write_pages(results)
+        table.write_page(results)
     except ValueError as error:
         print(error)
     try:

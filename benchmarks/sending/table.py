@@ -27,8 +27,8 @@ from benchmarks.sending.scenarios import (
 from benchmarks.sending.single_mail import NO_LEDGER, OURS_HOOK, SINGLE_MAIL
 
 _ROOT = Path(__file__).resolve().parents[2]
-#: The pages that contain the table.
-PAGES = (_ROOT / "README.md", _ROOT / "docs/performance.md")
+#: The page that contains the tables.
+PAGE = _ROOT / "docs/performance.md"
 BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and updates it -->\n"
 END = "<!-- end of the benchmark table -->\n"
 BEGIN_SINGLE_MAIL = (
@@ -162,31 +162,30 @@ def _median(seconds: list[float]) -> str:
     return number(statistics.median(seconds))
 
 
-def write_pages(results: Mapping[str, Any], *, single_mail_only: bool = False) -> None:
-    """Write the tables into the pages.
+def write_page(results: Mapping[str, Any], *, single_mail_only: bool = False) -> None:
+    """Write the tables into the page.
 
     Args:
         results: see `as_json`.
         single_mail_only: whether the results are those of a single mail alone.
 
     Raises:
-        ValueError: a page has no markers; none of them is changed then.
+        ValueError: the page lacks a marker; it is not changed then.
     """
-    blocks = [(PAGES[-1], BEGIN_SINGLE_MAIL, END_SINGLE_MAIL, single_mail_tables(results))]
+    blocks = [(BEGIN_SINGLE_MAIL, END_SINGLE_MAIL, single_mail_tables(results))]
     if not single_mail_only:
-        blocks += [(page, BEGIN, END, page_table(results)) for page in PAGES]
-    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
-    for page, begin, end, block in blocks:
-        if begin not in texts[page] or end not in texts[page]:
+        blocks.append((BEGIN, END, page_table(results)))
+    text = PAGE.read_text(encoding="utf-8")
+    for begin, end, block in blocks:
+        if begin not in text or end not in text:
             raise ValueError(
-                f"{page.relative_to(_ROOT)} has no place for the table: put back the lines {begin}{end}\n"
+                f"{PAGE.relative_to(_ROOT)} has no place for the table: put back the lines {begin}{end}\n"
                 f"Here it is:\n\n{block}"
             )
-        before, rest = texts[page].split(begin)
+        before, rest = text.split(begin)
         _, after = rest.split(end)
-        texts[page] = f"{before}{begin}\n{block}\n{end}{after}"
-    for page, text in texts.items():
-        page.write_text(text, encoding="utf-8")
+        text = f"{before}{begin}\n{block}\n{end}{after}"
+    PAGE.write_text(text, encoding="utf-8")
 
 
 def save(results: Mapping[str, Any], path: Path) -> None:
