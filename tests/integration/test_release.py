@@ -195,7 +195,7 @@ def test_the_index_accepts_both_files(release: Release) -> None:
 def test_no_link_of_the_readme_depends_on_the_repository(release: Release) -> None:
     """The index has no other file; each link is to this version's tag."""
     described = release.metadata().partition("\n\n")[2]
-    links = re.findall(r"\]\(([^)\s]+)", described)
+    links = re.findall(r"(?:\]\(|\bsrc=\")([^)\s\"]+)", described)
     assert any(f"/raw/v{__version__}/docs/images/" in link for link in links)
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
