@@ -215,3 +215,24 @@ def test_a_connection_that_does_not_exist_is_an_error(capsys: pytest.CaptureFixt
     assert "Connection 'no_such_connection' was not found" in capsys.readouterr().err
     assert main(["from-smtp"]) == 3
     assert "no connection of type smtp" in capsys.readouterr().err
+
+
+def test_a_stored_connection_that_cannot_be_decrypted_is_named(
+    capsys: pytest.CaptureFixture[str], airflow_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one from a backup, or on a machine without Airflow's key."""
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        session.add(Connection(conn_id="locked", conn_type="smtp", host="m"))  # noqa: AIR311
+        session.flush()
+        session.query(Connection).filter_by(conn_id="locked").update({"is_encrypted": True, "_password": "no token"})  # noqa: AIR311
+    try:
+        assert main(["from-smtp"]) != 0
+        shown = capsys.readouterr().err
+        assert "'locked'" in shown
+        assert "fernet_key" in shown
+    finally:
+        with create_session() as session:
+            session.query(Connection).filter_by(conn_id="locked").delete()  # noqa: AIR311

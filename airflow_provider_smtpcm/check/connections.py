@@ -83,14 +83,24 @@ def find_connections_of_type(conn_type: str) -> list[object]:
     """Return the connections of a type in the environment and in Airflow's database, by id; not in secrets backends.
 
     Raises:
-        ConnectionSettingsError: a variable `AIRFLOW_CONN_...` holds no connection.
+        ConnectionSettingsError: a variable `AIRFLOW_CONN_...` holds no connection, or Airflow cannot decrypt a stored
+            one.
     """
     from airflow.models import Connection
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        stored = session.query(Connection).filter_by(conn_type=conn_type)  # noqa: AIR311 - the SDK has no query
-        found = {connection.conn_id: connection for connection in stored}
+        stored = session.query(Connection.conn_id).filter_by(conn_type=conn_type)  # noqa: AIR311 - the SDK has no query
+        found: dict[str, Any] = {}
+        for (conn_id,) in stored.all():
+            try:
+                found[conn_id] = session.query(Connection).filter_by(conn_id=conn_id).one()  # noqa: AIR311 - as above
+            except Exception:  # noqa: BLE001 - the errors of Airflow and of its encryption have no common base class
+                fault = (
+                    "Airflow cannot decrypt it with the [core] fernet_key of this machine; run the command where its "
+                    "key is, or name the connections to convert."
+                )
+                raise ConnectionSettingsError([fault], conn_id=conn_id) from None
         session.expunge_all()
     for name, value in os.environ.items():
         if name.startswith("AIRFLOW_CONN_") and value.strip():

@@ -235,7 +235,7 @@ def test_an_error_handler_of_the_package_sends_a_mail_for_each_failed_task(relay
     assert subjects(relay) == ["Load: a failed", "Load: b failed", "Without text", "Without text"]
     texts = {str(one.message["Subject"]): body(one).strip() for one in relay.messages}
     # Before 3.3, `dag.test()` does not tell a callback of the exception; an alert without a text is the default page.
-    expected = "Failed: Load.a" if airflow_version.startswith(("3.1.", "3.2.")) else "the source is locked"
+    expected = "Task failed: Load.a" if airflow_version.startswith(("3.1.", "3.2.")) else "the source is locked"
     assert texts["Load: a failed"].startswith(expected)
     assert texts["Without text"] == ""
 
