@@ -64,7 +64,7 @@ def check_url(value: object) -> str | None:
 
 
 def is_local(url: str | None) -> bool:
-    """Return whether a URL leads to the machine of whoever opens it."""
+    """Return whether a URL leads to the machine on which it is opened."""
     try:
         host = urlsplit(url or "").hostname or ""
     except ValueError:

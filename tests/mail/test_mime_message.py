@@ -93,7 +93,7 @@ def test_a_message_of_pythons_email_is_written_with_crlf() -> None:
 
 
 def test_a_parsed_message_keeps_the_folding_of_its_header() -> None:
-    """Python would fold it anew, and a DKIM signature would not hold."""
+    """Python would fold it again, and a DKIM signature would not hold."""
     from email import message_from_bytes, policy
 
     long = WHOLE.replace(b"Subject: Rows", b"Subject: " + b"word " * 30 + b"end")

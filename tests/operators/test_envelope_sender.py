@@ -1,4 +1,4 @@
-"""The envelope sender, and the headers of automatic mail, are the same whoever sends the mail."""
+"""The envelope sender, and the headers of automatic mail, are the same in every face."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Calls that ask a KDC: each has a timeout, and proves a password once. No Kerberos library.
 
-A KDC counts a wrong password, and so does a server to which it is proved by NTLM. So whoever gives up on a KDC has to
-know whether the KDC was sent a proof.
+A KDC counts a wrong password, and so does a server to which it is proved by NTLM. So before NTLM replaces a KDC that is
+silent, it has to be known whether the KDC was sent a proof.
 """
 
 from __future__ import annotations
