@@ -20,6 +20,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from airflow_provider_smtpcm.ledger.merge import LARGEST_WINDOW
 from tests.integration.celery_stack import CeleryStack
 from tests.integration.killed_merge import CONN_ID, KilledMerge, KillingServer
 from tests.integration.system_packages import skip_for_want_of
@@ -35,8 +36,6 @@ TOPIC = "workers that die or stand still"
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 WORKERS, CONCURRENCY = ("one", "two"), 4
 MAILS, ROWS = 120, 5000
-#: The default of a merge's window.
-WINDOW = 256
 POOL, SLOTS = "mail_relay", 3
 RUN_SECONDS = 1200
 
@@ -89,7 +88,7 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         "rows": ROWS,
         "connections": 2,
         "window": None,
-        "bound": WINDOW,
+        "bound": LARGEST_WINDOW,
         "moments": (ROWS // 2,),
         "retries": 1,
     }

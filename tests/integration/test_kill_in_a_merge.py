@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_smtpcm.ledger.merge import LARGEST_WINDOW
 from tests.integration.killed_merge import KilledMerge, Run, under_way
 from tests.torture.tally import SEED, TALLY
 
@@ -34,7 +35,7 @@ def merges(folder: Path) -> tuple[KilledMerge, ...]:
             rows=5000,
             connections=CONNECTIONS,
             window=None,
-            bound=256,
+            bound=LARGEST_WINDOW,
             moments=(chance.randint(500, 2400), chance.randint(2700, 4500)),
             retries=2,
             folder=folder / "window_of_its_own",

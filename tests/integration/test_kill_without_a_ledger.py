@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_smtpcm.ledger.merge import LARGEST_WINDOW
 from tests.integration.killed_merge import KilledMerge, Run, under_way
 from tests.torture.tally import SEED, TALLY
 
@@ -34,7 +35,7 @@ def run(airflow_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         rows=ROWS,
         connections=CONNECTIONS,
         window=None,
-        bound=256,
+        bound=LARGEST_WINDOW,
         moments=(random.Random(SEED).randint(500, 4500),),  # noqa: S311 - no secret
         retries=0,
         folder=folder / "killed",
