@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, MessageError
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, MessageError, Phase
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.redaction import quote_error
 
@@ -153,7 +153,8 @@ def send_alert(
 ) -> Delivery:
     """Send a mail, retry it while it is refused temporarily, and stop after `retry_for` + 15 seconds.
 
-    If the server has no SMTPUTF8, the mail is sent without the addresses that need it, unless no recipient is left.
+    If the server has no SMTPUTF8, the mail is sent without the addresses that need it, unless no recipient is left. If
+    the server refuses the mail for good, it is sent with its From address as the envelope sender, if it had another.
 
     A server that this process failed to reach within the last minute gets a single attempt of 3 seconds. A mail that is
     in flight then gets up to 3 seconds more for its final reply; see `CancellationToken`.
@@ -214,14 +215,43 @@ def send_alert(
         _unreachable_since[server] = time.monotonic()
     if delivery is None:
         raise cancellation.error()
-    if isinstance(error, MessageError) and delivery.outcome == "not_sent":
-        ascii_mail = _remove_non_ascii_addresses(request.mail, hook.connection_manager)
-        if ascii_mail is not None:
-            log.warning("The alert is sent without the addresses with letters outside ASCII: %s", error)
-            ascii_request = SendRequest(0, ascii_mail)
-            ascii_request.render()
-            return send_alert(hook, ascii_request, retry_for, started_at=started_at)
-    return delivery
+    reduced = _reduce(request.mail, delivery, hook.connection_manager)
+    if reduced is None:
+        return delivery
+    reduced_request = SendRequest(0, reduced)
+    reduced_request.render()
+    return send_alert(hook, reduced_request, retry_for, started_at=started_at)
+
+
+def _reduce(mail: AnyMail, delivery: Delivery, manager: SmtpConnectionManager) -> Mail | None:
+    """Return the mail without what the server may have refused it for; None if the mail has nothing of that kind."""
+    reduced: Mail | None = None
+    if isinstance(delivery.error, MessageError) and delivery.outcome == "not_sent":
+        reduced, omitted = _remove_non_ascii_addresses(mail, manager), "the addresses with letters outside ASCII"
+    elif is_refused_for_good(delivery):
+        reduced, omitted = _remove_envelope_sender(mail), "its own envelope sender, as that may be the reason"
+    if reduced is not None:
+        log.warning("The alert is sent again without %s: %s", omitted, delivery.error)
+    return reduced
+
+
+def is_refused_for_good(delivery: Delivery) -> bool:
+    """Whether no recipient got the mail, and the server's permanent reply was about the mail, not the session."""
+    error = delivery.error
+    if error is None or error.retryable or delivery.outcome not in ("refused", "not_sent"):
+        return False
+    return error.phase not in (Phase.SETTINGS, Phase.CONNECT, Phase.TLS, Phase.AUTH)
+
+
+def _remove_envelope_sender(mail: AnyMail) -> Mail | None:
+    """Return the mail with its From address as the envelope sender; None if it has no other one."""
+    from airflow_provider_smtpcm.mail import Mail
+
+    assert isinstance(mail, Mail)
+    assert mail.from_address is not None
+    if mail.envelope_from in (None, mail.from_address.address):
+        return None
+    return mail.with_identity(envelope_from=mail.from_address)
 
 
 def _remove_non_ascii_addresses(mail: AnyMail, manager: SmtpConnectionManager) -> Mail | None:

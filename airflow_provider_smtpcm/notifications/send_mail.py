@@ -14,13 +14,14 @@ from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_bool, check_int_in_range, check_not_negative
 from airflow_provider_smtpcm.arguments.validation import find_mail_faults, raise_faults, with_checked_names
-from airflow_provider_smtpcm.errors import MailError, MessageError, Phase
+from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.airflow_config import find_default_timezone
 from airflow_provider_smtpcm.notifications.alert_delivery import (
     ALERT_RETRY_FOR,
     get_hook,
+    is_refused_for_good,
     resolve_addresses,
     send_alert,
 )
@@ -257,10 +258,10 @@ class SendMailNotifier(BaseNotifier):
         requests = self._build_requests(hook.connection_manager, fields, event, environment, context)
         for request, omitted in requests:
             delivery = send_alert(hook, request, self.retry_for, started_at=started_at)
-            refusal = _get_permanent_refusal(delivery)
-            if refusal is None or omitted or not (request.mail.attachments or request.mail.inline_images):
+            has_files = bool(request.mail.attachments or request.mail.inline_images)
+            if delivery.error is None or omitted or not has_files or not is_refused_for_good(delivery):
                 return delivery
-            fields.add_omission("The files were", refusal)
+            fields.add_omission("The files were", delivery.error)
         raise AssertionError  # the last attempt returns or raises
 
     def preview(self, context: Mapping[str, Any], *, manager: SmtpConnectionManager | None = None) -> Mail:
@@ -448,14 +449,6 @@ def _find_authored_dag(dag: Any) -> Any:
             return caller
         frame = frame.f_back
     return None
-
-
-def _get_permanent_refusal(delivery: Delivery) -> MailError | None:
-    """Return the error if no recipient got the mail, and its files may be the cause (size, type); else None."""
-    error = delivery.error
-    if error is None or error.retryable or delivery.outcome not in ("refused", "not_sent"):
-        return None
-    return None if error.phase in (Phase.SETTINGS, Phase.CONNECT, Phase.TLS, Phase.AUTH) else error
 
 
 def _drop_empty_headers(headers: Mapping[str, object] | None) -> dict[str, str]:

@@ -28,7 +28,7 @@ from airflow_provider_smtpcm.notifications import alert_delivery, send_mail
 from airflow_provider_smtpcm.notifications.send_mail import SendMailNotifier
 from airflow_provider_smtpcm.smtp import connection_pool
 from airflow_provider_smtpcm.smtp.queue import SendRequest
-from airflow_provider_smtpcm.testing import Relay
+from airflow_provider_smtpcm.testing import Exchange, Relay
 from demo.processes import free_port
 from tests.arguments.dag_files import in_dag_file
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
@@ -482,6 +482,33 @@ def test_an_attachment_that_the_server_refuses_is_left_out(relay: Relay, tmp_pat
     (received,) = relay.messages
     assert "The files were left out of this mail" in texts(received)[0]
     assert list(received.message.iter_attachments()) == []
+
+
+@pytest.mark.parametrize("of_the_connection", [False, True])
+def test_an_envelope_sender_that_the_server_refuses_does_not_lose_the_alert(
+    of_the_connection: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An Exchange answers 5.7.60 to a sender as whom the account may not send; the From address remains."""
+    exchange = Exchange(senders={r"CORP\alice": ["airflow@corp.example"]})
+    with Relay(ssl_mode="none", users={r"CORP\alice": "secret"}, personality=exchange) as server:
+        envelope = {"envelope_from": "bounces@corp.example"}
+        defaults = {"from_address": "airflow@corp.example", **(envelope if of_the_connection else {})}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(server.airflow_connection(**defaults)))
+        notifier(**({} if of_the_connection else envelope))(dict(FAILED))
+        (received,) = server.wait_for_messages(1)
+    assert received.mail_from == "airflow@corp.example"
+    assert "5.7.60" in caplog.text
+    assert "without its own envelope sender" in caplog.text
+
+
+def test_an_address_that_the_server_cannot_take_does_not_lose_the_alert_for_the_others(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server without SMTPUTF8 does not accept it (RFC 6531)."""
+    notifier(to=f"jörg@corp.example, {TO}")(dict(FAILED))
+    (received,) = relay.messages
+    assert received.recipients == (TO,)
+    assert "sent again without the addresses with letters outside ASCII" in caplog.text
 
 
 def test_a_dag_whose_templates_cannot_be_used_has_its_alert(relay: Relay) -> None:
