@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_smtpcm.testing import Relay
 from tests.documents.identities import make_openpgp_identity, make_smime_identity
-from tests.documents.pages import BLOCKS, DOCS, Block, blocks_in
+from tests.documents.pages import BLOCKS, DOCS, README, Block, blocks_in
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -92,9 +92,11 @@ def test_every_program_runs_and_what_it_sends_arrives(
     monkeypatch.chdir(tmp_path)
     if "gpg" in block.code:
         make_openpgp_identity(tmp_path / "gnupg", monkeypatch)
+    # The README's connection has a default sender.
+    defaults = {"from_address": "etl@corp.example"} if block.page == README else {}
     with Relay(users={LOGIN: PASSWORD}) as relay:
         for name in ("SMTPCM_DEFAULT", "SMTP_EXCHANGE_CORP_EXAMPLE_WINDOWS_SSL"):
-            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(relay.airflow_connection()))
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(relay.airflow_connection(**defaults)))
         names: dict[str, Any] = {"__name__": "page"}
         code = block.code.replace("/srv/", f"{srv}/")
         exec(compile(code, str(block), "exec"), names)  # noqa: S102
