@@ -91,8 +91,8 @@ def between_the_marks(page: Path, writer: Any) -> str:
 
 def test_the_tables_that_take_long_to_measure_have_their_places() -> None:
     """Between the markers, where the commands write them."""
-    for writer in (sign_in_matrix, table):
-        assert between_the_marks(writer.PAGE, writer).startswith("\n| ")
+    for page, writer in ((sign_in_matrix.PAGE, sign_in_matrix), (table.PAGE, table), (table.DETAILS_PAGE, table)):
+        assert between_the_marks(page, writer).startswith("\n| ")
 
 
 def test_every_test_that_a_guarantee_names_exists() -> None:
