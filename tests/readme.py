@@ -1,25 +1,33 @@
-"""Writes the connection table of the documents from the code: `make readme`; a test compares them."""
+"""Writes the connection tables of the documents from the code: `make readme`; a test compares them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from airflow_provider_smtpcm.connection_manager import FIELDS, STANDARD_FIELDS, Field
 from airflow_provider_smtpcm.connection_manager.fields import FieldType
 
-PAGE = Path(__file__).resolve().parent.parent / "docs/connection.md"
-BEGIN = "<!-- connection table: written from connection_manager.FIELDS; `make readme` updates it -->\n"
-END = "<!-- end of the connection table -->\n"
+PAGE = Path(__file__).resolve().parent.parent / "docs/reference/connection-fields.md"
+BEGIN = "<!-- connection tables: written from connection_manager.FIELDS; `make readme` updates them -->\n"
+END = "<!-- end of the connection tables -->\n"
 
 
-def build_connection_table() -> str:
-    """Return one row for each field of the form."""
-    rows = ["| in the form | key | values (**default**) | what it means |", "|---|---|---|---|"]
-    for field in (*STANDARD_FIELDS, *FIELDS):
-        where = "" if field in STANDARD_FIELDS else "extra "
+def build_connection_tables() -> str:
+    """Return a table for each section of the form, with one row for each field."""
+    sections = {
+        "Standard fields": STANDARD_FIELDS,
+        "Extra fields": [field for field in FIELDS if not field.advanced],
+        "Advanced": [field for field in FIELDS if field.advanced],
+    }
+    return "\n".join(f"## {title}\n\n{_table(fields)}" for title, fields in sections.items())
+
+
+def _table(fields: Iterable[Field]) -> str:
+    rows = ["| in the form, and its key | values (**default**) | what it means |", "|---|---|---|"]
+    for field in fields:
         meaning = f"{field.help} {f'SSIS: *{field.ssis}*.' if field.ssis else ''}".strip().replace("|", "\\|")
-        cells = (field.label, f"{where}`{field.name}`", _values(field), meaning)
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(f"| {field.label}<br>`{field.name}` | {_values(field)} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 
@@ -38,11 +46,11 @@ def _values(field: Field) -> str:
 
 
 def render_page() -> str:
-    """Return the page with the table as the code has it now."""
+    """Return the page with the tables as the code has it now."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{build_connection_table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{build_connection_tables()}\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -87,6 +87,28 @@ def test_the_table_is_the_same_from_json() -> None:
     rows = table.page_table(results).splitlines()
     assert f"| {FIRST.title} | 100 mails/s | 20.0 |" in rows[2]
     assert rows[2].count("|") == rows[0].count("|")
+    assert table.summary_table(results).splitlines()[2] == f"| {FIRST.title} | 100 mails/s | 20.0 |  |"
+
+
+def test_the_tables_are_written_between_the_markers_of_both_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the pages stays; without a marker, neither page is changed."""
+    results = table.as_json([outcome(ours=[make_run(1)], theirs=[make_run(20)])], rounds=1)
+    page, details = tmp_path / "performance.md", tmp_path / "benchmarks.md"
+    monkeypatch.setattr(table, "_ROOT", tmp_path)
+    monkeypatch.setattr(table, "PAGE", page)
+    monkeypatch.setattr(table, "DETAILS_PAGE", details)
+    page.write_text(f"Before\n{table.BEGIN}old\n{table.END}After\n")
+    details.write_text(f"{table.BEGIN}{table.END}")
+    with pytest.raises(ValueError, match=r"benchmarks\.md has no place for the table"):
+        table.write_page(results)
+    assert "old" in page.read_text()
+    details.write_text(f"{table.BEGIN}{table.END}{table.BEGIN_SINGLE_MAIL}{table.END_SINGLE_MAIL}")
+    table.write_page(results)
+    assert page.read_text() == f"Before\n{table.BEGIN}\n{table.summary_table(results)}\n{table.END}After\n"
+    assert table.page_table(results) in details.read_text()
+    assert table.single_mail_tables(results) in details.read_text()
 
 
 def test_the_tables_of_a_single_mail_show_ratios_round_trips_and_what_others_measured() -> None:

@@ -27,8 +27,10 @@ from benchmarks.sending.scenarios import (
 from benchmarks.sending.single_mail import NO_LEDGER, OURS_HOOK, SINGLE_MAIL
 
 _ROOT = Path(__file__).resolve().parents[2]
-#: The page that contains the tables.
+#: The page with the comparison to Airflow's own SMTP provider.
 PAGE = _ROOT / "docs/performance.md"
+#: The page with all contenders, and with the tables of a single mail.
+DETAILS_PAGE = _ROOT / "docs/reference/benchmarks.md"
 BEGIN = "<!-- benchmark table: written from a run; `make bench ARGS=--write` measures and updates it -->\n"
 END = "<!-- end of the benchmark table -->\n"
 BEGIN_SINGLE_MAIL = (
@@ -100,17 +102,26 @@ def as_json(outcomes: Iterable[Outcome], *, rounds: int) -> dict[str, Any]:
     }
 
 
+def summary_table(results: Mapping[str, Any]) -> str:
+    """Return one row for each scenario: our rate, and its ratio to that of Airflow's own SMTP provider."""
+    return _comparison(results, {"Airflow's SMTP provider": _PEERS["stock"]})
+
+
 def page_table(results: Mapping[str, Any]) -> str:
     """Return one row for each scenario: our rate, and its ratio to those of the others."""
+    return _comparison(results, _PEERS)
+
+
+def _comparison(results: Mapping[str, Any], peers: Mapping[str, tuple[str, ...]]) -> str:
     rows = [
-        f"| work | this package | {' | '.join(f'× {title}' for title in _PEERS)} | memory |",
-        f"|---|---|{'---|' * len(_PEERS)}---|",
+        f"| work | this package | {' | '.join(f'× {title}' for title in peers)} | memory |",
+        f"|---|---|{'---|' * len(peers)}---|",
     ]
     for scenario in SCENARIOS:
         found = results["scenarios"].get(scenario.name, {"figures": {}})["figures"]
         figures = {label: Figures(**values) for label, values in found.items()}
         for title, ours in _ours(scenario, figures):
-            theirs = [next((figures[who] for who in labels if who in figures), None) for labels in _PEERS.values()]
+            theirs = [next((figures[who] for who in labels if who in figures), None) for labels in peers.values()]
             ratios = ["" if peer is None else number(ours.rate / peer.rate) for peer in theirs]
             peak = "" if ours.peak is None else f"{ours.peak:.1f} MiB"
             rows.append(f"| {title} | {number(ours.rate)} {scenario.units} | {' | '.join(ratios)} | {peak} |")
@@ -163,29 +174,31 @@ def _median(seconds: list[float]) -> str:
 
 
 def write_page(results: Mapping[str, Any], *, single_mail_only: bool = False) -> None:
-    """Write the tables into the page.
+    """Write the tables into the pages.
 
     Args:
         results: see `as_json`.
         single_mail_only: whether the results are those of a single mail alone.
 
     Raises:
-        ValueError: the page lacks a marker; it is not changed then.
+        ValueError: a page lacks a marker; no page is changed then.
     """
-    blocks = [(BEGIN_SINGLE_MAIL, END_SINGLE_MAIL, single_mail_tables(results))]
+    blocks = [(DETAILS_PAGE, BEGIN_SINGLE_MAIL, END_SINGLE_MAIL, single_mail_tables(results))]
     if not single_mail_only:
-        blocks.append((BEGIN, END, page_table(results)))
-    text = PAGE.read_text(encoding="utf-8")
-    for begin, end, block in blocks:
-        if begin not in text or end not in text:
+        blocks.append((DETAILS_PAGE, BEGIN, END, page_table(results)))
+        blocks.append((PAGE, BEGIN, END, summary_table(results)))
+    texts = {page: page.read_text(encoding="utf-8") for page, *_ in blocks}
+    for page, begin, end, block in blocks:
+        if begin not in texts[page] or end not in texts[page]:
             raise ValueError(
-                f"{PAGE.relative_to(_ROOT)} has no place for the table: put back the lines {begin}{end}\n"
+                f"{page.relative_to(_ROOT)} has no place for the table: put back the lines {begin}{end}\n"
                 f"Here it is:\n\n{block}"
             )
-        before, rest = text.split(begin)
+        before, rest = texts[page].split(begin)
         _, after = rest.split(end)
-        text = f"{before}{begin}\n{block}\n{end}{after}"
-    PAGE.write_text(text, encoding="utf-8")
+        texts[page] = f"{before}{begin}\n{block}\n{end}{after}"
+    for page, text in texts.items():
+        page.write_text(text, encoding="utf-8")
 
 
 def save(results: Mapping[str, Any], path: Path) -> None:

@@ -229,7 +229,8 @@ def test_every_command_that_this_machine_can_run_succeeds(
 @pytest.mark.parametrize("command", sorted({line for _, line in COMMANDS if " relay " in f"{line} "}))
 def test_the_relay_prints_the_connection_to_add_and_ends_with_ctrl_c(command: str, tmp_path: Path) -> None:
     """In a folder where it may save mails."""
-    words = [sys.executable, *shlex.split(command)[1:]]
+    program, *arguments = shlex.split(command)
+    words = [sys.executable, *(["-m", program] if program == "airflow" else []), *arguments]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as relay:
         assert relay.stdout is not None
         said = ""

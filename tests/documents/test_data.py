@@ -75,7 +75,7 @@ PARAMETERS = {
     "User",
 }
 # Blocks of output by title, and the test that compares each.
-SHOWN = {"What it prints", "What the terminal says", "Terminal 1", "The floors", "/etc/airflow/ntlm-user"}
+SHOWN = {"What it prints", "What the terminal says", "Terminal 1", "The relay", "The floors", "/etc/airflow/ntlm-user"}
 
 
 def ids(blocks: list[Block]) -> list[str]:
@@ -255,6 +255,18 @@ def test_the_relay_prints_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -
     for block in shown("Terminal 1"):
         for line in block.code.splitlines():
             assert line in said or line.startswith("  Subject: "), line
+
+
+def test_the_relay_reports_a_mail_exactly_as_the_page_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its size and its file: the mail of the program on the same page."""
+    from airflow_provider_smtpcm.testing.command import format_report
+
+    [block] = shown("The relay")
+    [program] = [found for found in blocks_in("python") if found.page == block.page and found.title == "try_it.py"]
+    monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", "")  # restored after the program has set it
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(program.code, str(program), "exec"), names)  # noqa: S102
+    assert format_report(names["received"], Path("mails/0001.eml")) == block.code.rstrip("\n")
 
 
 def test_the_floors_on_the_page_are_the_code_s() -> None:
