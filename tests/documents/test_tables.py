@@ -38,10 +38,10 @@ def named_in(cell: str) -> set[str]:
 
 
 def test_every_argument_of_an_operator_has_its_row() -> None:
-    """And every row its argument; a merge has those of a mail too, and one row is for the encoding of files."""
+    """And every row its argument; a merge has those of a mail too."""
     mail, merge = arguments_of(SendMailOperator.__init__), arguments_of(MailMergeOperator.__init__)
     rows = {name for row in table_after(DOCS / "sending.md", "## SendMailOperator") for name in named_in(row[0])}
-    assert rows == mail - {"encoding"}
+    assert rows == mail
     rows = {name for row in table_after(DOCS / "mail-merge.md", "## Arguments") for name in named_in(row[0])}
     assert rows <= merge
     assert merge - rows <= mail
