@@ -56,7 +56,7 @@ def test_every_argument_of_the_notifier_has_its_row() -> None:
 
 def test_the_values_of_alerts_are_those_of_events() -> None:
     """Every name on the page is one of an event."""
-    text = text_of(DOCS / "alerts.md").split("| `alert.` |", 1)[1].split("\n\n", 1)[0]
+    text = text_of(DOCS / "reference/alert-contents.md").split("| `alert.` |", 1)[1].split("\n\n", 1)[0]
     named = {
         word.removeprefix("exception.")
         for line in text.splitlines()[2:]
