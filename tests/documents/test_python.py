@@ -45,7 +45,7 @@ PROGRAMS = [block for block in blocks_in("python") if not is_of_pytest(block) an
 def srv(tmp_path: Path) -> Path:
     """The folder /srv of the pages, with the files that their blocks use."""
     folder = tmp_path / "srv"
-    for name in ("loads", "statements", "templates"):
+    for name in ("loads", "out", "statements", "templates"):
         (folder / name).mkdir(parents=True)
     (folder / "logo.png").write_bytes(PNG)
     today = datetime.now(UTC).date()
@@ -55,6 +55,7 @@ def srv(tmp_path: Path) -> Path:
     make_smime_identity(folder / "etl.pem")
     for name in ("loads/rows.csv", "loads/errors.log", "loads/page.html", "statements/terms.pdf"):
         (folder / name).write_text("A file.\n")
+    (folder / "out/report.eml").write_text("From: etl@corp.example\nTo: dba@corp.example\n\nA report.\n")
     for number in (4711, 4712):
         (folder / f"statements/{number}.pdf").write_text("A statement.\n")
     for block in BLOCKS:

@@ -38,10 +38,10 @@ def named_in(cell: str) -> set[str]:
 
 
 def test_every_argument_of_an_operator_has_its_row() -> None:
-    """And every row its argument; a merge has those of a mail too, and one row is for the encoding of files."""
+    """And every row its argument; a merge has those of a mail too."""
     mail, merge = arguments_of(SendMailOperator.__init__), arguments_of(MailMergeOperator.__init__)
     rows = {name for row in table_after(DOCS / "sending.md", "## SendMailOperator") for name in named_in(row[0])}
-    assert rows == mail - {"encoding"}
+    assert rows == mail
     rows = {name for row in table_after(DOCS / "mail-merge.md", "## Arguments") for name in named_in(row[0])}
     assert rows <= merge
     assert merge - rows <= mail
@@ -56,7 +56,7 @@ def test_every_argument_of_the_notifier_has_its_row() -> None:
 
 def test_the_values_of_alerts_are_those_of_events() -> None:
     """Every name on the page is one of an event."""
-    text = text_of(DOCS / "alerts.md").split("| `alert.` |", 1)[1].split("\n\n", 1)[0]
+    text = text_of(DOCS / "reference/alert-contents.md").split("| `alert.` |", 1)[1].split("\n\n", 1)[0]
     named = {
         word.removeprefix("exception.")
         for line in text.splitlines()[2:]
