@@ -52,7 +52,7 @@ _STALE_KEYTAB = _Explanation(
 )
 # What code 6 means for a keytab that begins with a service, and no user name.
 _SERVICE_IN_KEYTAB = _Explanation(
-    problem="the KDC knows no account by that name, which is a service's",
+    problem="the keytab's first entry is a service, and the KDC knows no account of that name",
     remedy="Enter the account as 'User name', or have the keytab begin with it: without a user name, the first entry "
     "is taken. To see the entries: klist -k.",
 )
