@@ -151,7 +151,7 @@ _EXPLANATIONS = {
     ),
     181: _Explanation(
         problem="the keytab has no key for that account",
-        remedy="Inspect it with klist -k: 'User name' must be one of its principals, and no other UPN of the account. "
+        remedy="Inspect it with klist -k: 'User name' must be one of its principals, not another UPN of the account. "
         "Export it again if necessary.",
     ),
     182: _NOT_A_KEYTAB,
@@ -160,9 +160,9 @@ _EXPLANATIONS = {
     195: _Explanation(problem="there is no ticket", remedy=_NO_TICKET_REMEDY),
     199: _NOT_A_CACHE,
     210: _Explanation(
-        problem="the KDC wants another proof of the account than its password or key",
+        problem="the KDC does not accept the account's password or key alone",
         remedy="Ask the KDC's administrator whether the account needs a smart card or a second factor; this package "
-        "has neither.",
+        "supports neither.",
         account_refused=True,
     ),
     212: _NOT_A_CACHE,
