@@ -254,8 +254,8 @@ _SEND_AS_ANONYMOUSLY = (
     "'Send As' granted to the account, or have the server's receive connector allow it."
 )
 _MAY_NOT_SUBMIT = (
-    "The server knows the account, and takes no mail from it: have its receive connector let users submit "
-    "(-PermissionGroups ExchangeUsers), or use the connector that does."
+    "The server accepted the sign-in, but accepts no mail from this account: have its receive connector let users "
+    "submit (-PermissionGroups ExchangeUsers), or use the connector that does."
 )
 _THROTTLED = (
     "The server limits how much it accepts: let fewer tasks send at once, lower 'rate_limit' and 'connections' of a "
@@ -274,7 +274,7 @@ _BY_TEXT = (
 _BY_ENHANCED_CODE = {
     "4.3.1": "The server is short of disk space or memory; try again later, or tell its administrator.",
     "5.1.1": "Check the recipient's address: the server has no such mailbox.",
-    "5.1.2": "Check the domain behind the recipient's @.",
+    "5.1.2": "Check the domain after the @ of the recipient's address.",
     # An Exchange says so at the end of the message if one of its recipients is unknown, without naming it.
     "5.1.10": "Check each recipient's address: the server has no such mailbox, and may refuse the mail for all "
     "recipients because of one.",

@@ -233,7 +233,7 @@ def test_check_prints_what_the_page_shows(
     """In a terminal of the page's width; except for the name of the machine and the port."""
     monkeypatch.setenv("COLUMNS", "110")
     [block] = shown("What it prints")
-    with Relay(users={r"CORP\alice": "correct horse battery"}) as relay:
+    with Relay(users={r"CORP\svc-etl": "correct horse battery"}) as relay:
         connection = SimpleNamespace(**relay.airflow_connection())
         real = make_check(capsys, caplog)(SmtpConnectionManager.from_airflow(connection)).page
     for line in block.code.splitlines():

@@ -9,28 +9,28 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/servers.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/servers.md"
 BEGIN = "<!-- sign-in table: every cell is a test that ran; `make matrix` runs them and updates it -->\n"
 END = "<!-- end of the sign-in table -->\n"
 
 TLS = {"starttls": "STARTTLS", "implicit": "implicit", "none": "none"}
-# The title of each credential, and whether it is for Kerberos or NTLM.
+# The name of each credential in the table; the page says what it stands for.
 KERBEROS = {
-    "password": "`alice@corp.example` and password",
-    "netbios": r"`CORP\alice` and password",
-    "non-ASCII": "`jürgen`, password beyond the BMP",
+    "password": "UPN",
+    "netbios": "NetBIOS name",
+    "non-ASCII": "non-ASCII",
     "keytab": "keytab",
-    "ccache": "credential cache",
-    "own ccache": "own: `KRB5CCNAME`",
-    "own keytab": "own: `KRB5_CLIENT_KTNAME`",
+    "ccache": "cache",
+    "own ccache": "`KRB5CCNAME`",
+    "own keytab": "`KRB5_CLIENT_KTNAME`",
 }
-NTLM = {"password": KERBEROS["netbios"], "own file": "own: `NTLM_USER_FILE`"}
-# What only a directory has. A UPN's suffix need not be a realm.
+NTLM = {"password": KERBEROS["netbios"], "own file": "`NTLM_USER_FILE`"}
+# What only a directory has.
 DIRECTORY = {
-    "sharp s": r"`CORP\groß` and password",
-    "UPN": "UPN `carol.brand@brand.example` and password",
-    "UPN ccache": "the same, cache of `kinit -E`",
-    "hashes": "`hash`, password `32 hex:32 hex`",
+    "sharp s": "sharp s",
+    "UPN": "UPN suffix",
+    "UPN ccache": "UPN suffix in a cache",
+    "hashes": "hash-like password",
 }
 IDENTITY = {
     "keytab": "svc-etl@CORP.EXAMPLE",
@@ -77,8 +77,11 @@ _SERVERS = {
         {"starttls": "starttls_port", "implicit": "implicit_port", "none": "plain_port"},
         {"kerberos": "GSSAPI", "ntlm": "GSS-SPNEGO"},
     ),
-    "the same, GSSAPI alone": ({"starttls": "gssapi_only_port"}, {"kerberos": "GSSAPI", "ntlm": "GSSAPI"}),
-    "the same, GSS-SPNEGO alone": ({"starttls": "spnego_only_port"}, {"kerberos": "GSS-SPNEGO", "ntlm": "GSS-SPNEGO"}),
+    "Postfix, MIT Kerberos, only GSSAPI": ({"starttls": "gssapi_only_port"}, {"kerberos": "GSSAPI", "ntlm": "GSSAPI"}),
+    "Postfix, MIT Kerberos, only GSS-SPNEGO": (
+        {"starttls": "spnego_only_port"},
+        {"kerberos": "GSS-SPNEGO", "ntlm": "GSS-SPNEGO"},
+    ),
     "bindings required (Exchange's list)": (
         {"starttls": "port", "implicit": "port"},
         {"kerberos": "GSSAPI", "ntlm": "NTLM"},
@@ -123,28 +126,26 @@ def cells() -> list[Cell]:
 
 
 def table(passed: dict[Cell, str]) -> str:
-    """Return the table of the cells that ran: a row for server, mechanism and TLS, a column for each credential."""
+    """Return the table of the cells that ran: a row for server and mechanism, with each account that was recorded."""
     names = {**NTLM, **KERBEROS, **DIRECTORY}
-    rows: dict[tuple[str, str], dict[str, set[str]]] = {}
+    rows: dict[tuple[str, str], dict[str, list[str]]] = {}
     modes: dict[tuple[str, str], list[str]] = {}
     for cell, identity in passed.items():
         inside = "" if cell.mechanism == "NTLM" else f" ({'Kerberos' if cell.protocol == 'kerberos' else 'NTLM'})"
         place = (cell.server, cell.mechanism + inside)
         if TLS[cell.ssl_mode] not in modes.setdefault(place, []):
             modes[place].append(TLS[cell.ssl_mode])
-        # Password and NetBIOS name are one column; NTLM has no realms.
-        column = "netbios" if cell.protocol == "ntlm" and cell.credential == "password" else cell.credential
+        # By password, the tests of NTLM sign in with the NetBIOS name.
+        credential = "netbios" if cell.protocol == "ntlm" and cell.credential == "password" else cell.credential
         # Postfix replaces a backslash; a UPN has no domain before it.
         account = re.sub(r"^(CORP)?[\\?]", "", identity.partition("@")[0])
-        rows.setdefault(place, {}).setdefault(column, set()).add(account)
-    columns = [*KERBEROS, "own file", *DIRECTORY]
-    lines = [
-        f"| server | mechanism | TLS | {' | '.join(names[column] for column in columns)} |",
-        f"|---|---|---|{'---|' * len(columns)}",
-    ]
+        credentials = rows.setdefault(place, {}).setdefault(account, [])
+        if names[credential] not in credentials:
+            credentials.append(names[credential])
+    lines = ["| server | mechanism: TLS | recorded account (credentials) |", "|---|---|---|"]
     for place, recorded in rows.items():
-        who = ("; ".join(f"`{name}`" for name in sorted(recorded.get(column, ()))) for column in columns)
-        lines.append(f"| {place[0]} | {place[1]} | {', '.join(modes[place])} | {' | '.join(who)} |")
+        accounts = "; ".join(f"`{account}` ({', '.join(credentials)})" for account, credentials in recorded.items())
+        lines.append(f"| {place[0]} | {place[1]}: {', '.join(modes[place])} | {accounts} |")
     return "\n".join(lines) + "\n"
 
 

@@ -52,7 +52,7 @@ _STALE_KEYTAB = _Explanation(
 )
 # What code 6 means for a keytab that begins with a service, and no user name.
 _SERVICE_IN_KEYTAB = _Explanation(
-    problem="the KDC knows no account by that name, which is a service's",
+    problem="the keytab's first entry is a service, and the KDC knows no account of that name",
     remedy="Enter the account as 'User name', or have the keytab begin with it: without a user name, the first entry "
     "is taken. To see the entries: klist -k.",
 )
@@ -151,7 +151,7 @@ _EXPLANATIONS = {
     ),
     181: _Explanation(
         problem="the keytab has no key for that account",
-        remedy="Inspect it with klist -k: 'User name' must be one of its principals, and no other UPN of the account. "
+        remedy="Inspect it with klist -k: 'User name' must be one of its principals, not another UPN of the account. "
         "Export it again if necessary.",
     ),
     182: _NOT_A_KEYTAB,
@@ -160,9 +160,9 @@ _EXPLANATIONS = {
     195: _Explanation(problem="there is no ticket", remedy=_NO_TICKET_REMEDY),
     199: _NOT_A_CACHE,
     210: _Explanation(
-        problem="the KDC wants another proof of the account than its password or key",
+        problem="the KDC does not accept the account's password or key alone",
         remedy="Ask the KDC's administrator whether the account needs a smart card or a second factor; this package "
-        "has neither.",
+        "supports neither.",
         account_refused=True,
     ),
     212: _NOT_A_CACHE,

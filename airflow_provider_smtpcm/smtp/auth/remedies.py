@@ -79,7 +79,7 @@ _UNUSABLE_ACCOUNTS = (
     ),
     (
         r"(?i)logon.?hours|INVALID_WORKSTATION",
-        "Have the account's logon hours and permitted workstations looked up in the directory.",
+        "Look up the account's logon hours and permitted workstations in the directory.",
     ),
     (r"(?i)locked|account.*(disabled|expired)", "Have the account unlocked or renewed. No weaker protocol was tried."),
 )
@@ -132,8 +132,8 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication, token_line
         if authentication.offers_kerberos and not is_local:
             remedy += (
                 " If the password is right: this server may take Kerberos only for this account (where the domain "
-                "restricts NTLM, or for a member of Protected Users); 'kerberos' as 'Windows protocol' passes then, or "
-                "says what Kerberos lacks."
+                "restricts NTLM, or for a member of Protected Users); set 'Windows protocol' to 'kerberos': the "
+                "sign-in then succeeds, or the error says what Kerberos lacks."
             )
         if may_know_v1_only:
             remedy += " A server that takes NTLMv1 only refuses right passwords too; this one does not announce NTLMv2."
