@@ -128,9 +128,10 @@ def test_the_button_copies_the_commands(url: str) -> None:
     assert copied == ("python3 -m venv mail\n. mail/bin/activate\npip install 'airflow-provider-smtpcm[testing]'")
 
 
-def test_the_search_finds_an_error_by_its_words(url: str) -> None:
-    """And leads to the troubleshooting page."""
-    with open_page(f"{url}/index.html") as page:
+@pytest.mark.parametrize("reached_by", ["http", "file"])
+def test_the_search_finds_an_error_by_its_words(url: str, site: Path, reached_by: str) -> None:
+    """And leads to the troubleshooting page; from a server, and from a folder."""
+    with open_page(f"{url}/index.html" if reached_by == "http" else f"{site.as_uri()}/index.html") as page:
         box = page.get_by_role("textbox", name="Search")
         box.click()
         box.press_sequentially("does not offer STARTTLS")
