@@ -127,9 +127,9 @@ matrix: $(READY) ## Sign in to every server in every way, and write the document
 	@WRITE_MATRIX=1 $(BIN)/python -m pytest tests/integration/test_sign_in_matrix.py $(ARGS)
 
 .PHONY: screenshots
-screenshots: $(READY) ## Take the pictures of the connection form, of its Test, of an alert and of the inbox again
-	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/integration/connection_form tests/integration/test_alert_page.py \
-		tests/integration/test_inbox_page.py $(ARGS)
+screenshots: $(READY) ## Take all pictures of the documents again (docs/images)
+	@SCREENSHOTS=1 $(BIN)/python -m pytest -k picture tests/integration/connection_form \
+		tests/integration/test_alert_page.py tests/integration/test_inbox_page.py tests/ssis/report $(ARGS)
 
 .PHONY: lock
 lock: ## Resolve pyproject.toml into the locks of every Airflow again; ARGS=--upgrade takes newer versions

@@ -54,6 +54,13 @@ def test_every_link_has_a_target(page: Path) -> None:
     assert broken == []
 
 
+def test_no_picture_is_large() -> None:
+    """A page is read on a slow line, too; `make screenshots` takes them."""
+    sizes = {path.name: path.stat().st_size for path in DOCS.glob("images/*")}
+    assert sizes
+    assert {name: size for name, size in sizes.items() if size >= 120_000} == {}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_ids)
 def test_every_row_of_a_table_is_below_a_header(page: Path) -> None:
     """A blank line ends a table: rows after it would be shown as text."""

@@ -188,8 +188,8 @@ class ConnectionForm:
         self.dialog.get_by_role("button", name="Close").first.click()
         expect(self.dialog).to_be_hidden()
 
-    def picture(self, *, since: str | None = None, until: str | None = None) -> bytes:
-        """Return a PNG of the dialog, from the heading of the one section to that of the other."""
+    def picture(self, *, since: str | None = None, until: str | None = None, until_field: str | None = None) -> bytes:
+        """Return a PNG of the dialog, from the heading of the one section to that of the other, or to a field."""
         self._page.evaluate(
             "document.activeElement.blur(); document.querySelectorAll('textarea').forEach(t => t.scrollTop = 0)"
         )
@@ -200,6 +200,10 @@ class ConnectionForm:
         top, bottom = box["y"], box["y"] + box["height"]
         top = self._top_of(since) if since else top
         bottom = self._top_of(until) if until else bottom
+        if until_field:
+            field = self._field(until_field).bounding_box()
+            assert field is not None
+            bottom = field["y"]
         return self._page.screenshot(clip={"x": box["x"], "y": top, "width": box["width"], "height": bottom - top})
 
     def _top_of(self, section: str) -> float:

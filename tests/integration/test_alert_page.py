@@ -5,7 +5,8 @@ from __future__ import annotations
 import linecache
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,16 +16,18 @@ import pytest
 
 from airflow_provider_smtpcm.notifications.event import read_event
 from airflow_provider_smtpcm.notifications.html_page import render_page
+from tests.documents.pages import DOCS, README, blocks_of
+from tests.integration.pictures import save_picture
 from tests.integration.system_packages import skip_for_want_of
-from tests.notifications.shapes import BASE, SHAPES, run_failed, task_failed
+from tests.notifications.shapes import BASE, SHAPES, dag_run, run_failed, task_failed
 from tests.notifications.test_task_log import line, raised_as, write_log
+from tests.operators.tasks import context
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.slow
 
-PICTURES = Path(__file__).parents[2] / "docs/images"
 # A DAG on a company's worker, as it fails there.
 DAG_FILE = "/opt/airflow/dags/warehouse_load.py"
 DAG_CODE = """\
@@ -51,7 +54,7 @@ def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
         try:
-            yield browser.new_page(device_scale_factor=1.5)
+            yield browser.new_page(device_scale_factor=2)
         finally:
             browser.close()
 
@@ -99,6 +102,60 @@ def failed_run(log_folder: Path) -> str:
     context = run_failed(states={"load_customers": "failed", "load_files_3": "failed", "load_files_7": "failed"})
     context["dag"] = SimpleNamespace(dag_id="warehouse_load", task_ids=["load_customers", "load_files"])
     return render(context)
+
+
+def dag_of_the_page(page: Path, dag_id: str) -> Any:
+    """Return a DAG that a code block of a page defines, as if its file were on a company's worker."""
+    from airflow.sdk.definitions._internal.contextmanager import DagContext
+
+    [code] = [block.code for block in blocks_of(page) if block.language == "python" and f'"{dag_id}"' in block.code]
+    path = f"/opt/airflow/dags/{dag_id}.py"
+    linecache.cache[path] = (len(code), None, code.splitlines(keepends=True), path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DagContext, "autoregistered_dags", set())
+        patch.setattr(DagContext, "current_autoregister_module_name", __name__)
+        exec(compile(code, path, "exec"), {"__name__": dag_id})  # noqa: S102 - our own
+        [(dag, _)] = DagContext.autoregistered_dags
+    return dag
+
+
+def failed_files(log_folder: Path) -> str:
+    """Return the page of a run of the guide's DAG whose mapped task failed three times."""
+    dag = dag_of_the_page(DOCS / "alerts.md", "thousand_files")
+    errors = [raised_as("FileNotFoundError", f"orders_{number}.csv is not there") for number in (1, 2, 3)]
+    return failed_run_of_the_page(log_folder, dag, {f"load_{index}": error for index, error in enumerate(errors)})
+
+
+def failed_mail(log_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the page of a run of the README's DAG, to whose worker the last file had not come."""
+    dag = dag_of_the_page(README, "nightly_load")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_SMTPCM_DEFAULT",
+        '{"conn_type": "smtpcm", "host": "exchange.corp.example", "extra": {"from_address": "etl@corp.example"}}',
+    )
+    task = dag.get_task("mail_the_report")
+    task.attachments = task.attachments.rpartition("|")[2]
+    with pytest.raises(Exception, match=r"\.log") as caught:
+        task.execute(context(dag_id=dag.dag_id, task_id=task.task_id))
+    error = raised_as(caught.type.__name__, str(caught.value))
+    return failed_run_of_the_page(log_folder, dag, {task.task_id: error})
+
+
+def failed_run_of_the_page(log_folder: Path, dag: Any, errors: Mapping[str, dict[str, object]]) -> str:
+    """Return the page of a failed run of a DAG, with the errors of its tasks from their logs."""
+    midnight = datetime(2026, 11, 25, tzinfo=UTC)
+    run_id = f"{'scheduled' if dag.schedule else 'manual'}__{midnight.isoformat()}"
+    for name, error in errors.items():
+        task, _, index = name.rpartition("_") if name[-1].isdigit() else (name, "", "")
+        text = line("00:00:04", "Task failed with exception", "error", "task", error_detail=[error])
+        place = {"dag": dag.dag_id, "run": run_id, "task": task, "mapped": f"map_index={index}" if index else ""}
+        write_log(log_folder, text, **place, attempt=1)
+    failed = run_failed(states=dict.fromkeys(errors, "failed"))
+    times = {"logical_date": midnight, "run_after": midnight, "start_date": midnight + timedelta(seconds=1)}
+    ended = {"state": "failed", "end_date": midnight + timedelta(seconds=5)}
+    failed |= {"dag": dag, "run_id": run_id, "dag_run": dag_run(dag_id=dag.dag_id, run_id=run_id, **times, **ended)}
+    failed["ti"].dag_id, failed["ti"].run_id = dag.dag_id, run_id
+    return render(failed)
 
 
 def render(context: dict[str, Any]) -> str:
@@ -181,10 +238,11 @@ def show(page: Page, html: str, width: int, scheme: Literal["light", "dark"]) ->
 
 if os.environ.get("SCREENSHOTS"):
 
-    def test_the_documents_pictures_of_alerts(page: Page, log_folder: Path) -> None:
-        """`make screenshots` writes them: a failed task on a desktop, and a failed run on a phone at night."""
-        PICTURES.mkdir(parents=True, exist_ok=True)
+    def test_the_documents_pictures_of_alerts(page: Page, log_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A failed task on a desktop, and failed runs on a phone at night."""
         show(page, failure(log_folder), 700, "light")
-        page.screenshot(path=PICTURES / "failure-alert.png", full_page=True)
-        show(page, failed_run(log_folder), 390, "dark")
-        page.locator(".card").first.screenshot(path=PICTURES / "failed-run-alert.png")
+        save_picture(page, "failure-alert.png", page.screenshot(full_page=True))
+        show(page, failed_files(log_folder), 390, "dark")
+        save_picture(page, "failed-tasks-alert.png", page.locator(".card").first.screenshot())
+        show(page, failed_mail(log_folder, monkeypatch), 390, "dark")
+        save_picture(page, "failed-run-alert.png", page.locator(".card").first.screenshot())

@@ -8,15 +8,25 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_smtpcm.notifications.event import read_event
+from airflow_provider_smtpcm.notifications.html_page import render_page
+from airflow_provider_smtpcm.testing import inbox as inbox_module
 from airflow_provider_smtpcm.testing.inbox import Inbox
+from tests.documents.pages import DOCS
+from tests.integration.pictures import save_picture
 from tests.integration.system_packages import skip_for_want_of
-from tests.integration.test_alert_page import WEAKEST_CONTRAST, airflow_at_corp, failure, log_folder
+from tests.integration.test_alert_page import WEAKEST_CONTRAST, airflow_at_corp, dag_of_the_page
+from tests.notifications.shapes import BASE, dag_run, task_failed
 from tests.testing.test_inbox import received
 
 if TYPE_CHECKING:
@@ -24,9 +34,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["airflow_at_corp", "log_folder"]  # fixtures: the alert's links and its log
+__all__ = ["airflow_at_corp"]  # a fixture: the alert's links
 
-PICTURE = Path(__file__).parents[2] / "docs/images/inbox.png"
+QUICK_START = DOCS / "quick-start.md"
 RED_DOT = b"iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAYAAACNMs+9AAAAFUlEQVR42mP8z8BQz0AEYBxVSF+FABJADveWkH6oAAAAAElFTkSuQmCC"
 
 
@@ -335,31 +345,74 @@ def test_it_says_so_when_the_relay_has_stopped_and_goes_on_with_the_next_one(bro
         context.close()
 
 
-@pytest.fixture
-def alert(log_folder: Path) -> bytes:
-    """The alert of a company's failed load."""
-    page, subject = failure(log_folder).encode(), b"[Airflow] Failed: warehouse_load.load_orders, try 2 of 2"
-    return b"Subject: " + subject + b"\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + page
+def mails_of_the_quick_start() -> tuple[bytes, bytes]:
+    """Return the mail of its first DAG, and the alert of its second, in a run that was triggered by hand."""
+    dag = dag_of_the_page(QUICK_START, "first_mail")
+    sent = dag.get_task("send")
+    hello = f"Subject: {sent.subject}\r\n\r\n{sent.text}\r\n"
+    dag = dag_of_the_page(QUICK_START, "nightly_load")
+    task = dag.get_task("load")
+    with pytest.raises(FileNotFoundError) as caught:
+        task.python_callable()
+    where = {"dag_id": dag.dag_id, "run_id": "manual__2026-11-25T09:30:40.118262+00:00_jZ4mQ7xW"}
+    start = datetime(2026, 11, 25, 9, 30, 44, tzinfo=UTC)
+    failed = task_failed(
+        caught.value,
+        **where,
+        task_id="load",
+        map_index=-1,
+        rendered_map_index=None,
+        try_number=1,
+        max_tries=0,
+        start_date=start,
+        end_date=start + timedelta(seconds=0.4),
+        hostname="laptop",
+        log_url=f"{BASE}/log",
+    )
+    run = dag_run(**where, logical_date=None, run_after=start - timedelta(seconds=4), run_type="manual")
+    page = render_page(read_event(failed | {"dag": dag, "task": task, "dag_run": run, "run_id": run.run_id}))
+    alert = EmailMessage(policy=SMTP)
+    alert["Subject"] = page.subject
+    alert.set_content(page.text)
+    alert.add_alternative(page.html, subtype="html")
+    return hello.encode(), bytes(alert)
 
 
-def test_an_alert_is_on_the_screen(browser: Browser, inbox: Inbox, alert: bytes) -> None:
+def test_an_alert_is_on_the_screen(browser: Browser, inbox: Inbox) -> None:
     """As the quick start ends: with what failed, and the link to its log."""
+    _, alert = mails_of_the_quick_start()
     inbox.add(received(alert))
     with showing(browser, inbox.url) as page:
         shown = page.frame_locator("iframe")
-        shown.get_by_text("dbo.Orders is locked by session 4711").locator("visible=true").first.wait_for()
+        shown.get_by_text("orders.csv is not there").locator("visible=true").first.wait_for()
         assert shown.get_by_role("link").count() > 0
 
 
 if os.environ.get("SCREENSHOTS"):
 
-    def test_the_documents_picture_of_the_inbox(browser: Browser, inbox: Inbox, alert: bytes) -> None:
-        """`make screenshots` writes it; the newest mail is the alert of a company's failed load."""
-        mail_from, recipients = "etl@corp.example", ("operations@corp.example",)
-        hello = b"Subject: Hello from Airflow\r\n\r\nThis mail was signed in with a Windows account."
-        inbox.add(received(hello, mail_from=mail_from, recipients=recipients))
-        inbox.add(received(alert, mail_from=mail_from, recipients=recipients))
-        with showing(browser, inbox.url, device_scale_factor=1.5) as page:
-            page.frame_locator("iframe").get_by_text("is locked by").locator("visible=true").first.wait_for()
-            PICTURE.parent.mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=PICTURE)
+    def test_the_documents_picture_of_the_inbox(
+        browser: Browser, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As the quick start ends: with its two mails."""
+        hello, alert = mails_of_the_quick_start()
+        for second, mail in ((5, hello), (52, alert)):
+            clock = SimpleNamespace(
+                now=lambda _timezone, second=second: datetime(2026, 11, 25, 9, 30, second, tzinfo=UTC)
+            )
+            monkeypatch.setattr(inbox_module, "datetime", clock)
+            inbox.add(
+                received(
+                    mail, mail_from="etl@corp.example", recipients=("operations@corp.example",), helo_name="laptop"
+                )
+            )
+        from tests.integration.browser import FLAGS
+
+        # In a process of its own, a frame would be shown in the resolution of the screen, not of the picture.
+        same_process = "--disable-features=IsolateSandboxedIframes"
+        sharp = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, same_process])
+        with (
+            closing(sharp),
+            showing(sharp, inbox.url, width=1000, device_scale_factor=1.5, timezone_id="UTC") as page,
+        ):
+            page.frame_locator("iframe").get_by_text("is not there").locator("visible=true").first.wait_for()
+            save_picture(page, "inbox.png", page.screenshot())

@@ -60,10 +60,17 @@ TAIL = [
 
 
 def write_log(
-    folder: Path, text: str = LINES, *, task: str = "load_orders", mapped: str = "map_index=3", attempt: int = 2
+    folder: Path,
+    text: str = LINES,
+    *,
+    dag: str = "warehouse_load",
+    run: str = RUN_ID,
+    task: str = "load_orders",
+    mapped: str = "map_index=3",
+    attempt: int = 2,
 ) -> Path:
     """Write a log where Airflow's default `log_filename_template` has it."""
-    path = folder / f"dag_id=warehouse_load/run_id={RUN_ID}/task_id={task}" / mapped / f"attempt={attempt}.log"
+    path = folder / f"dag_id={dag}/run_id={run}/task_id={task}" / mapped / f"attempt={attempt}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path

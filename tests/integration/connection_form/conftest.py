@@ -46,7 +46,7 @@ def browser_page(airflow: AirflowStack) -> Iterator[Page]:
     """A browser for all tests."""
     from tests.integration.browser import open_page
 
-    with open_page(f"{airflow.url}/connections") as page:
+    with open_page(f"{airflow.url}/connections", scale=1.5) as page:  # for the pictures; the tests see no difference
         yield page
 
 

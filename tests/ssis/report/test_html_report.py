@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import tracemalloc
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from airflow_provider_smtpcm.cli import main
 from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.report.entries import (
     PackageEntry,
@@ -21,7 +23,9 @@ from airflow_provider_smtpcm.ssis.report.entries import (
     UnreadableFile,
 )
 from airflow_provider_smtpcm.ssis.report.html_report import package_section, write_html_report
+from tests.documents.pages import DOCS, blocks_of
 from tests.integration.browser import CHROMIUM, FLAGS
+from tests.integration.pictures import save_picture
 from tests.integration.system_packages import skip_for_want_of
 from tests.ssis.report.entries import connection, finding, package, result_of
 
@@ -160,7 +164,9 @@ def test_many_packages_are_never_in_memory_together() -> None:
 
 
 @contextmanager
-def browser_page(path: Path, *, scheme: str = "light", width: int = 1280, scripts: bool = True) -> Iterator[Page]:
+def browser_page(
+    path: Path, *, scheme: str = "light", width: int = 1280, scale: float = 1, scripts: bool = True
+) -> Iterator[Page]:
     """Open the file in a browser; an error on its console fails the test."""
     if shutil.which(CHROMIUM) is None:
         skip_for_want_of(CHROMIUM)
@@ -168,6 +174,7 @@ def browser_page(path: Path, *, scheme: str = "light", width: int = 1280, script
         browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
         context = browser.new_context(
             viewport={"width": width, "height": 844},
+            device_scale_factor=scale,
             color_scheme=scheme,  # type: ignore[arg-type]
             java_script_enabled=scripts,
         )
@@ -246,3 +253,21 @@ def test_it_is_readable_on_a_phone_and_in_dark_mode(report: Path, scheme: str) -
         )
         assert (text > background) == (scheme == "dark")
         assert abs(text - background) > 500
+
+
+if os.environ.get("SCREENSHOTS"):
+
+    @pytest.mark.slow
+    def test_the_documents_picture_of_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of the import of the package that the guide shows; its upper half, up to the connections."""
+        monkeypatch.chdir(tmp_path)
+        [package] = [block for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
+        path = Path(package.title)
+        path.parent.mkdir()
+        path.write_text(package.code, encoding="utf-8")
+        main(["import-ssis", str(path.parent), "--out", "airflow", "--map-path", r"\\files\loads=/srv/loads"])
+        with browser_page(tmp_path / "airflow/report.html", width=1000, scale=1.5) as opened:
+            below = opened.get_by_role("heading", name="Connections").bounding_box()
+            assert below is not None
+            png = opened.screenshot(clip={"x": 0, "y": 0, "width": 1000, "height": below["y"]}, full_page=True)
+            save_picture(opened, "import-report.png", png)
