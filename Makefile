@@ -148,13 +148,11 @@ lock: ## Resolve pyproject.toml into the locks of every Airflow again; ARGS=--up
 			--constraint "$$airflow" $(ARGS) --output-file "$${airflow%.in}.lock" pyproject.toml || exit; done
 
 .PHONY: dist
-dist: $(READY) ## Build the wheel and the sdist into dist/, and check them; the same bytes from the same files
+dist: $(READY) ## Build the wheel and the sdist into dist/, and check them; TAG=v1.2.3 checks version and changelog too
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation --outdir dist
 	@$(BIN)/twine check --strict dist/*
-	@version=$$($(BIN)/python -c 'import airflow_provider_smtpcm as package; print(package.__version__)'); \
-		grep --quiet "^## \[$$version\] - " CHANGELOG.md || \
-		echo "A trial, no release: CHANGELOG.md has no section \"## [$$version] - date\" yet."
+	@$(BIN)/python -m tests.release $${TAG+--tag "$$TAG"} dist/*
 
 # As they were when Airflow 3.1.8 had come out: what it does not pin has long outgrown it.
 .PHONY: floor
