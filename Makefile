@@ -97,12 +97,13 @@ torture: $(READY) ## Break everything that can break, and count what was lost an
 		tests/integration/test_celery.py tests/integration/test_postfix_faults.py $(ARGS)
 
 .PHONY: lint
-lint: $(READY) ## ruff, its formatter, mypy --strict, pyright, ty, and the documents as a site
+lint: $(READY) ## ruff, its formatter, mypy --strict, pyright, ty, zizmor, and the documents as a site
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --diff --quiet
 	@$(BIN)/mypy
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/ty check --output-format concise --python $(VENV)
+	@$(BIN)/zizmor --offline --quiet --no-progress .github
 	@$(MAKE) --no-print-directory docs
 
 .PHONY: docs
