@@ -97,12 +97,13 @@ torture: $(READY) ## Break everything that can break, and count what was lost an
 		tests/integration/test_celery.py tests/integration/test_postfix_faults.py $(ARGS)
 
 .PHONY: lint
-lint: $(READY) ## ruff, its formatter, mypy --strict, pyright, ty, and the documents as a site
+lint: $(READY) ## ruff, its formatter, mypy --strict, pyright, ty, zizmor, and the documents as a site
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --diff --quiet
 	@$(BIN)/mypy
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/ty check --output-format concise --python $(VENV)
+	@$(BIN)/zizmor --offline --quiet --no-progress .github
 	@$(MAKE) --no-print-directory docs
 
 .PHONY: docs
@@ -148,13 +149,11 @@ lock: ## Resolve pyproject.toml into the locks of every Airflow again; ARGS=--up
 			--constraint "$$airflow" $(ARGS) --output-file "$${airflow%.in}.lock" pyproject.toml || exit; done
 
 .PHONY: dist
-dist: $(READY) ## Build the wheel and the sdist into dist/, and check them; the same bytes from the same files
+dist: $(READY) ## Build the wheel and the sdist into dist/, and check them; TAG=v1.2.3 checks version and changelog too
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation --outdir dist
 	@$(BIN)/twine check --strict dist/*
-	@version=$$($(BIN)/python -c 'import airflow_provider_smtpcm as package; print(package.__version__)'); \
-		grep --quiet "^## \[$$version\] - " CHANGELOG.md || \
-		echo "A trial, no release: CHANGELOG.md has no section \"## [$$version] - date\" yet."
+	@$(BIN)/python -m tests.release $${TAG+--tag "$$TAG"} dist/*
 
 # As they were when Airflow 3.1.8 had come out: what it does not pin has long outgrown it.
 .PHONY: floor

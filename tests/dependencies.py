@@ -1,16 +1,16 @@
-"""The table under "Dependencies" in docs/contributing.md: each imported module, and what installs it."""
+"""The table in docs/contributing/dependencies.md: each imported module, and what installs it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-_PAGE = Path(__file__).resolve().parent.parent / "docs/contributing.md"
+_PAGE = Path(__file__).resolve().parent.parent / "docs/contributing/dependencies.md"
 
 
 def _rows() -> dict[str, str]:
-    section = _PAGE.read_text(encoding="utf-8").partition("## Dependencies\n")[2].partition("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    lines = _PAGE.read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| `")]
     return {module: cells[1].strip() for cells in rows for module in re.findall(r"`(\w+)`", cells[0])}
 
 

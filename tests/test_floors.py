@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ FLOORS = {
 KNOWS_AIRFLOW = {"hooks", "operators", "decorators", "cli", "check", "preview", "notifications", "email_backend"}
 LAZY = {"spnego", "cryptography", "ssl", "smtplib", "email", "jinja2"}
 OPERATOR = f"{PACKAGE}.operators.send_mail"
-# Columns of the picture in contributing.md that hold names; what they are follows.
+# Columns of the picture in contributing/modules.md that hold names; what they are follows.
 _NAMES_WIDTH = 48
 
 
@@ -156,9 +157,9 @@ def test_what_every_airflow_process_loads_imports_nothing(module: str) -> None:
     assert imports(ROOT / f"{module}.py", on_import_only=True) == set()
 
 
-def test_the_picture_in_contributing_names_every_module() -> None:
+def test_the_picture_of_the_modules_names_every_module() -> None:
     """And no other: each by its folder, the folders one below the other as they are nested."""
-    page = (ROOT.parent / "docs" / "contributing.md").read_text(encoding="utf-8")
+    page = (ROOT.parent / "docs/contributing/modules.md").read_text(encoding="utf-8")
     _, _, picture = page.partition('```text title="The floors"\n')
     drawn: set[str] = set()
     folders: list[tuple[int, str]] = []
@@ -174,3 +175,17 @@ def test_the_picture_in_contributing_names_every_module() -> None:
                 drawn.add(".".join([*(folder for _, folder in folders), name]))
     packages = {name for name, path in modules() if path.name == "__init__.py"}
     assert drawn == {name.removeprefix(f"{PACKAGE}.") for name, _ in modules() if name not in packages} - {"__main__"}
+
+
+def test_the_table_of_the_layers_is_in_the_order_of_the_imports() -> None:
+    """It names each layer once; one imports from its own row and those below."""
+    page = (ROOT.parent / "docs/contributing.md").read_text(encoding="utf-8")
+    table = page.partition("| Layer, ")[2].partition("\n\n")[0]
+    rows = {
+        name: number
+        for number, line in enumerate(table.splitlines())
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    assert set(rows) == {name for name in FLOORS if not name.startswith("__")}
+    upward = {(name, used) for name in rows for used in FLOORS[name] if rows[used] < rows[name]}
+    assert upward == set()

@@ -15,12 +15,14 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from readme_renderer import markdown
 
 import airflow_provider_smtpcm
 import noxfile
 from hatch_build import with_whole_addresses
 from tests.brought_by import brought_by
 from tests.dependencies import DEPENDENCIES, comes_with
+from tests.release import find_faults, find_mismatches, render
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -58,7 +60,7 @@ def imported_names() -> set[str]:
 
 
 def test_every_imported_library_is_in_the_table_of_dependencies() -> None:
-    """Of docs/contributing.md; a library that is no longer imported is not."""
+    """Of docs/contributing/dependencies.md; a library that is no longer imported is not."""
     assert set(DEPENDENCIES) == imported_names()
 
 
@@ -105,13 +107,13 @@ def test_the_same_pythons_are_supported_wherever_they_are_named() -> None:
 
 
 def test_the_changelog_s_sections_are_versions_newest_first() -> None:
-    """Unreleased changes come first."""
-    first, *released = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
-    assert first == "[Unreleased]"
+    """Unreleased changes, if there are any, come before."""
+    released = re.findall(r"^## (.*)$", CHANGELOG.replace("## [Unreleased]\n", "", 1), re.MULTILINE)
     parts = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", heading) for heading in released]
     assert all(parts), released
     found = [(Version(part[1]), dt.date.fromisoformat(part[2])) for part in parts if part]
     assert found == sorted(found, reverse=True)
+    assert found[0][0] == Version(airflow_provider_smtpcm.__version__)
 
 
 def test_the_changelog_s_entries_are_of_the_six_kinds() -> None:
@@ -166,3 +168,76 @@ def test_links_that_work_on_the_index_and_code_stay(text: str) -> None:
 def test_links_to_files_become_links_to_the_tag(text: str, expected: str) -> None:
     """To the raw content for a picture, to the page for anything else."""
     assert with_whole_addresses(text, "https://code.example/us", "v1.2.3") == expected
+
+
+def readme_of_the_index() -> str:
+    """Return the README as the metadata has it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return with_whole_addresses(text, PROJECT["urls"]["Repository"], f"v{airflow_provider_smtpcm.__version__}")
+
+
+def test_the_readme_is_a_page_on_the_index() -> None:
+    """Rendered and cleaned as there: with headings, tables, highlighted code, and a picture in its width."""
+    html = render(readme_of_the_index())
+    assert find_faults(html) == []
+    for part in ("<h2", "<table>", '<span class="k', "<img "):
+        assert part in html
+    assert re.search(r'<img [^>]*width="\d+"', html)
+
+
+def test_every_link_from_the_index_to_the_repository_has_a_file() -> None:
+    """At the tag, which has the files of today."""
+    repository = re.escape(PROJECT["urls"]["Repository"])
+    links = re.findall(rf'(?:href|src)="{repository}/(?:blob|raw)/v[^/]+/([^#"]+)', render(readme_of_the_index()))
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[a](docs/a.md)", "leads nowhere on the index: 'docs/a.md'"),
+        ("[a](#no-such-heading)", "leads nowhere on the index: '#"),
+        ("![a](docs/a.png)", "leads nowhere on the index: 'docs/a.png'"),
+        ("![](https://code.example/a.png)", "a picture without alt"),
+        ("**a", "shown as source: **a"),
+        ("| a |\n| --- | --- |", "shown as source: | ---"),
+        ("<div>[a](https://code.example)</div>", "shown as source: ](https"),
+    ],
+)
+def test_what_the_index_would_show_badly_is_noticed(text: str, fault: str) -> None:
+    """Each would be published otherwise: an index refuses no Markdown."""
+    (found,) = find_faults(render(text))
+    assert found.startswith(fault)
+
+
+def test_a_description_that_is_not_rendered_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without the extra `md` of readme_renderer, which then only warns."""
+    monkeypatch.setattr(markdown, "variants", {})
+    with pytest.warns(UserWarning, match=r"readme_renderer\[md\]"), pytest.raises(ValueError, match="not rendered"):
+        render("# A heading")
+
+
+@pytest.mark.parametrize(
+    ("changelog", "tag", "expected"),
+    [
+        ("# Changelog\n\n## [1.2.3] - 2026-01-31\n\n## [1.2.2] - 2026-01-02\n", "v1.2.3", []),
+        ("## [1.2.3] - 2026-01-31\n", "v1.2.4", ["The tag is 'v1.2.4', and the version '1.2.3'."]),
+        ("## [1.2.3] - 2026-01-31\n", "1.2.3", ["The tag is '1.2.3', and the version '1.2.3'."]),
+        (
+            "## [Unreleased]\n\n## [1.2.3] - 2026-01-31\n",
+            "v1.2.3",
+            ["CHANGELOG.md begins with '[Unreleased]', not with '[1.2.3] - ' and a date."],
+        ),
+        (
+            "## [1.2.3] - soon\n",
+            "v1.2.3",
+            ["CHANGELOG.md begins with '[1.2.3] - soon', not with '[1.2.3] - ' and a date."],
+        ),
+    ],
+)
+def test_only_a_tag_of_the_version_with_a_dated_changelog_is_released(
+    changelog: str, tag: str, expected: list[str]
+) -> None:
+    """By `make dist TAG=...`, which the workflow of a release runs."""
+    assert find_mismatches(version="1.2.3", changelog=changelog, tag=tag) == expected

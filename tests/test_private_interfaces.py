@@ -1,6 +1,6 @@
 """Interfaces of Airflow and Jinja that the package uses though they are not public: all are listed and tested.
 
-The list is the table under "Private interfaces" in docs/contributing.md; these tests compare it with the code.
+The list is docs/contributing/private-interfaces.md, a table for each library; these tests compare it with the code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LATER = {"conf", "lineage"}
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A row of the table."""
+    """A row of a table; the owner is its heading."""
 
     name: str
     owner: str
@@ -66,11 +66,13 @@ def is_imported(name: str) -> bool:
 
 def interfaces() -> Iterator[Interface]:
     """Yield the rows."""
-    page = (ROOT / "docs/contributing.md").read_text(encoding="utf-8")
-    section = page.partition("## Private interfaces\n")[2].partition("\n## ")[0]
-    for line in section.splitlines():
-        if line.startswith("| `"):
-            name, owner, modules, purpose = (cell.strip() for cell in line.strip("|").split("|"))
+    page = (ROOT / "docs/contributing/private-interfaces.md").read_text(encoding="utf-8")
+    owner = ""
+    for line in page.splitlines():
+        if line.startswith("## "):
+            owner = line.removeprefix("## ")
+        elif line.startswith("| `"):
+            name, modules, purpose = (cell.strip() for cell in line.strip("|").split("|"))
             yield Interface(name, owner, tuple(re.findall(r"`([^`]+)`", modules)), purpose)
 
 
