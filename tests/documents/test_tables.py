@@ -93,7 +93,7 @@ def test_the_extras_of_the_stock_connection_are_all_translated() -> None:
     from airflow.providers.smtp.hooks import smtp
 
     read = set(re.findall(r'extra(?:_dejson)?\.get\(\s*"(\w+)"', Path(smtp.__file__).read_text(encoding="utf-8")))
-    rows = table_after(STOCK, "## The connection")
+    rows = table_after(STOCK, "### Settings of a connection")
     theirs = {word for row in rows for word in re.findall(r"[a-z_0-9]+", row[0])}
     assert read - theirs == set()
     ours = (
