@@ -42,9 +42,10 @@ NOT_RUN = {
     "python3 -m venv": "the quick start, which test_quick_start walks",
     ".": "as python3 -m venv",
     "mkdir": "as python3 -m venv",
+    "touch": "the guide for SSIS, which tests/integration/test_import_ssis.py walks",
     "airflow db migrate": "as python3 -m venv",
     "airflow standalone": "as python3 -m venv",
-    "airflow dags": "as python3 -m venv",
+    "airflow dags": "as python3 -m venv and touch",
 }
 RUN = ("airflow ", "python -m airflow_provider_smtpcm ", "python -c ")
 PARSED = ("pip install ", "make", "export ")
@@ -187,7 +188,8 @@ def test_every_command_that_this_machine_can_run_succeeds(
     """`check` with a server that requires Windows Authentication; Airflow's own commands in a private Airflow."""
     with Relay(users={LOGIN: PASSWORD}) as relay:
         if " check " in command:
-            monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+            conn_id = command.split(" check ")[1].split(maxsplit=1)[0]
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(relay.airflow_connection()))
         if " preview " in command:
             monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
             [dag] = [block for block in blocks_in("python") if block.title == "nightly_load.py"]
@@ -197,7 +199,9 @@ def test_every_command_that_this_machine_can_run_succeeds(
             monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", "smtp://relay.corp.example:25")
         if " connections import " in command:
             connections = shlex.quote(json.dumps({"relay": relay.airflow_connection()}))
-            shell(f"printf %s {connections} > connections.json")
+            path = command.split(" import ")[1].split(maxsplit=1)[0]
+            shell(f"mkdir -p $(dirname {path}) && printf %s {connections} > {path}")
+            shell("airflow connections delete relay")
         if " import-ssis " in command:
             for package in blocks_in("xml"):
                 path = shlex.quote(package.title)
@@ -229,7 +233,8 @@ def test_every_command_that_this_machine_can_run_succeeds(
 @pytest.mark.parametrize("command", sorted({line for _, line in COMMANDS if " relay " in f"{line} "}))
 def test_the_relay_prints_the_connection_to_add_and_ends_with_ctrl_c(command: str, tmp_path: Path) -> None:
     """In a folder where it may save mails."""
-    words = [sys.executable, *shlex.split(command)[1:]]
+    program, *arguments = shlex.split(command)
+    words = [sys.executable, *([] if program == "python" else ["-m", program]), *arguments]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True) as relay:
         assert relay.stdout is not None
         said = ""
