@@ -43,9 +43,10 @@ NOT_RUN = {
     ".": "as python3 -m venv",
     "echo": "as python3 -m venv",
     "mkdir": "as python3 -m venv",
+    "touch": "the guide for SSIS, which tests/integration/test_import_ssis.py walks",
     "airflow db migrate": "as python3 -m venv",
     "airflow standalone": "as python3 -m venv",
-    "airflow dags": "as python3 -m venv",
+    "airflow dags": "as python3 -m venv and touch",
 }
 RUN = ("airflow ", "python -m airflow_provider_smtpcm ", "python -c ")
 PARSED = ("pip install ", "make", "export ")
@@ -188,7 +189,8 @@ def test_every_command_that_this_machine_can_run_succeeds(
     """`check` with a server that requires Windows Authentication; Airflow's own commands in a private Airflow."""
     with Relay(users={LOGIN: PASSWORD}) as relay:
         if " check " in command:
-            monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
+            conn_id = command.split(" check ")[1].split(maxsplit=1)[0]
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(relay.airflow_connection()))
         if " preview " in command:
             monkeypatch.setenv("AIRFLOW_CONN_SMTPCM_DEFAULT", json.dumps(relay.airflow_connection()))
             [dag] = [block for block in blocks_in("python") if block.title == "nightly_load.py"]
@@ -198,7 +200,9 @@ def test_every_command_that_this_machine_can_run_succeeds(
             monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", "smtp://relay.corp.example:25")
         if " connections import " in command:
             connections = shlex.quote(json.dumps({"relay": relay.airflow_connection()}))
-            shell(f"printf %s {connections} > connections.json")
+            path = command.split(" import ")[1].split(maxsplit=1)[0]
+            shell(f"mkdir -p $(dirname {path}) && printf %s {connections} > {path}")
+            shell("airflow connections delete relay")
         if " import-ssis " in command:
             for package in blocks_in("xml"):
                 path = shlex.quote(package.title)

@@ -1,4 +1,4 @@
-"""The SSIS package on the page is converted to what the page shows, and the tables on the import are complete."""
+"""The SSIS package of the example is converted to what the page shows, and the tables on the import are complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from airflow_provider_smtpcm.cli import IMPORT_SSIS, main
 from tests.documents.pages import DOCS, README, Block, blocks_in, blocks_of, commands_of, table_after
 
-PAGE = DOCS / "from-ssis.md"
+PAGE = DOCS / "reference/ssis-example.md"
+OPTIONS = DOCS / "reference/import-ssis.md"
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_the_package_becomes_the_files_below_it(imported: Path) -> None:
 
 def test_the_terminal_says_what_the_page_shows(imported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the same words and lines."""
-    [shown] = [block for block in blocks_of(PAGE) if block.title == "What the terminal says"]
+    [shown] = [block for block in blocks_of(PAGE) if block.title == "The import prints"]
     assert capsys.readouterr().out == shown.code
 
 
@@ -61,5 +62,5 @@ def lines_of(code: str) -> list[str]:
 
 def test_every_option_has_its_row() -> None:
     """And no other."""
-    rows = {re.findall(r"`(--[a-z-]+)", row[0])[0] for row in table_after(PAGE, "### Options")}
+    rows = {re.findall(r"`(--[a-z-]+)", row[0])[0] for row in table_after(OPTIONS, "## Options")}
     assert rows == {argument.flags[0] for argument in IMPORT_SSIS.arguments} - {"paths"}

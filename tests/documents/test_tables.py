@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
     from airflow.sdk import DAG
 
-SSIS, STOCK = DOCS / "from-ssis.md", DOCS / "from-the-smtp-provider.md"
+SSIS, STOCK = DOCS / "reference", DOCS / "from-the-smtp-provider.md"
 
 
 def arguments_of(function: object) -> set[str]:
@@ -93,7 +93,7 @@ def test_the_extras_of_the_stock_connection_are_all_translated() -> None:
     from airflow.providers.smtp.hooks import smtp
 
     read = set(re.findall(r'extra(?:_dejson)?\.get\(\s*"(\w+)"', Path(smtp.__file__).read_text(encoding="utf-8")))
-    rows = table_after(STOCK, "## The connection")
+    rows = table_after(STOCK, "### Settings of a connection")
     theirs = {word for row in rows for word in re.findall(r"[a-z_0-9]+", row[0])}
     assert read - theirs == set()
     ours = (
@@ -108,7 +108,9 @@ def test_the_properties_of_the_ssis_connection_manager_are_in_the_form() -> None
     """By the labels that the page has."""
     labels = {field.label for field in (*STANDARD_FIELDS, *FIELDS)}
     said = {
-        word for row in table_after(SSIS, "## Word by word") for word in re.findall(r"^\*([A-Z][\w ]+)\*", row[1])
+        word
+        for row in table_after(SSIS / "ssis-mapping.md", "## SSIS names and Airflow names")
+        for word in re.findall(r"^\*([A-Z][\w ]+)\*", row[1])
     } - {"Timeout"}
     assert said
     assert said <= labels
@@ -122,7 +124,7 @@ def test_every_jinja_expression_of_the_page_renders(
     """In a task, with the values of the SSIS package's variables."""
     from airflow.sdk import DAG
 
-    rows = table_after(SSIS, "## Expressions")
+    rows = table_after(SSIS / "ssis-expressions.md", "## Write an expression by hand")
     jinja = [re.match(r"`(.+?)`", row[1])[1] for row in rows]
     here = [template for template in jinja if "alert." not in template]
     assert len(here) > 10

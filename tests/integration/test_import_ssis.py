@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import pytest
 
 from airflow_provider_smtpcm.testing import ReceivedMail, Relay
 from benchmarks.ssis_tree import make_tree
-from tests.documents.pages import DOCS, blocks_of
+from tests.documents.pages import DOCS, Block, blocks_of, commands_of, table_after
 from tests.integration.odbc_databases import Database
 
 pytestmark = pytest.mark.slow
@@ -75,9 +79,145 @@ def test_a_company_s_packages_become_dags_that_airflow_parses(airflow: Run, tmp_
     assert conn_ids >= set(json.loads((tmp_path / "out/connections.json").read_text(encoding="utf-8")))
 
 
-def test_the_package_of_the_page_sends_its_mail(airflow: Run, database: Database, tmp_path: Path) -> None:
+GUIDE = DOCS / "from-ssis.md"
+#: Commands of the guide that need more than the sample.
+NOT_WALKED = re.compile(r"pip |.*\.sql ")
+
+
+@dataclass
+class Walker:
+    """Follows the guide in a folder: runs its commands, and compares what they print and write.
+
+    Args:
+        folder: the reader's empty folder.
+        port: of the relay, instead of the one in the guide.
+    """
+
+    folder: Path
+    port: int
+    exports: list[str] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    printed: str = ""
+    relay: subprocess.Popen[str] | None = None
+
+    @property
+    def received(self) -> str:
+        """What the relay has printed, without sizes, which differ between machines."""
+        return without_sizes((self.folder / "relay.txt").read_text(encoding="utf-8"))
+
+    def here(self, text: str) -> str:
+        """Return a text of the guide with the port and the folder of attachments that this test uses."""
+        return text.replace("2525", str(self.port)).replace("/tmp/loads", str(self.folder / "loads"))  # noqa: S108
+
+    def follow(self, block: Block) -> None:
+        """Do what a block shows, or compare it with what was printed or written."""
+        shown = self.here(block.code)
+        match block.language, block.title:
+            case "console", _:
+                for command in commands_of(block):
+                    self.run(command)
+            case "xml", title:
+                (self.folder / title).write_text(block.code, encoding="utf-8")
+            case "text", "The relay prints":
+                assert without_sizes(shown) in self.received
+            case "text", _:
+                assert self.printed == shown
+            case "python", "Above the DAG in airflow/dags/orders.py":
+                self.replace_placeholder(block.code)
+            case _, title:
+                assert (self.folder / title).read_text(encoding="utf-8") == shown
+
+    def run(self, command: str) -> None:
+        """Run a command, and keep its output and its exit status."""
+        if NOT_WALKED.match(command):
+            return
+        if " relay " in command:
+            self.start_relay(shlex.split(self.here(command))[2:])
+        elif command.startswith("export "):
+            self.exports.append(self.here(command))
+        else:
+            if "--answers" in command:
+                self.answer_questions()
+            ended = subprocess.run(
+                ["bash", "-euc", "\n".join([*self.exports, self.here(command)])],
+                cwd=self.folder,
+                env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+                | {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            self.printed = ended.stdout
+            self.statuses.append(ended.returncode)
+
+    def start_relay(self, arguments: list[str]) -> None:
+        """Start the relay of the guide, and let it write to a file."""
+        words = [sys.executable, "-m", "airflow_provider_smtpcm", *arguments]
+        with (self.folder / "relay.txt").open("w", encoding="utf-8") as file:
+            self.relay = subprocess.Popen(words, stdout=file, text=True)
+
+    def answer_questions(self) -> None:
+        """Fill in the column of `questions.csv` with the answers of the guide, in any order."""
+        answers = {row[0].strip("`"): row[1].strip("`") for row in table_after(GUIDE, "## Answer the questions")}
+        path = self.folder / "airflow/questions.csv"
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["key"] for row in rows} == set(answers)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(row | {"answer": self.here(answers[row["key"]])} for row in rows)
+
+    def replace_placeholder(self, work: str) -> None:
+        """Edit the DAG as the guide says, after an import without `--placeholders pass`, and run it twice."""
+        self.run("airflow smtpcm import-ssis packages --out airflow --answers airflow/questions.csv")
+        path = self.folder / "airflow/dags/orders.py"
+        text = path.read_text(encoding="utf-8").replace("with DAG(", f"{self.here(work)}\n\nwith DAG(")
+        [call] = re.findall(r"PlaceholderOperator\(\n.*?\n    \)", text, re.DOTALL)
+        path.write_text(text.replace(call, "load_orders_from_file()"), encoding="utf-8")
+        self.run("airflow dags test orders")
+        (self.folder / "loads/orders.csv").write_text("id\n1\n2\n", encoding="utf-8")
+        self.run("airflow dags test orders")
+
+
+def without_sizes(text: str) -> str:
+    """Return what the relay prints without the sizes of the mails."""
+    return re.sub(r"[\d,]+ octets", "", text)
+
+
+@pytest.fixture
+def walker(airflow_tables: Path, tmp_path: Path) -> Iterator[Walker]:
+    """A reader in an empty folder, with a database so that `airflow db migrate` has little to do."""
+    for name in ("bin", "home"):
+        (tmp_path / name).mkdir()
+    shutil.copyfile(airflow_tables, tmp_path / "home/airflow.db")
+    program = tmp_path / "bin/airflow"
+    ours, airflow = shlex.join(OURS), shlex.join(AIRFLOW)
+    program.write_text(f'#!/bin/sh\n[ "$1" = smtpcm ] && shift && exec {ours} "$@"\nexec {airflow} "$@"\n')
+    program.chmod(0o755)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        walker = Walker(folder=tmp_path, port=probe.getsockname()[1])
+    yield walker
+    if walker.relay is not None:
+        walker.relay.terminate()
+        walker.relay.wait()
+
+
+def test_the_guide_can_be_walked(walker: Walker) -> None:
+    """From an empty folder to the mail of the task that replaces the placeholder; what the guide shows is so."""
+    for block in blocks_of(GUIDE):
+        walker.follow(block)
+    # The first import has questions, and the first run has a placeholder that fails.
+    assert [status for status in walker.statuses if status] == [3, 1]
+    subjects = re.findall(r"^  Subject: (.+)$", walker.received, re.MULTILINE)
+    assert subjects == ["Load of orders failed", "0 orders loaded", "0 orders loaded", "2 orders loaded"]
+    assert f"`{subjects[-1]}`" in GUIDE.read_text(encoding="utf-8")
+
+
+def test_the_package_of_the_example_sends_its_mail(airflow: Run, database: Database, tmp_path: Path) -> None:
     """Once its placeholder is replaced as the page says; to a server that requires Windows Authentication."""
-    page = DOCS / "from-ssis.md"
+    page = DOCS / "reference/ssis-example.md"
     [package] = [block.code for block in blocks_of(page) if block.language == "xml"]
     (tmp_path / "load.dtsx").write_text(package, encoding="utf-8")
     for name in ("rows.csv", "errors.log"):

@@ -28,7 +28,7 @@ from tests.documents.pages import DOCS, blocks_of
 
 PROGRAM = [sys.executable, "-m", "airflow_provider_smtpcm"]
 #: The package on the page.
-[LOAD] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
+[LOAD] = [block.code for block in blocks_of(DOCS / "reference/ssis-example.md") if block.language == "xml"]
 
 
 #: All that a person has to decide about it.

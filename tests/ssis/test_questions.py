@@ -19,7 +19,7 @@ from airflow_provider_smtpcm.ssis.findings import Question
 from airflow_provider_smtpcm.ssis.questions import PackageQuestion, QuestionList, read_answers
 from tests.documents.pages import DOCS, blocks_of
 
-[LOAD] = [block.code for block in blocks_of(DOCS / "from-ssis.md") if block.language == "xml"]
+[LOAD] = [block.code for block in blocks_of(DOCS / "reference/ssis-example.md") if block.language == "xml"]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ WALK_THROUGH_NOTICE = (
     "tasks. For a walk-through only."
 )
 
-#: The meaning of each finding, by its code. Codes are stable; `docs/from-ssis.md` has the same table.
+#: The meaning of each finding, by its code. Codes are stable; `docs/reference/ssis-findings.md` has the same table.
 FINDING_MEANINGS = {
     # from the reader
     "configuration-applied": "A package configuration sets a value, which was used instead of the one in the package.",
@@ -72,7 +72,7 @@ FINDING_MEANINGS = {
     "message-variable-no-text": "The text comes from a variable that is not a String; SSIS fails here, too.",
     "no-recipient": "The mail has no recipient; SSIS fails here, too.",
     "no-sender": "FromLine is empty, and SSIS fails here; the default sender of the connection is used.",
-    "param-without-value": "A variable is empty in the package, unreadable or may be secret; its param is to be set.",
+    "param-without-value": "A variable is empty in the package, unreadable or may be secret; set its param.",
     "password-in-text": "The text of a mail seems to contain a password; it was kept, so the DAG contains it.",
     "project-parameter": "A project parameter became an Airflow Variable, with the project's value as its default.",
     "project-configuration": "A project configuration sets another value; check which configuration is deployed.",

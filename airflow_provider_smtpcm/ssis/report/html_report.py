@@ -175,15 +175,15 @@ def _next_steps(result: ImportResult) -> str:
         )
     if totals.connections:
         steps.append(
-            "Add what is not in the packages, such as a password, to <code>connections.json</code>. Then run "
+            "Add what the packages do not contain, such as passwords, to <code>connections.json</code>. Then run "
             "<code>airflow connections import connections.json</code>, and "
-            "<code>python -m airflow_provider_smtpcm check CONN_ID</code> for each connection."
+            "<code>airflow smtpcm check CONN_ID</code> for each connection."
         )
     if totals.dags:
         if totals.placeholders:
             steps.append(
-                "Put a task with the same work in place of each placeholder in the DAGs "
-                f"({totals.placeholders:,}); the findings of each package name them."
+                f"Replace each placeholder in the DAGs ({totals.placeholders:,}) by a task that does the same work. "
+                "The findings of each package name its placeholders."
             )
         steps.append("Review the DAGs in <code>dags</code>, and copy them into your DAGs folder.")
     if not steps:

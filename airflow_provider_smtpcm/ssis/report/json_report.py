@@ -1,4 +1,4 @@
-"""`report.json`: the result of an import in machine-readable form. `docs/from-ssis.md` documents its fields."""
+"""`report.json`: the result of an import for programs. `docs/reference/import-ssis.md` documents its fields."""
 
 from __future__ import annotations
 

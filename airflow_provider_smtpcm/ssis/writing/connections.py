@@ -198,7 +198,7 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
         question = Question(
             key=f"{'server' if is_server else name} of {display}" + (f", stored as {guess}" if guess else ""),
             text=f"Which {noun} does the expression {display} give in production? Answer with it, or {KEEP} "
-            + ("for the guess." if guess else "if the connection is completed in Airflow."),
+            + ("for the guess." if guess else "to complete the connection in Airflow yourself."),
             guess=guess,
         )
         used = "The package stores none."
@@ -283,7 +283,7 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
         how = (
             "If a server does not offer it, SSIS sends without a sign-in and without a warning. "
             f"Answer {KEEP} to sign in with Windows Authentication, or anonymous to send without a sign-in. "
-            "To find out, run python -m airflow_provider_smtpcm check with the connection."
+            "To find out, import the connections into Airflow, and run airflow smtpcm check CONN_ID."
         )
         return Question(
             key=f"windows authentication of {server}",
@@ -324,7 +324,7 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
             "accept such mail."
         )
         remedy = (
-            f"Run python -m airflow_provider_smtpcm check {conn_id} to see what the server offers. If it offers no "
+            f"Run airflow smtpcm check {conn_id} to see what the server offers. If it offers no "
             f"Windows Authentication, import again with --windows-auth {shlex.quote(f'anonymous={name}')}, or set "
             "auth_mode to anonymous."
         )
@@ -369,7 +369,8 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
             question = Question(
                 key=f"server of {self.name}",
                 text=f"Which mail server does the connection manager {self.name!r} use? The packages have "
-                f"none, and SSIS fails there. Answer with it, or {KEEP} if the connection is completed in Airflow.",
+                f"none, and SSIS fails there. Answer with it, or {KEEP} to complete the connection in Airflow "
+                "yourself.",
             )
             if any(key.startswith("server of ") for key in self.open_questions):
                 return UNKNOWN_HOST, _SMTP_PORT

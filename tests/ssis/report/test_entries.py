@@ -40,6 +40,6 @@ def test_every_code_in_the_source_is_explained_and_no_other() -> None:
 
 def test_the_documents_explain_them_in_the_same_words() -> None:
     """In a table, sorted by code."""
-    rows = table_after(DOCS / "from-ssis.md", "### What the findings mean")
+    rows = table_after(DOCS / "reference/ssis-findings.md", "## Codes")
     expected = [[code, FINDING_MEANINGS[code]] for code in sorted(FINDING_MEANINGS)]
     assert [[code.strip("`"), meaning] for code, meaning in rows] == expected

@@ -135,11 +135,11 @@ def test_a_finding_links_to_packages_that_have_it() -> None:
     assert "and 2 more" in table
 
 
-def test_the_commands_on_the_page_work_on_every_airflow() -> None:
-    """On 3.1 there is no `airflow smtpcm`."""
+def test_the_command_on_the_page_is_airflow_s() -> None:
+    """The README says how it is called on Airflow 3.1, which has no `airflow smtpcm`."""
     html = written([package()])
-    assert "<code>python -m airflow_provider_smtpcm check CONN_ID</code>" in html
-    assert "airflow smtpcm" not in html
+    assert "<code>airflow smtpcm check CONN_ID</code>" in html
+    assert "python -m" not in html
 
 
 def test_many_packages_are_never_in_memory_together() -> None:

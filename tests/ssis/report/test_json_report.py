@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.report.entries import PackageEntry, PackageStatus, UnreadableFile
 from airflow_provider_smtpcm.ssis.report.json_report import package_line, write_json_report
-from tests.documents.pages import DOCS, table_after
+from tests.documents.pages import DOCS, table_after, text_of
 from tests.ssis.report.entries import connection, finding, package, result_of
 
 
@@ -58,7 +58,7 @@ def test_every_package_is_in_it_with_what_became_of_it() -> None:
 
 
 def test_the_documents_have_a_row_for_every_field() -> None:
-    """And for no other."""
+    """And for no other, in a table for each kind of object."""
     report = written([package()])
     fields = set(report) | {f"counts.{name}" for name in report["counts"]}
     for name in ("packages", "connections", "questions"):
@@ -70,7 +70,9 @@ def test_the_documents_have_a_row_for_every_field() -> None:
     fields |= {f"findings[].{field}" for field in report["findings"][0]}
     for name in ("codes", "unreadable", "copies"):
         fields |= {f"{name}[].{field}" for field in report[name][0]}
-    rows = table_after(DOCS / "from-ssis.md", "### report.json")
+    page = DOCS / "reference/import-ssis.md"
+    headings = re.findall(r"^### .+$", text_of(page).split("\n## report.json\n")[1].split("\n## ")[0], re.MULTILINE)
+    rows = [row for heading in headings for row in table_after(page, heading)]
     named = [field for row in rows for field in re.findall(r"`([^`]+)`", row[0])]
     assert sorted(set(named)) == sorted(named)
     assert set(named) == fields
