@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -451,6 +454,42 @@ def test_a_kdc_that_answers_again_is_asked_again(gssapi_postfix: GssapiPostfix, 
             if time.monotonic() > until:
                 pytest.fail(f"{error}\n{kerberos.log()[-3000:]}")
             time.sleep(0.1)
+
+
+SIGN_IN = """\
+import sys
+from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
+from airflow_provider_smtpcm.errors import AuthenticationError
+from airflow_provider_smtpcm.smtp.auth.kerberos import KerberosClient
+
+settings = {"auth_mode": "windows", "windows_protocol": "kerberos", "login": "alice@corp.example"}
+client = KerberosClient(SmtpConnectionManager(host="localhost", password=sys.argv[1], **settings))
+try:
+    client.create_context(None, in_spnego=False, timeout=60)
+    print("signed in as", client.identity)
+except AuthenticationError as error:
+    print(error.message)
+print(bytes([120]))
+"""
+
+
+def sign_in_with_debug_allocator(password: str) -> str:
+    """The output of `SIGN_IN` in a process that overwrites memory as soon as Python has released it."""
+    environment = os.environ | {"PYTHONMALLOC": "debug"}
+    command = [sys.executable, "-c", SIGN_IN, password]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_password_stays_in_memory_until_the_kerberos_library_has_read_it(kerberos: KerberosRealm) -> None:
+    """Otherwise, while other threads run, their data may be sent instead, and a right password is called wrong."""
+    assert "signed in as alice@CORP.EXAMPLE" in sign_in_with_debug_allocator(kerberos.password_of("alice"))
+
+
+def test_a_password_of_one_character_does_not_change_the_bytes_of_the_process(kerberos: KerberosRealm) -> None:
+    """Python has one object for all bytes `b"x"`, and the Kerberos library overwrites the password with zeros."""
+    output = sign_in_with_debug_allocator("x")
+    assert "the password is wrong" in output
+    assert output.endswith("b'x'\n")
 
 
 def test_a_ticket_is_fetched_once_for_each_hook(gssapi_postfix: GssapiPostfix, kerberos: KerberosRealm) -> None:

@@ -344,15 +344,17 @@ class KerberosClient:
         """
         import krb5
 
-        def get_password() -> bytes:
+        def get_password() -> _PromptReply:
             if not self._calls.begin_proof(is_awaited=self._is_ntlm_possible):
                 raise TimeoutError
-            return _encode_password(self._manager.password or "")
+            return _PromptReply(_encode_password(self._manager.password or ""))
 
         class PasswordPrompt(krb5.Krb5Prompt):
             def prompt(self, msg: bytes, hidden: bool) -> bytes:  # noqa: ARG002, FBT001 - python-krb5's signature
-                return get_password()
+                self.reply = get_password()
+                return self.reply
 
+        # It keeps the reply in memory until the request has ended.
         prompt = None if keytab is not None else PasswordPrompt()
         request = krb5.init_creds_init(krb5_context, principal, options, 0, prompt)
         try:
@@ -386,6 +388,17 @@ class KerberosClient:
         name = self._manager.keytab or ""
         _require_readable("Keytab (keytab)", name.removeprefix("FILE:"))
         return krb5.kt_resolve(krb5_context, name.encode())
+
+
+class _PromptReply(bytes):
+    """A password as python-krb5 needs it from a prompt: kept by the caller, and not shared with anyone.
+
+    python-krb5 0.10 gives the Kerberos library a pointer to these bytes, and releases them before the library has read
+    them: another thread's data may then be sent as the password. The library finally overwrites them with zeros, also
+    in plain bytes of one character, which Python shares within the process.
+    """
+
+    __slots__ = ()
 
 
 def _encode_password(password: str) -> bytes:
