@@ -343,7 +343,7 @@ def _with_text(question: Question, finding: Finding) -> Question:
     text = finding.text.removesuffix(quote_answer(finding.answer))
     return replace(
         question,
-        text=f"{finding.where}: {text} {finding.remedy} Answer {KEEP} if it may stay as it is, here and wherever else "
+        text=f"{finding.where}: {text} {finding.remedy} Answer {KEEP} to leave it as it is, here and everywhere else "
         "the report asks this.",
     )
 

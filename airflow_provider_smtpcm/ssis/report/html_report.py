@@ -192,11 +192,16 @@ def _next_steps(result: ImportResult) -> str:
     return f'<h2>What to do now</h2>\n<div class="panel"><ol>{items}</ol></div>\n'
 
 
+def _number(count: int, noun: str) -> str:
+    """Return a cell with a number; the noun is shown where a phone has no room for the header."""
+    return f'<td class="number" data-noun="{plural(count, noun)}">{count:,}</td>'
+
+
 def _questions_table(questions: Iterable[AskedQuestion]) -> str:
     rows = "".join(
-        f'<tr><td class="number">{asked.mails:,}</td><td class="number">{asked.packages:,}</td>'
+        f"<tr>{_number(asked.mails, 'mail')}{_number(asked.packages, 'package')}"
         f"<td>{_question_anchors(asked)}{_escape(asked.text)}</td>"
-        f"<td>{_package_links(asked)}</td><td>{_escape(asked.guess)}</td>"
+        f'<td>{_package_links(asked)}</td><td class="guess">{_escape(asked.guess)}</td>'
         f"<td>{f'<b>{_escape(asked.answer)}</b>' if asked.answer else _badge('decision')}</td></tr>"
         for asked in questions
     )
@@ -225,7 +230,7 @@ def _codes_table(totals: Totals) -> str:
         f"<tr><td>{_badge(severity)}</td><td><code>{_escape(code)}</code></td>"
         f"<td>{_escape(FINDING_MEANINGS.get(code, ''))}</td>"
         f"<td>{_links(totals.first.get((severity, code), ()), totals.more[severity, code])}</td>"
-        f'<td class="number">{count:,}</td></tr>'
+        f"{_number(count, 'case')}</tr>"
         for (severity, code), count in ordered[:_MAX_CODES]
     )
     return (
@@ -252,7 +257,7 @@ def _connections_table(connections: Iterable[ConnectionEntry]) -> str:
     rows = "".join(
         f'<tr id="connection-{_escape(entry.conn_id)}"><th><code>{_escape(entry.conn_id)}</code></th>'
         f"<td>{_escape(entry.summary)}{_findings_list(entry.findings)}</td>"
-        f'<td class="number">{entry.packages:,}</td><td>{_sources(entry.sources)}</td></tr>'
+        f"{_number(entry.packages, 'package')}<td>{_sources(entry.sources)}</td></tr>"
         for entry in connections
     )
     if not rows:
