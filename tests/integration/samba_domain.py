@@ -20,7 +20,7 @@ from typing import IO, ClassVar
 from demo.processes import free_port
 from tests.integration.programs import GSS_NTLMSSP, START_SECONDS, ProgramError, ServerProgram, absent, run, system_path
 
-PROGRAMS = ("samba", "samba-tool", "winbindd", "wbinfo", "kinit")
+PROGRAMS = ("samba", "samba-tool", "winbindd", "wbinfo", "ldbsearch", "kinit")
 #: LDAP and RPC have fixed ports, so the domain controller has an address of its own on the loopback interface.
 ADDRESS = "127.0.0.61"
 #: libwbclient looks nowhere else, so that a machine has one winbindd.
