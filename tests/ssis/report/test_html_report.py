@@ -265,7 +265,7 @@ if os.environ.get("SCREENSHOTS"):
         path = Path(package.title)
         path.parent.mkdir()
         path.write_text(package.code, encoding="utf-8")
-        main(["import-ssis", str(path.parent), "--out", "airflow", "--map-path", r"\\files\loads=/srv/loads"])
+        main(["import-ssis", str(path.parent), "--out", "airflow"])
         with browser_page(tmp_path / "airflow/report.html", width=1000, scale=1.5) as opened:
             below = opened.get_by_role("heading", name="Connections").bounding_box()
             assert below is not None
