@@ -160,7 +160,7 @@ def test_what_every_airflow_process_loads_imports_nothing(module: str) -> None:
 def test_the_picture_of_the_modules_names_every_module() -> None:
     """And no other: each by its folder, the folders one below the other as they are nested."""
     page = (ROOT.parent / "docs/contributing/modules.md").read_text(encoding="utf-8")
-    _, _, picture = page.partition('```text title="The floors"\n')
+    _, _, picture = page.partition('```text title="The layers"\n')
     drawn: set[str] = set()
     folders: list[tuple[int, str]] = []
     for line in picture.partition("```")[0].splitlines():

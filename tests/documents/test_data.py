@@ -83,7 +83,7 @@ SHOWN = {
     "The relay",
     "The relay prints",
     "Terminal 1",
-    "The floors",
+    "The layers",
     "/etc/airflow/ntlm-user",
 }
 
@@ -288,7 +288,7 @@ def test_the_relay_reports_a_mail_exactly_as_the_page_shows(monkeypatch: pytest.
 
 def test_the_floors_on_the_page_are_the_code_s() -> None:
     """Every room of the package is in the picture."""
-    [block] = shown("The floors")
+    [block] = shown("The layers")
     rooms = {
         path.stem for path in (ROOT / "airflow_provider_smtpcm").iterdir() if not path.name.startswith(("_", "py."))
     }
