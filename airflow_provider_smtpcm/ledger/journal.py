@@ -258,8 +258,8 @@ class PriorDelivery:
                 error=OutcomeUnknownError(
                     "The mail was about to be sent, or in flight, when an earlier attempt ended without recording its "
                     "result. It is not sent again, since it may have been delivered.",
-                    remedy="Look for it in the server's log; then mark the task as success, or clear it with "
-                    "on_clear='send_again'.",
+                    remedy=f"Look for {mail.message_id} in the server's log. If it is there, mark the task as success; "
+                    "otherwise set on_unknown='retry', and clear the task.",
                 ),
             )
         if self.pending_request(mail) is None:

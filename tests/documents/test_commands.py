@@ -45,7 +45,7 @@ NOT_RUN = {
     "mkdir": "as python3 -m venv",
     "touch": "the guide for SSIS, which tests/integration/test_import_ssis.py walks",
     "airflow db migrate": "as python3 -m venv",
-    "airflow standalone": "as python3 -m venv",
+    "airflow api-server": "as python3 -m venv",
     "airflow dags": "as python3 -m venv and touch",
 }
 RUN = ("airflow ", "python -m airflow_provider_smtpcm ", "python -c ")
