@@ -197,7 +197,7 @@ class FieldEnvironments:
 
 
 def _is_tracked(name: str) -> bool:
-    """Whether data in a field is told from what the author of the DAG wrote."""
+    """Whether data in a field is distinguished from what the author of the DAG wrote."""
     return name in _TAINTED_FIELDS or name.startswith(_STRUCTURED_HEADER)
 
 
