@@ -557,7 +557,7 @@ def test_a_refused_account_is_tried_once_for_each_hook(
 def test_kerberos_that_vanishes_from_the_offer_is_not_replaced_by_ntlm(
     binding_server: Serve, kerberos: KerberosRealm
 ) -> None:
-    """Whoever strips it may want the NTLM response."""
+    """An attacker who strips it may want the NTLM response."""
     server = binding_server(channel_binding="allow", mechanisms=("GSSAPI", "NTLM"))
     account = {"login": "alice@corp.example", "password": kerberos.password_of("alice")}
     authenticator = WindowsAuthenticator(manager(server, **account))

@@ -27,7 +27,7 @@ LIBRARY = f"{SITE_PACKAGES}/corp_tables/orders.py"
 
 @pytest.fixture(autouse=True)
 def _own_line_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever else asks for the lines of these files gets the real ones."""
+    """Other readers of the lines of these files get the real ones."""
     monkeypatch.setattr(linecache, "cache", dict(linecache.cache))
 
 
@@ -93,7 +93,7 @@ def test_airflows_frames_are_left_out_and_counted() -> None:
 
 @pytest.mark.parametrize("path", [AIRFLOW, PYTHON, OURS, PANDAS, "<frozen importlib._bootstrap>"])
 def test_the_frame_that_raised_the_exception_is_shown(path: str) -> None:
-    """Whoever wrote it: without it nothing says where."""
+    """Without it nothing says where."""
     lines = traceback_of(raise_through((AIRFLOW, "run"), (OURS, "execute"), (path, "fail")))
     assert lines[1] == "  … 2 frames of Airflow and airflow-provider-smtpcm left out"
     assert lines[2] == f'  File "{path}", line 2, in fail'
