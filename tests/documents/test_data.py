@@ -20,6 +20,7 @@ import pytest
 
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.merge.report import MergeReport
 from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.merge.rows import Rows
@@ -34,7 +35,8 @@ CHECKED = {"xml", "json", "ini", "krb5", "ktutil", "dockerfile", "html", "csv", 
 
 IMPORTED = [block for block in blocks_in("json") if block.title.endswith("connections.json")]  # test_import
 CONNECTIONS = [block for block in blocks_in("json") if "conn_type" in block.code and block not in IMPORTED]
-RESULTS = [block for block in blocks_in("json") if "conn_type" not in block.code]
+REPORT_LINES = [block for block in blocks_in("json") if block.title.startswith("A line of ")]
+RESULTS = [block for block in blocks_in("json") if "conn_type" not in block.code and block not in REPORT_LINES]
 
 # Cmdlets and programs of Windows, which cannot be run here; any other name is a misspelling.
 CMDLETS = {
@@ -122,6 +124,24 @@ def test_every_result_in_json_has_the_keys_of_the_real_one(block: Block) -> None
     real = MergeResult(rows=Rows(iter(())), report=MergeReport(None, try_number=1, to_path=Path)).to_dict()
     assert list(shown) == list(real)
     assert list(shown["counts"]) == list(real["counts"])
+
+
+@pytest.mark.parametrize("block", REPORT_LINES, ids=ids(REPORT_LINES))
+def test_every_line_of_a_report_is_written_as_shown(block: Block, tmp_path: Path) -> None:
+    """Octet by octet, for the delivery that it describes."""
+    shown = json.loads(block.code)
+    report = MergeReport(tmp_path / "report.jsonl", try_number=shown["try_number"], to_path=Path)
+    delivery = Delivery(
+        message_id=shown["message_id"],
+        outcome=Outcome(shown["outcome"]),
+        accepted=tuple(shown["accepted"]),
+        server=shown["server"],
+    )
+    MergeResult(rows=Rows(iter(())), report=report).add_delivery(
+        shown["row"], shown["key"], Mail(to="; ".join(shown["accepted"])), delivery
+    )
+    report.close()
+    assert (tmp_path / "report.jsonl").read_text(encoding="utf-8") == block.code
 
 
 def test_every_setting_of_airflow_exists(airflow_db: None) -> None:
