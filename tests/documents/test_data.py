@@ -282,7 +282,7 @@ def test_the_relay_prints_what_the_page_shows(monkeypatch: pytest.MonkeyPatch) -
             from_address="ETL <etl@corp.example>",
             to="operations@corp.example",
             subject="Hello from Airflow",
-            text="This mail was signed in with a Windows account.",
+            text="This mail was submitted with a Windows account.",
         )
         SmtpConnectionManagerHook().send(mail)
         [received] = relay.messages

@@ -136,7 +136,7 @@ def _get_remedy_for_535(reply: Reply, authentication: Authentication, token_line
                 "sign-in then succeeds, or the error says what Kerberos lacks."
             )
         if may_know_v1_only:
-            remedy += " A server that takes NTLMv1 only refuses right passwords too; this one does not announce NTLMv2."
+            remedy += " A server that takes only NTLMv1 refuses right passwords too; this one does not announce NTLMv2."
     if authentication.is_binding_off:
         return f"{_BINDING_OFF} If it is refused with that, too: {remedy}"
     if authentication.has_channel_binding:

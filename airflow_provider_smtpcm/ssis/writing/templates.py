@@ -174,8 +174,8 @@ class TemplateTranslator:
                 r"Import again with --map-path '\\server\share=/mnt/share', or write the path in the DAG.",
                 Question(
                     key=f"path {root}",
-                    text=f"Where is {root} on the workers? Answer with a path such as /mnt/share, or {KEEP} to "
-                    "write the paths in the DAGs yourself.",
+                    text=f"Where is {root} on the workers? Answer with a path such as /mnt/share, or {KEEP}, "
+                    "and write the paths in the DAGs yourself.",
                 ),
             )
         elif path and not path.startswith("/"):
