@@ -10,14 +10,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
-from email.policy import SMTP
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_smtpcm.mail import Mail
+from airflow_provider_smtpcm.mail.render import render
 from airflow_provider_smtpcm.notifications.event import read_event
 from airflow_provider_smtpcm.notifications.html_page import render_page
 from airflow_provider_smtpcm.testing import inbox as inbox_module
@@ -345,16 +345,23 @@ def test_it_says_so_when_the_relay_has_stopped_and_goes_on_with_the_next_one(bro
         context.close()
 
 
+def as_sent(mail: Mail) -> bytes:
+    """Return the message as a server receives it."""
+    known = mail.with_identity(message_id=f"<{'0' * 32}@corp.example>")
+    return b"".join(render(known, date=datetime(2026, 11, 25, 9, 30, 52, tzinfo=UTC)))
+
+
 def mails_of_the_quick_start() -> tuple[bytes, bytes]:
     """Return the mail of its first DAG, and the alert of its second, in a run that was triggered by hand."""
     dag = dag_of_the_page(QUICK_START, "first_mail")
     sent = dag.get_task("send")
-    hello = f"Subject: {sent.subject}\r\n\r\n{sent.text}\r\n"
+    addresses: Any = {"from_address": "ETL <etl@corp.example>", "to": "operations@corp.example"}
+    hello = as_sent(Mail(**addresses, subject=sent.subject, text=sent.text))
     dag = dag_of_the_page(QUICK_START, "nightly_load")
     task = dag.get_task("load")
     with pytest.raises(FileNotFoundError) as caught:
         task.python_callable()
-    where = {"dag_id": dag.dag_id, "run_id": "manual__2026-11-25T09:30:40.118262+00:00_jZ4mQ7xW"}
+    where = {"dag_id": dag.dag_id, "run_id": "manual__2026-11-25T09:30:40.118262+00:00"}
     start = datetime(2026, 11, 25, 9, 30, 44, tzinfo=UTC)
     failed = task_failed(
         caught.value,
@@ -369,13 +376,11 @@ def mails_of_the_quick_start() -> tuple[bytes, bytes]:
         hostname="laptop",
         log_url=f"{BASE}/log",
     )
-    run = dag_run(**where, logical_date=None, run_after=start - timedelta(seconds=4), run_type="manual")
+    asked = start - timedelta(seconds=4)
+    run = dag_run(**where, logical_date=asked, run_after=asked, run_type="manual")
     page = render_page(read_event(failed | {"dag": dag, "task": task, "dag_run": run, "run_id": run.run_id}))
-    alert = EmailMessage(policy=SMTP)
-    alert["Subject"] = page.subject
-    alert.set_content(page.text)
-    alert.add_alternative(page.html, subtype="html")
-    return hello.encode(), bytes(alert)
+    alert = Mail(**addresses, subject=page.subject, text=page.text, html=page.html)
+    return hello, as_sent(alert)
 
 
 def test_an_alert_is_on_the_screen(browser: Browser, inbox: Inbox) -> None:
@@ -402,7 +407,7 @@ if os.environ.get("SCREENSHOTS"):
             monkeypatch.setattr(inbox_module, "datetime", clock)
             inbox.add(
                 received(
-                    mail, mail_from="etl@corp.example", recipients=("operations@corp.example",), helo_name="laptop"
+                    mail, mail_from="etl@corp.example", recipients=("operations@corp.example",), helo_name="[127.0.0.1]"
                 )
             )
         from tests.integration.browser import FLAGS
