@@ -147,6 +147,6 @@ def test_the_figures_of_the_readme_are_those_of_the_table() -> None:
     small, large = rows["1 KiB, 1 connection, 0 ms"], rows["1 GiB attachment"]
     rate, stock = float(small[1].split()[0].replace(",", "")), float(small[2])
     said = " ".join(text_of(README).split())
-    assert f"{round(rate, -3):,.0f} mails of 1 KiB a second" in said
+    assert f"{round(rate, -3):,.0f} mails a second, of 1 KiB each" in said
     assert f"{stock:.0f} times what Airflow's own SMTP provider does" in said
     assert f"{round(float(large[1].split()[0]), -2):.0f} MiB a second, in {large[-1]} of memory" in said
