@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, MessageError, Phase
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, MessageError, Phase, StoppedError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.redaction import quote_error
 
@@ -221,7 +221,11 @@ def send_alert(
         return delivery
     reduced_request = SendRequest(0, reduced)
     reduced_request.render()
-    return send_alert(hook, reduced_request, retry_for, started_at=started_at)
+    try:
+        return send_alert(hook, reduced_request, retry_for, started_at=started_at)
+    except StoppedError as stopped:
+        log.warning("%s", stopped)
+        return delivery  # its error is the reason; the time ran out only afterward
 
 
 def _reduce(mail: AnyMail, delivery: Delivery, manager: SmtpConnectionManager) -> Mail | None:

@@ -547,6 +547,27 @@ def test_a_refused_envelope_sender_does_not_lose_the_files(
     assert b'filename="load.log"' in stored.message or b"filename=load.log" in stored.message
 
 
+def test_a_refusal_is_reported_even_if_no_time_is_left_for_another_envelope_sender(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It arrives after the time limit, within the seconds that a mail in flight has for its final reply."""
+    monkeypatch.setattr(alert_delivery, "LAST_ATTEMPT_SECONDS", 0.5)
+
+    def refuse_late(about: str) -> str | None:
+        if about != MESSAGE:
+            return None
+        time.sleep(1)
+        return "550 5.7.60 SMTP; Client does not have permissions to send as this sender"
+
+    with Server(refuse_late) as server:
+        set_default_connection(monkeypatch, server.port, envelope_from="bounces@corp.example")
+        notifier()(dict(FAILED))
+    assert server.stored == []
+    (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert error.startswith("The alert did not reach every recipient (refused): ")
+    assert "5.7.60" in error
+
+
 def test_an_alert_of_unknown_outcome_is_not_sent_with_another_envelope_sender(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
