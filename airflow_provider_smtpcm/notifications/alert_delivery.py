@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, MessageError, Phase
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MailError, MessageError, Phase, StoppedError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.notifications.redaction import quote_error
 
@@ -154,7 +154,8 @@ def send_alert(
     """Send a mail, retry it while it is refused temporarily, and stop after `retry_for` + 15 seconds.
 
     If the server has no SMTPUTF8, the mail is sent without the addresses that need it, unless no recipient is left. If
-    the server refuses the mail for good, it is sent with its From address as the envelope sender, if it had another.
+    the server refuses the mail for good, it is sent with its From address as the envelope sender, if it had another,
+    unless its files may be the reason.
 
     A server that this process failed to reach within the last minute gets a single attempt of 3 seconds. A mail that is
     in flight then gets up to 3 seconds more for its final reply; see `CancellationToken`.
@@ -220,7 +221,11 @@ def send_alert(
         return delivery
     reduced_request = SendRequest(0, reduced)
     reduced_request.render()
-    return send_alert(hook, reduced_request, retry_for, started_at=started_at)
+    try:
+        return send_alert(hook, reduced_request, retry_for, started_at=started_at)
+    except StoppedError as stopped:
+        log.warning("%s", stopped)
+        return delivery  # its error is the reason; the time ran out only afterward
 
 
 def _reduce(mail: AnyMail, delivery: Delivery, manager: SmtpConnectionManager) -> Mail | None:
@@ -228,7 +233,7 @@ def _reduce(mail: AnyMail, delivery: Delivery, manager: SmtpConnectionManager) -
     reduced: Mail | None = None
     if isinstance(delivery.error, MessageError) and delivery.outcome == "not_sent":
         reduced, omitted = _remove_non_ascii_addresses(mail, manager), "the addresses with letters outside ASCII"
-    elif is_refused_for_good(delivery):
+    elif is_refused_for_good(delivery) and not _is_due_to_files(mail, delivery):
         reduced, omitted = _remove_envelope_sender(mail), "its own envelope sender, as that may be the reason"
     if reduced is not None:
         log.warning("The alert is sent again without %s: %s", omitted, delivery.error)
@@ -241,6 +246,19 @@ def is_refused_for_good(delivery: Delivery) -> bool:
     if error is None or error.retryable or delivery.outcome not in ("refused", "not_sent"):
         return False
     return error.phase not in (Phase.SETTINGS, Phase.CONNECT, Phase.TLS, Phase.AUTH)
+
+
+def _is_due_to_files(mail: AnyMail, delivery: Delivery) -> bool:
+    """Whether the mail has files, and the server refused it after it had them, for no reason that lies in the sender.
+
+    To send all files a second time would take the time that the alert without them needs.
+    """
+    from airflow_provider_smtpcm.smtp.outcome import is_about_sender
+
+    if not (mail.attachments or mail.inline_images) or delivery.error is None:
+        return False
+    reply = delivery.error.reply
+    return delivery.error.phase in (Phase.DATA, Phase.FINAL_DOT) and not (reply and is_about_sender(reply))
 
 
 def _remove_envelope_sender(mail: AnyMail) -> Mail | None:

@@ -265,10 +265,12 @@ _THROTTLED = (
 _THROTTLING = (
     r"(?i)throttl|(submission|message) rate|rate limit|concurrent|too (fast|many (connections|messages|sessions))"
 )
+# Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
+_SENDING_AS = r"(?i)send as\b|SendAsDenied|send on behalf"
+_SENDER_CODES = ("5.1.7", "5.1.8", "5.7.60")  # the first two: RFC 3463 3.2
 # Remedies by the reply's text, for a reply whose enhanced code has no remedy of its own below.
 _BY_TEXT = (
-    # Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
-    (r"(?i)send as\b|SendAsDenied|send on behalf", _SEND_AS),
+    (_SENDING_AS, _SEND_AS),
     (_THROTTLING, _THROTTLED),
 )
 _BY_ENHANCED_CODE = {
@@ -294,6 +296,11 @@ _BY_ENHANCED_CODE = {
 _RELAYING_REFUSED = (
     r"(?i)relay access denied|relaying (denied|not allowed)|relay not permitted|unable to relay|client host rejected"
 )
+
+
+def is_about_sender(reply: Reply) -> bool:
+    """Whether a refusal names the sender as its reason: one that does not exist, or that the session may not use."""
+    return (reply.enhanced or "") in _SENDER_CODES or re.search(_SENDING_AS, reply.text) is not None
 
 
 def remedy_for(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool = False) -> str:

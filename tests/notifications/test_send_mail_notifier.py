@@ -32,6 +32,7 @@ from airflow_provider_smtpcm.testing import Exchange, Relay
 from demo.processes import free_port
 from tests.arguments.dag_files import in_dag_file
 from tests.notifications.shapes import SHAPES, deadline_missed, raised, task_failed, task_killed, task_succeeded
+from tests.smtp.server import MESSAGE, STORE_AND_HANG_UP, Server
 
 RunDag = Callable[[DAG], Any]
 TO = "oncall@corp.example"
@@ -499,6 +500,87 @@ def test_an_envelope_sender_that_the_server_refuses_does_not_lose_the_alert(
     assert received.mail_from == "airflow@corp.example"
     assert "5.7.60" in caplog.text
     assert "without its own envelope sender" in caplog.text
+
+
+@pytest.mark.parametrize("reply", ["554 5.7.1 Attachments of this type are not accepted", "552 Message too big"])
+def test_files_that_the_server_refuses_are_sent_once(
+    reply: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not once more with another envelope sender: that could take the time that the alert without them needs."""
+    log = tmp_path / "load.log"
+    log.write_bytes(b"x" * 300_000)
+    messages: list[str] = []
+
+    def refuse_the_first(about: str) -> str | None:
+        if about == MESSAGE:
+            messages.append(about)
+        return reply if about == MESSAGE and len(messages) == 1 else None
+
+    with Server(refuse_the_first) as server:
+        set_default_connection(monkeypatch, server.port, envelope_from="bounces@corp.example")
+        notifier(attachments=[str(log)])(dict(FAILED))
+    (stored,) = server.stored
+    assert stored.sender == "bounces@corp.example"
+    assert b"The files were left out of this mail" in stored.message
+
+
+@pytest.mark.parametrize("about", ["MAIL FROM:<bounces@corp.example>", MESSAGE])
+def test_a_refused_envelope_sender_does_not_lose_the_files(
+    about: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The server names the sender as the reason, before the message or after it."""
+    log = tmp_path / "load.log"
+    log.write_bytes(b"the last line\n")
+    refused: list[str] = []
+
+    def refuse_the_sender(line: str) -> str | None:
+        if refused or not line.startswith(about):
+            return None
+        refused.append(line)
+        return "550 5.7.60 SMTP; Client does not have permissions to send as this sender"
+
+    with Server(refuse_the_sender) as server:
+        set_default_connection(monkeypatch, server.port, envelope_from="bounces@corp.example")
+        notifier(attachments=[str(log)])(dict(FAILED))
+    (stored,) = server.stored
+    assert stored.sender == "airflow@corp.example"
+    assert b'filename="load.log"' in stored.message or b"filename=load.log" in stored.message
+
+
+def test_a_refusal_is_reported_even_if_no_time_is_left_for_another_envelope_sender(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It arrives after the time limit, within the seconds that a mail in flight has for its final reply."""
+    monkeypatch.setattr(alert_delivery, "LAST_ATTEMPT_SECONDS", 0.5)
+
+    def refuse_late(about: str) -> str | None:
+        if about != MESSAGE:
+            return None
+        time.sleep(1)
+        return "550 5.7.60 SMTP; Client does not have permissions to send as this sender"
+
+    with Server(refuse_late) as server:
+        set_default_connection(monkeypatch, server.port, envelope_from="bounces@corp.example")
+        notifier()(dict(FAILED))
+    assert server.stored == []
+    (error,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert error.startswith("The alert did not reach every recipient (refused): ")
+    assert "5.7.60" in error
+
+
+def test_an_alert_of_unknown_outcome_is_not_sent_with_another_envelope_sender(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor one that some recipients have: it would arrive twice."""
+    with Server(lambda about: STORE_AND_HANG_UP if about == MESSAGE else None) as server:
+        set_default_connection(monkeypatch, server.port, envelope_from="bounces@corp.example")
+        notifier()(dict(FAILED))
+    assert len(server.stored) == 1
+    with Server(lambda about: "550 5.1.1 No such user" if "second@" in about else None) as server:
+        set_default_connection(monkeypatch, server.port, envelope_from="bounces@corp.example")
+        notifier(cc="second@corp.example")(dict(FAILED))
+    assert [stored.recipients for stored in server.stored] == [(TO,)]
+    assert "sent again" not in caplog.text
 
 
 def test_an_address_that_the_server_cannot_take_does_not_lose_the_alert_for_the_others(
