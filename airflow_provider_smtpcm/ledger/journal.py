@@ -291,7 +291,8 @@ class PriorDelivery:
             return None
         error = MessageError(
             f"This attempt has no mail ({reason.rstrip('.') or 'it was to be skipped'}).",
-            remedy="Mark the task as success if no other recipient needs the mail, or clear it when there is one to send.",
+            remedy="Mark the task as success if no other recipient needs the mail, "
+            "or clear it when there is one to send.",
         )
         if self._row.is_in_doubt:
             return self.annotate_error(error)
