@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_smtpcm.arguments import check_choice, check_delimiter, check_int_in_range
-from airflow_provider_smtpcm.arguments.validation import raise_faults
+from airflow_provider_smtpcm.arguments.validation import is_static, raise_faults
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.merge.templates import DeferredTemplate
 from airflow_provider_smtpcm.operators._task import AirflowSkipException
@@ -18,8 +18,6 @@ from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.operators.sql_query import QueryResult, SqlQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from airflow.sdk import Context, XComArg
 
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -131,6 +129,12 @@ class SqlToMailOperator(SendMailOperator):
         for name in RESULT_FIELDS:
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, DeferredTemplate(value))
+        faults = [_MESSAGE_FAULT] if self.message is not None else []
+        if attach_as and is_static(attach_as) and self._has_arguments_of_dag_file():
+            try:
+                _check_names(attach_as)
+            except MessageError as fault:
+                faults.append(str(fault))
         raise_faults(
             f"{self.operator_name} '{self.task_id}'",
             (
@@ -138,7 +142,7 @@ class SqlToMailOperator(SendMailOperator):
                 partial(check_choice, "on_empty", on_empty, ("send", "skip")),
                 partial(check_delimiter, delimiter),
             ),
-            [_MESSAGE_FAULT] if self.message is not None else (),
+            faults,
         )
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> Delivery | None:
@@ -162,11 +166,13 @@ class SqlToMailOperator(SendMailOperator):
     ) -> AnyMail:
         from airflow_provider_smtpcm.mail.attachment import parse_attachments
         from airflow_provider_smtpcm.tables.body_table import BodyTable, TemplateResult
-        from airflow_provider_smtpcm.tables.files import check_file_name
+        from airflow_provider_smtpcm.tables.files import check_library
 
         rendered: Any = self  # Airflow has rendered the fields
-        names = _to_names(rendered.attach_as)
-        content_types = {name: check_file_name(name) for name in names}  # before a query that may take an hour
+        content_types = _check_names(rendered.attach_as)  # before a query that may take an hour
+        names = list(content_types)
+        for name in names:
+            check_library(name)
         query = SqlQuery(
             sql=rendered.sql,
             sql_conn_id=rendered.sql_conn_id,
@@ -237,12 +243,18 @@ class SqlToMailOperator(SendMailOperator):
                 ) from error
 
 
-def _to_names(attach_as: Any) -> list[str]:
-    if attach_as is None or isinstance(attach_as, str):
-        return [attach_as] if attach_as else []
-    names = [name for name in attach_as if name]
-    if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+def _check_names(attach_as: Any) -> dict[str, str]:
+    """Return the names of the files, each with its media type.
+
+    Raises:
+        MessageError: a name is given twice, or is not one of a file that can be written.
+    """
+    from airflow_provider_smtpcm.tables.files import check_file_name
+
+    given = [attach_as] if attach_as is None or isinstance(attach_as, str) else attach_as
+    names = [name for name in given if name] if isinstance(given, Iterable) else [given]
+    if len(set(map(str, names))) < len(names) or not all(isinstance(name, str) for name in names):
         raise MessageError(
             f"'attach_as' is {attach_as!r}.", remedy="Give one file name, or a list of different file names."
         )
-    return names
+    return {name: check_file_name(name) for name in names}

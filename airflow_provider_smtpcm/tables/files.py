@@ -114,20 +114,31 @@ def check_file_name(name: str) -> str:
     """Return the media type of a file that `write_file` can write.
 
     Raises:
-        MessageError: the name is a path, or has no known extension, or a library for it is missing.
+        MessageError: the name is a path, or has no known extension.
     """
     if PurePath(name).name != name or "\\" in name:
         raise MessageError(f"'{name}' is not the name of a file.", remedy=_NAME_REMEDY)
     suffix = PurePath(name).suffix.lower()
     if suffix not in _KINDS:
         raise MessageError(f"'{name}' is not a kind of file that a result can be written to.", remedy=_NAME_REMEDY)
-    content_type, library = _KINDS[suffix]
+    return _KINDS[suffix][0]
+
+
+def check_library(name: str) -> None:
+    """Check that the library that writes this kind of file is installed here.
+
+    Args:
+        name: the name of the file, which `check_file_name` has accepted.
+
+    Raises:
+        MessageError: it is not; names the extra.
+    """
+    _, library = _KINDS[PurePath(name).suffix.lower()]
     if library is not None and find_spec(library[0]) is None:
         raise MessageError(
             f"'{name}' cannot be written: {library[0]} is not installed on the worker.",
             remedy=f"Install the extra on the workers: pip install 'airflow-provider-smtpcm[{library[1]}]'.",
         )
-    return content_type
 
 
 def write_file(

@@ -501,8 +501,6 @@ def test_a_query_that_fails_sends_no_mail_of_a_merge(sales: Sales, relay: Relay)
             False,
         ),
         ({"sql_conn_id": "folder"}, "has the type 'fs', whose hook FSHook runs no SQL", False),
-        ({"attach_as": "orders.doc"}, "'orders.doc' is not a kind of file", False),
-        ({"attach_as": ["a.csv", "a.csv"]}, "'attach_as' is.*different file names", False),
         ({"subject": "{{ result.total }}"}, "subject cannot be rendered.*'total'.*result.row_count", False),
         ({"html": "{{ 1 / 0 }}"}, "html cannot be rendered.*ZeroDivisionError", False),
     ],
@@ -519,6 +517,24 @@ def test_what_cannot_be_sent_is_an_error_that_says_what_to_do(
         attempt(operator, Kept())
     assert isinstance(caught.value, AirflowFailException) is not is_retried
     assert relay.messages == []
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("orders.doc", "'orders.doc' is not a kind of file"),
+        (["a.csv", "a.csv"], "'attach_as' is.*different file names"),
+    ],
+)
+def test_a_file_name_from_a_template_is_checked_before_the_query(
+    names: object, said: str, sales: Sales, relay: Relay
+) -> None:
+    """Which may take an hour."""
+    with DAG("errors", schedule=None):
+        operator: Any = query(sql="SELECT * FROM nowhere", attach_as="{{ params.names }}")
+    operator.attach_as = names  # as Airflow renders it
+    with pytest.raises(AirflowFailException, match=said):
+        attempt(operator, Kept())
 
 
 @pytest.mark.parametrize(
@@ -554,6 +570,10 @@ def test_a_full_disk_is_a_failure_that_may_pass(
         ({"max_rows": 0}, "max_rows is 0"),
         ({"on_empty": "fail"}, "on_empty is 'fail'; choose one of send, skip"),
         ({"delimiter": ";;"}, "delimiter is ';;'"),
+        ({"attach_as": "orders.doc"}, "'orders.doc' is not a kind of file.*'orders.csv'"),
+        ({"attach_as": "out/orders.csv"}, "'out/orders.csv' is not the name of a file"),
+        ({"attach_as": ["a.csv", "a.csv"]}, "'attach_as' is.*different file names"),
+        ({"attach_as": 5}, "'attach_as' is 5.*Give one file name"),
         ({"message": b"From: etl@corp.example\n\nText", "from_address": None}, "'message' is a complete message"),
     ],
 )

@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail import Attachment
 from airflow_provider_smtpcm.tables import files as module
-from airflow_provider_smtpcm.tables.files import TemporaryResultFile, check_file_name, write_file
+from airflow_provider_smtpcm.tables.files import TemporaryResultFile, check_file_name, check_library, write_file
 from tests.tables.samples import Sample, column
 
 CET = dt.timezone(dt.timedelta(hours=1))
@@ -242,7 +242,7 @@ def test_a_missing_library_is_named_with_its_extra(
     """Before the query runs."""
     monkeypatch.setattr(module, "find_spec", lambda wanted: None if wanted == library else sys)
     with pytest.raises(MessageError, match=rf"{library} is not installed.*'airflow-provider-smtpcm\[{extra}\]'"):
-        check_file_name(name)
+        check_library(name)
 
 
 def test_a_file_without_a_name_is_an_attachment_that_is_read_as_often_as_needed() -> None:
