@@ -18,7 +18,7 @@ from types import FrameType
 from airflow_provider_smtpcm.errors import MailError
 from airflow_provider_smtpcm.ssis.import_packages import CONNECTIONS, PackageConverter, import_packages
 from airflow_provider_smtpcm.ssis.model import Severity
-from airflow_provider_smtpcm.ssis.output_folder import OutputFolder
+from airflow_provider_smtpcm.ssis.output_folder import NEW_SUFFIX, OutputFolder
 from airflow_provider_smtpcm.ssis.questions import QUESTIONS, AskedQuestion, read_answers
 from airflow_provider_smtpcm.ssis.reading import check_paths, read_paths
 from airflow_provider_smtpcm.ssis.report.entries import (
@@ -166,6 +166,7 @@ def _count_lines(totals: Totals) -> list[str]:
         (totals.placeholders, "placeholder", "to replace with a task"),
         (totals.connections, "connection", ""),
         (totals.connections_to_decide, "", "of them with something to decide"),
+        (totals.kept, "edited file", f"kept, with the new text next to it, as NAME{NEW_SUFFIX}"),
     ]
     return [
         f"{count:>9,}  {' '.join(word for word in (noun and plural(count, noun), suffix) if word)}"

@@ -177,6 +177,17 @@ def test_a_package_becomes_a_dag_a_connection_and_a_report(packages: Path, tmp_p
     assert {name: (out / name).read_bytes() for name in files} == texts
 
 
+def test_the_summary_counts_the_files_that_were_kept(packages: Path, tmp_path: Path) -> None:
+    """So that nobody misses the new text, and runs an old DAG."""
+    out = tmp_path / "out"
+    assert "edited file" not in run(packages, "--out", out, *DECIDED).stdout
+    (out / "dags/load.py").write_text("# mine\n")
+    again = run(packages, "--out", out, *DECIDED)
+    assert again.returncode == 3
+    assert "1  edited file kept, with the new text next to it, as NAME.new" in again.stdout
+    assert (out / "dags/load.py").read_text() == "# mine\n"
+
+
 def test_that_placeholders_pass_is_on_the_first_line(packages: Path, tmp_path: Path) -> None:
     """Of the terminal and of the report; a reader then knows that these DAGs mail without having done the work."""
     out = tmp_path / "out"
