@@ -16,7 +16,6 @@ from airflow_provider_smtpcm.check.report import (
     CheckStep,
     ExitStatus,
     Report,
-    Status,
     StepCallback,
     StepRecorder,
 )
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 
 #: Time limit for each server in seconds, whatever the connection's timeouts are.
 CHECK_SECONDS = 30.0
-# A server that fails at one of these steps cannot be reached, so that mail goes to a fallback host.
-_UNREACHABLE_AT = (Step.NAME, Step.TCP, Step.GREETING)
 _WINDOWS_MECHANISMS = ("NTLM", "GSSAPI", "GSS-SPNEGO")
 # OpenSSL's codes (X509_V_ERR_...) for a chain that does not end in a trusted authority.
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
@@ -135,9 +132,9 @@ class _Check:
             self._manager = server if self._refused_at is None else _without_account(server)
             self._give_up_at = time.monotonic() + CHECK_SECONDS
             steps_before = len(recorder.steps)
-            failure, remedy = self._check_server(context)
+            failure, remedy, is_unreachable = self._check_server(context)
             steps = recorder.steps[steps_before:]
-            if any(step.status is Status.FAILED and step.name in _UNREACHABLE_AT for step in steps):
+            if is_unreachable:
                 unreachable.append(peer)
             elif failure is None and fallback is None and len(unreachable) == number > 0:
                 fallback = peer
@@ -159,8 +156,13 @@ class _Check:
             fallback=fallback,
         )
 
-    def _check_server(self, context: ssl.SSLContext | None) -> tuple[MailError | None, str]:
-        """Report the steps up to NOOP; return the failure, if there was one, and its remedy."""
+    def _check_server(self, context: ssl.SSLContext | None) -> tuple[MailError | None, str, bool]:
+        """Report the steps up to NOOP.
+
+        Returns:
+            The failure, if there was one; its remedy; and whether the server cannot be reached, so that mail goes to a
+            fallback host.
+        """
         recorder, failure, remedy = self._recorder, None, ""
         if context is not None:
             recorder.request_watch = CertificateRequestWatch(context, self._manager)
@@ -185,7 +187,7 @@ class _Check:
             )
         if failure is not None and time.monotonic() >= self._give_up_at:
             remedy += f" (The check takes {CHECK_SECONDS:g} seconds at most, whatever 'Timeout' says.)"
-        return failure, remedy
+        return failure, remedy, session.is_unreachable
 
     def _check_settings(self) -> ssl.SSLContext | None:
         """Report the settings; return the TLS context, or None without TLS. No network."""

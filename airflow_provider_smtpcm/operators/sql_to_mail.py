@@ -54,8 +54,8 @@ class SqlToMailOperator(SendMailOperator):
     Without a body of your own, the body is the table. Values are written in the same way in the table and in files of
     text: NULL as an empty text, dates and times in ISO 8601, octets in hexadecimal.
 
-    A retry runs the query again. From Airflow 3.3 on, it does not if all recipients have the mail, and those who lack it
-    get the result of that attempt.
+    A retry runs the query again. From Airflow 3.3 on, it does not if all recipients have the mail, and those who lack
+    it get the result of that attempt.
 
     Args:
         sql: one statement that returns rows; of several result sets, the first counts. `{% include 'orders.sql' %}`

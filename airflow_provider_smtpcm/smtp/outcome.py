@@ -248,6 +248,8 @@ def not_sent_delivery(
 
 # --- Remedies for refusals: what to change, by reply code, enhanced code and text.
 
+#: For a reply that asks for TLS: to AUTH, or to a mail.
+ENCRYPTION_FIRST = "The server wants encryption first: set SSL to 'STARTTLS' or 'Implicit TLS'."
 _SEND_AS = "The account may not send as this From address: use its own, or have 'Send As' granted on the server."
 _SEND_AS_ANONYMOUSLY = (
     "An anonymous session may not send as this From address: set Authentication to 'Windows Authentication' and have "
@@ -298,6 +300,13 @@ _RELAYING_REFUSED = (
 )
 
 
+# RFC 3207, section 4: `530 Must issue a STARTTLS command first`. The same code asks for a sign-in (RFC 4954).
+_ENCRYPTION_WANTED = (
+    r"(?i)issue (a |the )?starttls|(starttls|tls|ssl|encryption|encrypted connection) (is |session )?(required|needed)"
+    r"|(must use|requires?|needs?) (an? )?(starttls|tls|ssl|encrypt)|starttls .*first"
+)
+
+
 def is_about_sender(reply: Reply) -> bool:
     """Whether a refusal names the sender as its reason: one that does not exist, or that the session may not use."""
     return (reply.enhanced or "") in _SENDER_CODES or re.search(_SENDING_AS, reply.text) is not None
@@ -311,8 +320,11 @@ def remedy_for(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool
         is_anonymous: whether the session had not signed in.
         has_client_certificate: whether the connection has a client certificate.
     """
-    remedy = get_certificate_remedy(reply, has_client_certificate=has_client_certificate)
-    return remedy or _get_usual_remedy(reply, is_anonymous=is_anonymous, has_client_certificate=has_client_certificate)
+    if remedy := get_certificate_remedy(reply, has_client_certificate=has_client_certificate):
+        return remedy
+    if re.search(_ENCRYPTION_WANTED, reply.text):
+        return ENCRYPTION_FIRST
+    return _get_usual_remedy(reply, is_anonymous=is_anonymous, has_client_certificate=has_client_certificate)
 
 
 def _get_usual_remedy(reply: Reply, *, is_anonymous: bool, has_client_certificate: bool) -> str:

@@ -100,6 +100,8 @@ class Session:
         self._transport: Transport | None = None
         self._handshake: Handshake | None = None
         self._is_interrupted = False
+        #: Whether the last `open` failed because the server cannot be reached, which is what fallback hosts are for.
+        self.is_unreachable = False
         self._profile = ServerProfile()
         self._is_closing = False
         #: Whether QUIT was sent, so that no further mail can be sent.
@@ -146,7 +148,7 @@ class Session:
         except MailError as error:
             if self._is_interrupted:
                 raise
-            if not handshake.is_reached and isinstance(error, _UNREACHABLE):
+            if self.is_unreachable:
                 return error.with_traceback(None)  # its frames would refer to the caller's list of errors
             server.mark_up()
             raise
@@ -179,11 +181,13 @@ class Session:
         self._is_closing = self.has_quit = False
         self.has_processed_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
         self._handshake = handshake
+        self.is_unreachable = False
         if self._is_interrupted:  # perhaps before there was a handshake to interrupt
             handshake.interrupt()
         try:
             self._transport = transport = handshake.run()
-        except BaseException:
+        except BaseException as error:
+            self.is_unreachable = not handshake.is_reached and isinstance(error, _UNREACHABLE)
             handshake.abort()
             raise
         finally:

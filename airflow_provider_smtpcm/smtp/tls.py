@@ -36,7 +36,7 @@ _RFC_5280_REMEDY = (
 )
 # OpenSSL's X509_V_ERR_* codes, and the remedy.
 _VERIFY_REMEDIES = (
-    ((62, 64), "Set 'SMTP server' to a name that is in the certificate."),
+    ((62, 64), "Set 'SMTP server', or this fallback host, to a name that is in the certificate."),
     ((9, 10), "The server's administrator must renew it; check this worker's clock too."),
     ((18, 19), "Give that certificate, or its private authority, as 'CA certificate'."),
     ((2, 20, 21), "Give its private authority as 'CA certificate', or have the server send its whole chain."),

@@ -281,6 +281,15 @@ def test_each_server_is_checked(check_it: CheckIt) -> None:
     assert found.statuses["NOOP"] == "ok"
 
 
+@pytest.mark.parametrize("says", ["S: 421 4.3.2 closing", "S: 554 no", "RESET"])
+def test_the_fallback_host_that_takes_the_mail_is_named(check_it: CheckIt, says: str) -> None:
+    """A server that says 421 or hangs up before its EHLO cannot be reached; one that refuses EHLO can."""
+    with Dialogue(f"{GREETING}\nC: EHLO *\n{says}") as first, Relay(ssl_mode="none") as relay:
+        found = check_it(scripted(first, fallback_hosts=f"127.0.0.1:{relay.port}"))
+    found.assert_failed_at("EHLO", "")
+    assert ("Mail is sent through" in found.text) is (says != "S: 554 no")
+
+
 def test_servers_that_all_work_are_a_connection_that_works(check_it: CheckIt) -> None:
     """Each is signed in to, by its own name."""
     with Relay(users=ALICE) as first, Relay(users=ALICE) as second:

@@ -87,6 +87,27 @@ def test_an_account_that_may_not_submit_is_a_matter_of_the_connector(code: int, 
     assert "'Windows Authentication'" in remedy_for(reply, is_anonymous=True)
 
 
+@pytest.mark.parametrize("is_anonymous", [True, False])
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text"),
+    [
+        (530, "5.7.0", "Must issue a STARTTLS command first"),  # Postfix, as RFC 3207 has it
+        (530, "5.7.1", "TLS required"),
+        (530, "", "You must use TLS"),
+        (550, "5.7.1", "Encryption required"),
+        (554, "5.7.10", "Encryption Needed"),
+        (454, "4.7.0", "This server requires an encrypted connection"),
+    ],
+)
+def test_a_server_that_wants_encryption_asks_for_no_account(
+    code: int, enhanced: str, text: str, is_anonymous: bool
+) -> None:
+    """Though it says so with the code of one that wants a sign-in."""
+    reply = Reply(code=code, enhanced=enhanced or None, text=text)
+    remedy = remedy_for(reply, is_anonymous=is_anonymous)
+    assert remedy == "The server wants encryption first: set SSL to 'STARTTLS' or 'Implicit TLS'."
+
+
 def test_a_recipient_whom_exchange_does_not_know_is_one_without_a_mailbox() -> None:
     """Its code for that differs from everybody else's."""
     reply = Reply(code=550, enhanced="5.1.10", text="RESOLVER.ADR.RecipientNotFound; Recipient not found")

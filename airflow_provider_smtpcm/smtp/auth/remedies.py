@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import Reply
+from airflow_provider_smtpcm.smtp.outcome import ENCRYPTION_FIRST
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.auth.sasl import Authentication
@@ -24,7 +25,6 @@ UNKNOWN_ACCOUNT = "the KDC does not know the account"
 # Kerberos accepts clocks that differ by five minutes; a greeting may be some seconds old.
 _MAX_CLOCK_SKEW = 280.0
 
-_ENCRYPT = "The server wants encryption first: set SSL to 'STARTTLS' or 'Implicit TLS'."
 _REJECTED_SYNTAX = "The server offers {name}, but rejects its syntax; ask the server's administrator."
 _BY_CODE = {
     421: "The server is closing; try again.",
@@ -35,10 +35,10 @@ _BY_CODE = {
     502: _REJECTED_SYNTAX,
     503: _REJECTED_SYNTAX,
     504: "The server offers {name}, but does not accept it; choose another 'Windows protocol'.",
-    523: _ENCRYPT,
-    530: _ENCRYPT,
+    523: ENCRYPTION_FIRST,
+    530: ENCRYPTION_FIRST,
     534: "The server finds {name} too weak for this account; choose 'kerberos' as 'Windows protocol'.",
-    538: _ENCRYPT,
+    538: ENCRYPTION_FIRST,
 }
 
 
