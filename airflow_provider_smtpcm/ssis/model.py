@@ -269,6 +269,7 @@ class SqlTask(ExecutableBase):
         statement_file: the File connection manager, if `source_type` is FileConnection and it was found.
         is_stored_procedure: whether the statement is the name of a procedure (ADO.NET).
         timeout: in seconds; 0: no limit.
+        row_count: the variable that gets the number of rows that the statement changes (ExecValueVariable), or empty.
     """
 
     kind: str = "Microsoft.ExecuteSQLTask"
@@ -282,6 +283,7 @@ class SqlTask(ExecutableBase):
     parameters: tuple[SqlParameter, ...] = ()
     is_stored_procedure: bool = False
     timeout: int = 0
+    row_count: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ class WaitingMails:
                 continue
             names = [result.variable for result in task.results]
             names += [parameter.variable for parameter in task.parameters if parameter.direction != "Input"]
-            for name in names:
+            for name in (*names, task.row_count):
                 mails = self._by_variable.get((name if "::" in name else f"User::{name}").lower(), set())
                 self._by_query["\\".join(task.path).lower()] |= mails
                 if task.connection is not None:

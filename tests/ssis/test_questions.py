@@ -429,17 +429,18 @@ def test_a_package_with_two_servers_is_counted_once(tmp_path: Path) -> None:
     assert (row["packages"], row["mails"]) == ("1", "2")
 
 
-def test_an_answer_is_the_value_of_a_parameter(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("data_type", "answer", "default"), [(8, "Operations", '"Operations"'), (3, "4", "4")])
+def test_an_answer_is_the_value_of_a_parameter(tmp_path: Path, data_type: int, answer: str, default: str) -> None:
     """Which SSIS requires; on the next import, the mails that use it are still counted."""
     text = LOAD.replace(
         "<DTS:Variables>",
-        '<DTS:PackageParameters><DTS:PackageParameter DTS:DataType="8" DTS:ObjectName="Team" DTS:Required="True">'
-        "</DTS:PackageParameter></DTS:PackageParameters><DTS:Variables>",
-    ).replace("@[User::Table]", "@[$Package::Team]")
+        f'<DTS:PackageParameters><DTS:PackageParameter DTS:DataType="{data_type}" DTS:ObjectName="Team"'
+        ' DTS:Required="True"></DTS:PackageParameter></DTS:PackageParameters><DTS:Variables>',
+    ).replace("@[User::Table]", "(DT_WSTR, 9)@[$Package::Team]")
     key = "variable $Package::Team"
     assert imported(tmp_path, text, {}, *DECIDED)[2] == [key]
-    dag, _, left = imported(tmp_path, text, {key: "Operations"}, *DECIDED)
-    assert '"Team": "Operations"' in dag
+    dag, _, left = imported(tmp_path, text, {key: answer}, *DECIDED)
+    assert f'"Team": {default}' in dag
     assert left == []
     assert {row["key"]: row["mails"] for row in rows_of(tmp_path / "out/questions.csv")} == {key: "1"}
 

@@ -255,6 +255,11 @@ class TemplateBuilder:
         """Return the text outside the braces and the string literals inside them, concatenated."""
         return "".join("".join(_STRING_LITERAL.findall(part)) if is_code else part for is_code, part in self._parts)
 
+    def get_constant(self) -> str | None:
+        """Return the text, if there is nothing else."""
+        is_constant = not any(is_code for is_code, _ in self._parts)
+        return "".join(text for _, text in self._parts) if is_constant else None
+
     def build(self) -> tuple[str, bool]:
         """Return the template, and whether rendering it changes anything."""
         last = len(self._parts) - 1

@@ -75,6 +75,7 @@ class Translation:
     Args:
         template: the Jinja template.
         is_template: whether Jinja has anything to render; False: `template` is plain text.
+        constant: the text of an expression that is a constant; None for any other.
         literal_text: the text outside the braces and the string literals inside them, concatenated.
         uses_macros: whether the DAG needs `user_defined_macros={"ssis": macros}`.
         notes: differences from SSIS, one or two sentences each.
@@ -82,6 +83,7 @@ class Translation:
 
     template: str
     is_template: bool
+    constant: str | None
     literal_text: str
     uses_macros: bool
     notes: tuple[str, ...]
@@ -107,6 +109,7 @@ def to_jinja(expression: str | Expression, resolve: Resolver) -> Translation:
     return Translation(
         template=template,
         is_template=is_template,
+        constant=builder.get_constant(),
         literal_text=builder.get_literal_text(),
         uses_macros=builder.uses_macros,
         notes=tuple(dict.fromkeys(translator.notes)),

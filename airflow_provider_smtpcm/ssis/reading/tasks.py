@@ -31,7 +31,14 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, ReadContext
 from airflow_provider_smtpcm.ssis.reading.scripts import read_assignments
-from airflow_provider_smtpcm.ssis.reading.xml import LOCKED_VARIABLE, Element, find_object_data, is_true, parse_integer
+from airflow_provider_smtpcm.ssis.reading.xml import (
+    LOCKED_VARIABLE,
+    Element,
+    find_object_data,
+    get_text,
+    is_true,
+    parse_integer,
+)
 
 
 def read_task(element: Element, kind: str, context: ReadContext, common: CommonFields) -> Executable:
@@ -43,13 +50,17 @@ def read_task(element: Element, kind: str, context: ReadContext, common: CommonF
         context: the connection managers and the configurations.
         common: the fields that all executables have.
     """
+    name = "ExecValueVariable"
+    execution_value = context.overrides.task_property(common["path"], name, get_text(element, name)).strip()
     if _is_sql_kind(kind):
         data = find_object_data(element, "SqlTaskData") or Element(tag="SqlTaskData")
-        return SqlTask(**common, kind=kind, **_read_sql(data, common["path"], context))
+        return SqlTask(**common, kind=kind, row_count=execution_value, **_read_sql(data, common["path"], context))
     if _is_expression_kind(kind):
         return _read_expression_task(element, kind, context, common)
     object_data = element.find("ObjectData") or Element(tag="ObjectData")
-    return read_other_task(object_data.children, kind, common, reads_scripts=context.sends_mail)
+    return read_other_task(
+        object_data.children, kind, common, execution_value=execution_value, reads_scripts=context.sends_mail
+    )
 
 
 # --- Send Mail tasks
@@ -394,16 +405,20 @@ class _Names:
     reads: dict[str, None] = field(default_factory=dict)
 
 
-def read_other_task(data: Iterable[Element], kind: str, common: CommonFields, *, reads_scripts: bool) -> OtherTask:
+def read_other_task(
+    data: Iterable[Element], kind: str, common: CommonFields, *, execution_value: str = "", reads_scripts: bool
+) -> OtherTask:
     """Return a task of any other type, with the variables that its data names.
 
     Args:
         data: the elements in its ObjectData.
         kind: its CreationName.
         common: the fields that all executables have.
+        execution_value: the variable that gets its execution value (ExecValueVariable), or empty.
         reads_scripts: whether to look for scripts that only set variables.
     """
     names = _Names()
+    _add(names.sets, (execution_value,))
     assignments: tuple[tuple[str, str], ...] | None = None
     child_package = ""
     child_parameters: tuple[tuple[str, str], ...] = ()
@@ -413,7 +428,8 @@ def read_other_task(data: Iterable[Element], kind: str, common: CommonFields, *,
             _add(names.reads, (variable for _, variable in child_parameters))
         else:
             _read_names(element, names)
-        if reads_scripts and element.tag == "ScriptProject" and _COSMETIC.issuperset(common["expressions"]):
+        may_only_set = reads_scripts and not execution_value
+        if may_only_set and element.tag == "ScriptProject" and _COSMETIC.issuperset(common["expressions"]):
             assignments = _read_script(element)
     if assignments is not None:
         names = _Names()

@@ -5,7 +5,7 @@ packages is one connection, in whatever order they are read.
 
 An expression takes precedence over the connection string, which has what the developer's machine evaluated last. If the
 files do not contain the value of the expression, the import asks for it; until `questions.csv` has the answer, the
-connection has the value from the connection string.
+connection has the value from the connection string. The literals of such an expression count in any case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from airflow_provider_smtpcm.connection_manager import AuthMode, SmtpConnectionManager, SslMode
 from airflow_provider_smtpcm.connection_manager.ssis_properties import describe_key, parse_ssis_properties
 from airflow_provider_smtpcm.errors import ConnectionSettingsError
-from airflow_provider_smtpcm.ssis.expressions import ExpressionError
+from airflow_provider_smtpcm.ssis.expressions import ExpressionError, Literal, Operation, merge_strings, parse
 from airflow_provider_smtpcm.ssis.findings import CONNECTION_MANAGERS, KEEP, Findings, Question
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, Finding, SmtpConnection
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, WindowsAuth
@@ -37,6 +37,7 @@ _BY_LOWER_NAME = {name.lower(): name for name in _PROPERTIES}
 _CREDENTIAL_KEY = re.compile(r"user|uid|login|pass|pwd|secret|token", re.IGNORECASE)
 _HOST = re.compile(r"[\w.:-]+")
 _HOST_AND_PORT = re.compile(r"([^:\s]+):(\d{1,5})(?::.*)?")
+_UNKNOWN = "\0"
 # Per connection: the connection managers of 400 packages cause the same findings over and over.
 _MAX_FINDINGS_PER_CODE = 3
 
@@ -128,7 +129,8 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
     Attributes:
         source: the file and the name of the connection manager.
         findings: the findings about the connection manager.
-        open_questions: the keys of the unanswered questions about expressions whose values are not in the files.
+        asked: the properties with an expression whose value is not in the files.
+        open_questions: the keys of the unanswered questions about these expressions.
     """
 
     def __init__(self, manager: ManagerT, symbols: SymbolTable, scope: Scope, options: ConversionOptions) -> None:
@@ -138,6 +140,7 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
         self.name = manager.name
         self.source = f"{manager.source}: {manager.name}" if manager.source else manager.name
         self.findings = Findings(options.answers)
+        self.asked: set[str] = set()
         self.open_questions: list[str] = []
 
     @abstractmethod
@@ -210,10 +213,30 @@ class ManagerConverter(ABC, Generic[ManagerT, SettingsT]):
             "Answer the question, or set it in the Airflow connection.",
             question,
         )
+        self.asked.add(name)
         answer = self.findings.answer(question.key)
         if answer is None:
             self.open_questions.append(question.key)
         return None if answer is None or answer.strip().lower() == KEEP else answer.strip()
+
+    def _needs_literals(self, connection_string: str | None) -> bool:
+        """Whether the result of `_evaluate` tells nothing but the server, since the files lack its value.
+
+        In this case the other properties are what the expression says as literals, or else what is stored.
+        """
+        return CONNECTION_STRING in self.asked and (connection_string is None or "=" not in connection_string)
+
+    def _read_literals(self) -> str:
+        """Return the expression of the connection string, with `_UNKNOWN` for each operand that is no literal."""
+        try:
+            tree = parse(self._manager.expressions[CONNECTION_STRING])
+            tree = merge_strings(self._symbols.inline(tree, self._scope))
+        except (ExpressionError, RecursionError):
+            return ""
+        operands = tree.operands if isinstance(tree, Operation) and tree.is_sum else (tree,)
+        return "".join(
+            each.value if isinstance(each, Literal) and isinstance(each.value, str) else _UNKNOWN for each in operands
+        )
 
     def _note(self, code: str, text: str, remedy: str = "") -> None:
         self.findings.note(code, self._where, text, remedy)
@@ -338,9 +361,12 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
         text = self._manager.connection_string
         stored, _, _ = _split_properties(text)
         server = stored.get("SmtpServer", "")
-        # `text` may be an answer; one without "=" is the name of the server.
-        text = self._evaluate(CONNECTION_STRING, "mail server", server, is_server=True) or text
-        values, has_credentials, others = _split_properties(text)
+        value = self._evaluate(CONNECTION_STRING, "mail server", server, is_server=True)
+        values, has_credentials, others = _split_properties(text if value is None else value)
+        if self._needs_literals(value):
+            written, in_expression, _ = _split_properties(self._read_literals())
+            values = {**stored, **only_known(written), **({} if value is None else values)}
+            has_credentials = has_credentials or in_expression
         for name in _PROPERTIES:
             is_server = name == "SmtpServer"
             noun = "mail server" if is_server else name
@@ -427,6 +453,11 @@ class SmtpConverter(ManagerConverter[SmtpConnection, SmtpConnectionManager]):
                     f"value other than the one used here: {setting.by}.",
                     "Look up which configuration is deployed, and check that the Airflow connection has its value.",
                 )
+
+
+def only_known(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the properties of a connection string from `_read_literals` that have no unknown part."""
+    return {name: value for name, value in values.items() if _UNKNOWN not in value}
 
 
 def known_properties(connection_string: str) -> str:

@@ -13,7 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_provider_smtpcm.ssis.model import DatabaseConnection, DatabaseKind
-from airflow_provider_smtpcm.ssis.writing.connections import CONNECTION_STRING, ConvertedConnection, ManagerConverter
+from airflow_provider_smtpcm.ssis.writing.connections import (
+    CONNECTION_STRING,
+    ConvertedConnection,
+    ManagerConverter,
+    only_known,
+)
 from airflow_provider_smtpcm.ssis.writing.python_source import slug
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize_line
 
@@ -214,8 +219,11 @@ class DatabaseConverter(ManagerConverter[DatabaseConnection, DatabaseSettings]):
         stored = _read_string(self._manager.connection_string)
         values = dict(stored)
         server = stored.get("server", "")
-        if (given := self._evaluate(CONNECTION_STRING, "database server", server, is_server=True)) is not None:
-            values = _read_string(given) if "=" in given else {**stored, "server": given}
+        given = self._evaluate(CONNECTION_STRING, "database server", server, is_server=True)
+        if self._needs_literals(given):
+            values |= only_known(_read_string(self._read_literals())) | ({} if given is None else {"server": given})
+        elif given is not None:
+            values = _read_string(given)
         for name, (key, noun) in _PROPERTIES.items():
             value = self._evaluate(name, noun, stored.get(key, ""), is_server=key == "server")
             if value is not None:

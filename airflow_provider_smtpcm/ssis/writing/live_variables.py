@@ -245,6 +245,8 @@ def _find_outputs(executable: Executable) -> Iterator[str]:
     if isinstance(executable, SqlTask):
         yield from (result.variable for result in executable.results)
         yield from (parameter.variable for parameter in executable.parameters if parameter.direction != "Input")
+        if executable.row_count:
+            yield executable.row_count
     elif isinstance(executable, ExpressionTask):
         yield from find_assigned_names(executable.expression)
     elif isinstance(executable, OtherTask):

@@ -42,6 +42,8 @@ _MODULE_GLOBALS = {
     "task_group",
     "timedelta",
 }
+# Airflow passes the arguments of a task group as keyword arguments of a method with these two of its own.
+_TASK_GROUP_ARGUMENTS = {"self", "tg_factory"}
 _INDENT = "    "
 _WIDTH = 88
 _MAX_UNSPLIT = 120  # characters; the parts of a longer literal do not fit on one line, so no formatter joins them
@@ -100,7 +102,7 @@ class UniqueNames:
     @classmethod
     def for_variables(cls) -> UniqueNames:
         """Return an allocator for the variables of a DAG module; keywords, builtins and imported names are taken."""
-        return cls({*keyword.kwlist, *dir(builtins), *_MODULE_GLOBALS})
+        return cls({*keyword.kwlist, *dir(builtins), *_MODULE_GLOBALS, *_TASK_GROUP_ARGUMENTS})
 
     def is_free(self, name: str) -> bool:
         """Whether the name is available."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.ssis.expressions import (
     ExpressionError,
     NotTranslatable,
@@ -20,6 +21,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.findings import Question, ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus, WritingContext
+from airflow_provider_smtpcm.ssis.writing.header_fields import convert_header_field
 from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
 from airflow_provider_smtpcm.ssis.writing.secrets import (
     display_expression,
@@ -53,9 +55,10 @@ _HEADER_FIELDS = (
     ("BCCLine", "bcc_line", "bcc"),
     ("Subject", "subject", "subject"),
 )
-_LINE_BREAK = re.compile(r"\s*[\r\n\t]\s*")
 _MARKUP = re.compile(r"<(?:html|body|table|br|p|div|span|b|h[1-6]|ul|font)\b[^<>]*>", re.IGNORECASE)
+_HEADER_ARGUMENTS = {argument for _, _, argument in _HEADER_FIELDS}
 _RECIPIENTS = {"to", "cc", "bcc"}
+_UNTRANSLATABLE = "which cannot be translated to a template"
 _DEFAULT_DESCRIPTIONS = {"", "send mail task"}
 # The properties whose expressions are converted; `Disable` is part of the control flow.
 _CONVERTED = {"FromLine", "ToLine", "CCLine", "BCCLine", "Subject", "MessageSource", "MessageSourceType", "Priority"}
@@ -188,24 +191,41 @@ class MailConverter:
         expression = self._task.expressions.get(name)
         if expression is not None:
             self._translate(name, argument, expression)
-        elif name != "Subject" and any("@" not in part for part in value.split(";") if part.strip(", \t\r\n")):
-            # As a value, it would be an import error of the whole DAG; SSIS fails when it sends the mail.
-            self._add_placeholder(
-                name, argument, value, "It is no address, since there is no '@'.", is_expression=False
-            )
-        elif argument in _RECIPIENTS:
-            if value.strip("; \t\r\n"):
-                self._keep_text(name, argument, separate_lines(value.strip()))
-        elif value.strip():
-            # A header field is one line.
-            self._keep_text(name, argument, value if name == "Subject" else _LINE_BREAK.sub(" ", value).strip())
-        elif name == "FromLine" and not self._is_reported:
-            self._findings.decision(
-                "no-sender",
-                self._where,
-                "FromLine is empty; SSIS fails here. In Airflow, the connection's from_address is used.",
-                "Set from_address in the connection or in the DAG.",
-            )
+        else:
+            self._keep_text(name, argument, separate_lines(value.strip()) if argument in _RECIPIENTS else value)
+
+    def _add_constant(
+        self, name: str, argument: str, text: str, original: str, status: PropertyStatus, *, is_expression: bool = False
+    ) -> None:
+        """Add the argument for a header field that is the same in each run, unless it is blank.
+
+        Args:
+            name, argument, original, is_expression: as in `_translate`.
+            text: the value.
+            status: what became of the property if the argument is the value.
+        """
+        if not text.strip("; \t\r\n" if argument in _RECIPIENTS else None):
+            if is_expression:
+                self._add_record(name, original, "", status, is_expression=True, note="it is empty")
+            if name == "FromLine" and not self._is_reported:
+                self._findings.decision(
+                    "no-sender",
+                    self._where,
+                    "FromLine is empty; SSIS fails here. In Airflow, the connection's from_address is used.",
+                    "Set from_address in the connection or in the DAG.",
+                )
+            return
+        is_alert = self._template_context is TemplateContext.CALLBACK
+        try:
+            converted = convert_header_field(argument, text, is_alert=is_alert)
+        except MessageError as error:
+            self._add_placeholder(name, argument, original, error, is_expression=is_expression)
+            return
+        comments: tuple[str, ...] = ()
+        if converted.split() != text.split():
+            status, comments = PropertyStatus.MAPPED, (f"SSIS: {sanitize(text)}",)
+        value = escape_template(converted)
+        self._add_argument(name, argument, value, original, status, is_expression=is_expression, comments=comments)
 
     def _convert_message(self) -> None:
         task, source = self._task, self._task.message_source
@@ -390,9 +410,11 @@ class MailConverter:
         self._report_password(name, argument, template.literals)
         if argument == "text":
             self._report_markup(template.literals)
-        self._add_argument(
-            name, argument, template.text, original, PropertyStatus.TRANSLATED, is_expression=is_expression
-        )
+        status = PropertyStatus.TRANSLATED
+        if template.constant is not None and argument in _HEADER_ARGUMENTS:
+            self._add_constant(name, argument, template.constant, original, status, is_expression=is_expression)
+        else:
+            self._add_argument(name, argument, template.text, original, status, is_expression=is_expression)
 
     def _report_markup(self, texts: Iterable[str]) -> None:
         if any(_MARKUP.search(text) for text in texts):
@@ -410,8 +432,10 @@ class MailConverter:
             self._add_placeholder(name, argument, text, reason, is_expression=False)
         else:
             self._report_password(name, argument, [text])
-            if argument == "text":
-                self._report_markup([text])
+            if argument in _HEADER_ARGUMENTS:
+                self._add_constant(name, argument, text, text, PropertyStatus.KEPT)
+                return
+            self._report_markup([text])
             self._add_argument(name, argument, escape_template(text), text)
 
     def _add_placeholder(
@@ -420,11 +444,11 @@ class MailConverter:
         """Add an argument whose template fails until a person replaces it."""
         reason = sanitize(str(error))
         summary = error_summary(error) if isinstance(error, Exception) else reason
+        problem = "whose value no mail can have" if isinstance(error, MessageError) else _UNTRANSLATABLE
         self._findings.decision(
             "expression-to-complete",
             self._where,
-            f"{name} comes from the expression {sanitize(original)}, which cannot be translated to a template: "
-            f"{summary}"
+            f"{name} comes from the expression {sanitize(original)}, {problem}: {summary}"
             if is_expression
             else f"{name} was left out: {summary}",
             f"Write {argument!r} in the DAG; until then, the mail fails because of the placeholder {COMPLETE_ME!r}.",

@@ -113,6 +113,11 @@ class SqlTaskConverter:
             raise NotTranslatable(f"Its property {unknown[0]} comes from an expression.")
         if task.result_set is ResultSetType.XML:
             raise NotTranslatable("Its result is an XML document.")
+        if task.row_count:
+            raise NotTranslatable(
+                f"{task.row_count} gets the number of rows that its statement changes (ExecValueVariable).",
+                remedy="Write a statement that returns the number, such as SELECT @@ROWCOUNT.",
+            )
         sql, statement, comments = self._convert_statement()
         parameters = [self._convert_parameter(variable) for variable in statement.inputs]
         processor = self._make_processor(statement)

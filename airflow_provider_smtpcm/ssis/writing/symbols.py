@@ -104,6 +104,11 @@ def design_value(symbol: Symbol) -> str | bool | int | float | None:
     return symbol.value
 
 
+def _is_missing(symbol: Symbol) -> bool:
+    """Whether a symbol is a parameter that SSIS requires, without a value in the files."""
+    return isinstance(symbol, Parameter) and symbol.required and not (symbol.value or "").strip()
+
+
 def _is_unreadable(symbol: Symbol) -> bool:
     """Whether the design-time value is in no known form of its type, such as the date `Jan 5 2023`."""
     if not (symbol.value or "").strip() or is_secret(symbol):
@@ -201,7 +206,8 @@ class DagParams:
         key = "_".join(word for word in words if word)
         type_ = TYPES.get(parameter.data_type, DataType.WSTR)
         question = self._ask_for(parameter)
-        known = None if _is_unreadable(parameter) else design_value(parameter)
+        is_missing = _is_missing(parameter)
+        known = None if is_missing or _is_unreadable(parameter) else design_value(parameter)
         value = None if self._is_secret(parameter) else self.findings.value(question.key) or known
         where = parameter.qualified_name
         if value is None:
@@ -209,8 +215,9 @@ class DagParams:
             self.findings.decision(
                 "variable-to-set",
                 where,
-                f"The value of the project parameter {parameter.name} is not in the files, or may be secret. The "
-                f"Airflow Variable {key} has no default; a mail that needs it fails until it is set.",
+                f"The value of the project parameter {parameter.name} is not in the files, "
+                f"{'and SSIS requires one' if is_missing else 'or may be secret'}. The Airflow Variable {key} has no "
+                "default; a mail that needs it fails until it is set.",
                 f"Run: airflow variables set {key} VALUE",
                 question,
             )
@@ -273,7 +280,6 @@ class DagParams:
     def _choose_default(self, symbol: Symbol, key: str) -> object:
         where = symbol.qualified_name
         value = self.default_of(symbol)
-        is_required = isinstance(symbol, Parameter) and symbol.required
         if self._is_secret(symbol):
             self.findings.decision(
                 "param-without-value",
@@ -285,7 +291,7 @@ class DagParams:
         question = Question(
             key=f"variable {where}",
             text=f"Which value does {where} have in production? Answer with it, or {KEEP} for the guess.",
-            guess=str(value),
+            guess="" if _is_missing(symbol) else str(value),
         )
         if (answer := self.findings.answer(question.key)) is not None and answer.strip().lower() != KEEP:
             value = _parse_value(answer, symbol.data_type)
@@ -299,7 +305,7 @@ class DagParams:
                 replace(question, guess=""),
             )
             return symbol.value
-        elif value == "" and is_required:
+        elif _is_missing(symbol):
             self.findings.decision(
                 "param-without-value",
                 where,

@@ -64,10 +64,12 @@ class Template:
     Args:
         text: the template.
         literals: the literal texts in the expression; texts joined by `+` are one.
+        constant: the text of an expression that is a constant; None for any other.
     """
 
     text: str
     literals: list[str]
+    constant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,8 @@ class TemplateTranslator:
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
         if is_path and is_mapped_in_run:
             template = self._map_in_each_run(template, tree)
-        return Template(text=template, literals=joined_literals(symbols.inline(original, self.scope)))
+        literals = joined_literals(symbols.inline(original, self.scope))
+        return Template(text=template, literals=literals, constant=translation.constant)
 
     def typed(self, expression: str, data_type: DataType | None) -> FunctionCall:
         """Return the call that makes the value of an expression, with its type, from a template.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TypeVar
+from typing import Any, TypeVar
 from xml.sax.saxutils import quoteattr
 
 import pytest
@@ -174,6 +174,25 @@ def test_a_statement_can_come_from_a_variable_or_a_file(version: int) -> None:
     assert by_file.statement_file is not None
     assert by_file.statement_file.connection_string == r"C:\load.sql"
     assert sql("FileConnection", "Other").statement_file is None
+
+
+EXECUTION_VALUE = '<DTS:Property DTS:Name="ExecValueVariable">User::N</DTS:Property>'
+
+
+@pytest.mark.parametrize("version", DIALECTS)
+@pytest.mark.parametrize("more", [{"properties": {"ExecValueVariable": "User::N"}}, {"inner": EXECUTION_VALUE}])
+def test_the_variable_for_the_execution_value_is_read(version: int, more: dict[str, Any]) -> None:
+    """An attribute or a child, in both dialects: a task of any kind may have it."""
+
+    def read_task(kind: str, data: str, of: type[T]) -> T:
+        inner = f"<DTS:ObjectData>{data}</DTS:ObjectData>{more.get('inner', '')}"
+        return read_one(version, executable(version, kind, inner, **more.get("properties", {})), of)
+
+    sql = OLD_SQL if version == OLD else NEW_SQL
+    assert read_task("Microsoft.ExecuteSQLTask", sql, SqlTask).row_count == "User::N"
+    assert read_task("Microsoft.Pipeline", "<pipeline/>", OtherTask).sets == ("User::N",)
+    script = '<ScriptProject Language="CSharp" ReadWriteVariables="User::A"/>'
+    assert read_task("Microsoft.ScriptTask", script, OtherTask).sets == ("User::N", "User::A")
 
 
 @pytest.mark.parametrize("version", DIALECTS)

@@ -65,9 +65,38 @@ def test_the_answer_is_the_server_and_leaves_nothing_to_decide(name: str, answer
     one = smtp("SmtpServer=stored.corp.example;EnableSsl=True;", expressions={name: "@[$Project::MailServer]"})
     made, findings, (conn_id,) = registered(one, options=ConversionOptions(answers={SERVER_OF: answer}))
     assert made[conn_id]["host"] == host
-    if name == "SmtpServer" or "=" in answer or answer == "keep":
-        assert made[conn_id]["extra"]["ssl_mode"] == tls
+    assert made[conn_id]["extra"]["ssl_mode"] == tls
     assert not [each for each in findings if each.severity is not Severity.NOTE]
+
+
+@pytest.mark.parametrize(
+    ("expression", "tls", "timeout"),
+    [
+        ('"SmtpServer=" + @[$Project::S] + ";EnableSsl=True;Timeout=" + "50000"', "starttls", 50),
+        ('"SmtpServer=" + @[$Project::S] + ";EnableSsl=" + @[$Project::Tls] + ";Timeout=50000"', "none", 50),
+        ('"EnableSsl=True;SmtpServer=old.corp.example" + @[$Project::S]', "starttls", 40),
+        ("@[User::Given]", "starttls", 40),
+        ('@[$Project::S] + ";EnableSsl=True"', "starttls", 40),
+        ("UPPER(@[$Project::S])", "none", 40),
+    ],
+)
+@pytest.mark.parametrize("answer", ["relay.corp.example", "keep", None])
+def test_beside_the_server_an_expression_decides_as_far_as_it_is_known(
+    expression: str, tls: str, timeout: int, answer: str | None
+) -> None:
+    """The answer is often the server alone; what the expression does not tell is stored in the package."""
+    one = smtp(
+        "SmtpServer=stored.corp.example;EnableSsl=False;Timeout=40000;", expressions={"ConnectionString": expression}
+    )
+    given = variable("Given", None, expression='"EnableSsl=True;SmtpServer=" + @[$Project::S]')
+    content = package(variables=[given])
+    _, asked, _ = registered(one, content=content)
+    [key] = [each.question.key for each in asked if each.question is not None]
+    answers = {} if answer is None else {key: answer}
+    made, _, (conn_id,) = registered(one, content=content, options=ConversionOptions(answers=answers))
+    host = "relay.corp.example" if answer == "relay.corp.example" else "stored.corp.example"
+    assert (made[conn_id]["host"], made[conn_id]["extra"]["ssl_mode"]) == (host, tls)
+    assert made[conn_id]["extra"]["timeout"] == timeout
 
 
 def test_a_variable_that_is_empty_until_a_run_sets_it_asks_too() -> None:

@@ -238,6 +238,22 @@ def test_a_mail_with_a_password_is_kept_and_reported(mail_of: dict[str, Any]) ->
     assert "Hunter2" not in found.text
 
 
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("data_type", [8, 3])
+def test_a_project_parameter_that_ssis_requires_is_asked_for(data_type: int, *, required: bool) -> None:
+    """Without a value in the files; an optional one is empty in SSIS, too."""
+    parameter = Parameter(name="Team", value="", data_type=data_type, required=required, scope="Project")
+    project = Project(name="Sales", path="/p", parameters=(parameter,))
+    subject = "(DT_WSTR, 9)@[$Project::Team]"
+    module = written(mail(expressions={"Subject": subject}), project=project)
+    found = [one for one in module.findings if one.code == "variable-to-set"]
+    assert bool(found) is (required or data_type == 3)  # an empty text is no number
+    assert ("get('Sales_Team')" in module.source) is bool(found)
+    if required:
+        assert "SSIS requires one" in found[0].text
+        assert found[0].question is not None
+
+
 def test_a_mail_about_a_password_is_not_reported() -> None:
     """Neither a text nor an expression whose value is unknown."""
     expressions = {"Subject": '"Password: " + @[$Package::Hint]'}

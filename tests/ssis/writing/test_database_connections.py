@@ -178,6 +178,17 @@ def test_an_expression_without_a_value_asks_once_and_keeps_the_stored_server() -
         assert {finding.severity for finding in findings} == {Severity.NOTE}
 
 
+@pytest.mark.parametrize(("answer", "host"), [("prod", "prod"), ("keep", "SQLSRV")])
+def test_beside_the_server_an_expression_decides_as_far_as_it_is_known(answer: str, host: str) -> None:
+    """The answer is often the server alone."""
+    string = '"Data Source=" + @[User::Server] + ";Initial Catalog=live;Integrated Security=SSPI;"'
+    one = database(WINDOWS, expressions={"ConnectionString": string})
+    _, findings, _ = registered(one)
+    [key] = [finding.question.key for finding in findings if finding.question is not None]
+    connections, _, (conn_id,) = registered(one, answers={key: answer})
+    assert (connections[conn_id]["host"], connections[conn_id]["schema"]) == (host, "live")
+
+
 def test_a_parameter_of_the_project_is_reported() -> None:
     """Its value is in the connection string already."""
     setting = ProjectSetting(property="ServerName", by="CM.Sales.ServerName", source="Load.dtproj")

@@ -154,6 +154,7 @@ def test_a_time_limit_stays_one() -> None:
     ("task", "reason"),
     [
         (sql_task(result_set=ResultSetType.XML), "XML"),
+        (sql_task(row_count="User::Rows"), "User::Rows gets the number of rows that its statement changes"),
         (sql_task(expressions={"Connection": '"Other"'}), "Connection comes from an expression"),
         (sql_task("SELECT ?, ?", parameters=(SqlParameter(name="0", variable="User::Day"),)), "2 parameter markers"),
         (sql_task("", source_type=SqlSourceType.FILE_CONNECTION), "file with its statement is not known"),

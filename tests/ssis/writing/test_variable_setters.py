@@ -104,6 +104,7 @@ ROWS = variable("Rows")
         counting("User::Rows"),
         sql_task(parameters=(SqlParameter(name="0", variable="User::Rows", direction="Output"),)),
         sql_task(parameters=(SqlParameter(name="0", variable="User::Rows", direction="ReturnValue"),)),
+        sql_task(row_count="User::Rows"),
         ExpressionTask(name="Count", id="e", path=(*ROOT, "Count"), expression="@[User::Rows] = @[User::A] + 1"),
         other("Count", kind="Microsoft.ScriptTask", sets=("User::Rows",)),
         other("Count", kind="Microsoft.Pipeline", sets=("Rows",)),
