@@ -295,6 +295,18 @@ def test_what_another_task_reads_after_the_loop_makes_it_a_group() -> None:
     assert len(find(module, "loop-became-merge")) == 2
 
 
+def test_a_variable_may_be_called_like_an_argument_of_airflow() -> None:
+    """Airflow passes the values of an iteration together with arguments of its own."""
+    over = replace(OVER_ITEMS, mappings=((0, "User::Self"), (1, "User::tg_factory")))
+    note = mail("Note", PATH, expressions={"Subject": "@[User::Self] + @[User::tg_factory]"})
+    module = write(
+        loop(other_task("Script", PATH), note, over=over), variables=[variable("Self"), variable("tg_factory")]
+    )
+    space: dict[str, Any] = {"__name__": "dag_module"}
+    exec(compile(module.source, module.file_name, "exec"), space)  # noqa: S102 - it is what Airflow does
+    assert "each.note" in space["dag"].task_dict
+
+
 @pytest.mark.parametrize(
     "change",
     [
