@@ -172,6 +172,8 @@ class _ContainerWriter(ContainerConditions):
                 "sent once.",
                 _LOOP_REMEDIES[container.kind],
             )
+        for _, name in () if loop is None else (*loop.fields, *loop.next_fields):
+            writer.variable_names.allocate(name)  # a task in the function must not replace its argument
         may_be_skipped = self._may_be_skipped or bool(condition.upstream)
         children = writer.convert(container, scope, callbacks, may_be_skipped=may_be_skipped)
         if callbacks.own and children:
@@ -213,18 +215,23 @@ class _ContainerWriter(ContainerConditions):
             if child.variable and not child.upstream:
                 child.upstream.append(row.variable)
         executables = [variable for child in children for variable in child.executable_variables()]
-        end_id = flow.free_ids[loop.loop.id].allocate("iteration_end")
+        end_id, end_operator, end_arguments = flow.end_task(loop.loop), "EmptyOperator", keywords(trigger_rule=END_RULE)
+        comment = "Fails the iteration if a task in it failed, even if later tasks succeeded."
+        if loop.next_fields:
+            end_operator = "ExpressionOperator"
+            end_arguments += keywords(variables={known.qualified_name: Raw(name) for known, name in loop.next_fields})
+            comment += " What reads a counter after the loop gets the value that ended it."
         end = DagNode(
             variable=writer.variable_names.allocate(variable_name(end_id)),
-            call=writer.create_task("EmptyOperator", end_id, end_id, keywords(trigger_rule=END_RULE)),
+            call=writer.create_task(end_operator, end_id, end_id, end_arguments),
             upstream=[row.variable, *executables],
-            comment="Fails the iteration if a task in it failed, even if later tasks succeeded.",
+            comment=comment,
         )
         node.children = [row, *children, end]
         rows, node.uses = self._find_rows(loop)
         node.mapped = MappedGroup(
             function=writer.variable_names.allocate("iteration"),
-            parameters=tuple(name for _, name in loop.fields),
+            parameters=tuple(name for _, name in (*loop.fields, *loop.next_fields)),
             rows=rows,
         )
 

@@ -427,12 +427,19 @@ class LiveVariables:
     def _find_tasks(self, variable: Variable, reader: ReadPoint) -> list[str]:
         """Return the ids of the tasks that may have set a variable, in the order in which they run."""
         ids = dict.fromkeys(setter.executable.id for setter in self._before(variable, reader))
-        return list(dict.fromkeys(map(self._task_id, self.flow.sort(list(ids)))))
+        found = (task_id for key in self.flow.sort(list(ids)) for task_id in self._task_ids(key, variable, reader))
+        return list(dict.fromkeys(found))
 
-    def _task_id(self, executable_id: str) -> str:
-        """Return the id of the task that pushes what an executable sets."""
+    def _task_ids(self, executable_id: str, variable: Variable, reader: ReadPoint) -> Iterator[str]:
+        """Yield the ids of the tasks that push a variable for an executable, in the order in which they run."""
         task_id, mapped = self.flow.task_ids[executable_id], self.loops.get(executable_id)
-        return task_id if mapped is None or mapped.mail is not None else f"{task_id}.{self.flow.row_task(mapped.loop)}"
+        if mapped is None or mapped.mail is not None:
+            yield task_id
+            return
+        yield f"{task_id}.{self.flow.row_task(mapped.loop)}"
+        is_counted = any(known == variable for known, _ in mapped.next_fields)
+        if is_counted and not (reader.id and self.flow.contains(executable_id, reader.id)):
+            yield f"{task_id}.{self.flow.end_task(mapped.loop)}"
 
     def _find_row_field(self, variable: Variable, reader: ReadPoint) -> str | None:
         """Return the Jinja expression for a variable that the loop of a mail merge sets; None for any other one."""

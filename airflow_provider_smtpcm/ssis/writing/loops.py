@@ -61,10 +61,14 @@ def find_mapped_loops(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Values:
-    """The variables that a loop sets, and their values in each iteration or the columns of a query."""
+    """The variables that a loop sets, and their values in each iteration or the columns of a query.
+
+    `next_rows` has the values at the end of each iteration, if the end changes them.
+    """
 
     variables: list[Variable]
     rows: list[list[object]] = field(default_factory=list)
+    next_rows: list[list[object]] = field(default_factory=list)
     query: SqlTask | None = None
     files: ForeachLoop | None = None
     columns: list[int] = field(default_factory=list)
@@ -90,14 +94,23 @@ class _LoopReader:
         if mail is None and not self._is_each_iteration_independent(values.variables):
             return None
         names = _name_fields(values.variables, for_merge=mail is not None)
+        rows = [dict(zip(names, row, strict=True)) for row in values.rows]
+        next_fields: list[tuple[Variable, str]] = []
+        if mail is None and values.next_rows and any(map(self._is_read_elsewhere, values.variables)):
+            taken = UniqueNames({*names})
+            next_names = [taken.allocate(f"next_{name}") for name in names]
+            next_fields = list(zip(values.variables, next_names, strict=True))
+            for row, following in zip(rows, values.next_rows, strict=True):
+                row |= dict(zip(next_names, following, strict=True))
         return MappedLoop(
             loop=loop,
             mail=mail,
             query=values.query,
             files=values.files,
             columns=dict(zip(names, values.columns, strict=True)) if values.query is not None else {},
-            rows=tuple(dict(zip(names, row, strict=True)) for row in values.rows),
+            rows=tuple(rows),
             fields=tuple(zip(values.variables, names, strict=True)),
+            next_fields=tuple(next_fields),
         )
 
     def _find_values(self) -> _Values | None:
@@ -173,10 +186,11 @@ class _LoopReader:
             value = evaluate(first, known)
             for _ in range(MAX_ITERATIONS):
                 values = {**known, variable.qualified_name: value, names[0]: value}
-                if evaluate(loop.condition, values).data is not True:
-                    is_plain = bool(rows) and all(isinstance(row[0], int | str) for row in rows)
-                    return _Values(variables=[variable], rows=rows) if is_plain else None
                 rows.append([value.data])
+                if evaluate(loop.condition, values).data is not True:
+                    is_plain = len(rows) > 1 and all(isinstance(row[0], int | str) for row in rows)
+                    # The last value ends the loop, and stays in the variable.
+                    return _Values(variables=[variable], rows=rows[:-1], next_rows=rows[1:]) if is_plain else None
                 value = evaluate(following, values)
         except (ExpressionError, RecursionError):
             pass
@@ -218,6 +232,13 @@ class _LoopReader:
             is_reset = any(self._flow.contains(other, reader.executable.id) for other in others)
             if not is_own and not is_reset:
                 yield reader.executable.id
+
+    def _is_read_elsewhere(self, variable: Variable) -> bool:
+        """Whether something outside of the loop, or an event handler, may read a variable as the loop leaves it."""
+        return any(
+            reader.event_handler is not None or not self._flow.contains(self._loop.id, reader.executable.id)
+            for reader in self._setters.reads(variable)
+        )
 
     def _is_each_iteration_independent(self, variables: list[Variable]) -> bool:
         """Whether no iteration reads what an earlier one has set."""

@@ -448,6 +448,47 @@ def test_a_counting_loop_sends_a_mail_for_each_number(relay: Relay, run: Callabl
         relay.clear()
 
 
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        (COUNTING, "4"),
+        (replace(COUNTING, assign="@Owed = @Owed + 2"), "5"),
+        (ForLoop(initialize="@Owed = 3", condition="@Owed > 0", assign="@Owed = @Owed - 1"), "0"),
+    ],
+)
+def test_after_a_counting_loop_its_counter_has_the_value_that_ended_it(
+    relay: Relay, run: Callable[[DagModule], str], over: ForLoop, expected: str
+) -> None:
+    """In a mail and in a condition; in the loop, each iteration has its own value."""
+    task, after = other_task("Next Owed", PATH), mail("After")
+    after = replace(after, expressions={"Subject": '"After " + (DT_WSTR, 9)@[User::Owed]'})
+    each = loop(task, numbered(), over=over, constraints=(constraint(task, numbered()),))
+    only = constraint(each, after, eval_op=EvalOp.EXPRESSION_AND_CONSTRAINT, expression=f"@Owed == {expected}")
+    module = write(each, after, constraints=[only])
+    assert all(one.severity is Severity.NOTE for one in module.findings)
+    assert lint(module) == ""
+    assert run(module) == "success"
+    subjects = [subject for subject, _ in sent(relay)]
+    assert subjects[-1] == f"After {expected}"
+    assert f"Number {expected}" not in subjects
+
+
+@pytest.mark.parametrize(("failing", "expected"), [("inside", 2), ("after", 4)])
+def test_an_alert_has_the_counter_of_its_iteration_or_the_value_that_ended_the_loop(
+    relay: Relay, run: Callable[[DagModule], str], failing: str, expected: int
+) -> None:
+    """As SSIS has it when the task fails."""
+    inside, after = other_task("Inside", PATH, expressions={"Disable": "@Owed != 2"}), other_task("After")
+    each = loop(inside, numbered(), over=COUNTING)
+    alert = mail("Alert", expressions={"Subject": '"Failed at " + (DT_WSTR, 9)@[User::Owed]'})
+    module = write(each, after, constraints=[constraint(each, after)], handlers=[handler("OnError", alert)])
+    tasks = module.source.split("PlaceholderOperator(\n")
+    tasks = [task.replace("passes=True,", "") if f'task_id="{failing}"' in task else task for task in tasks]
+    assert run(replace(module, source="PlaceholderOperator(\n".join(tasks))) == "failed"
+    alerts = [subject for subject, _ in sent(relay) if subject.startswith("Failed")]
+    assert alerts == [f"Failed at {expected}"]
+
+
 def test_a_condition_in_a_loop_decides_for_each_iteration(relay: Relay, run: Callable[[DagModule], str]) -> None:
     """What follows the loop has the values of the last iteration."""
     script, remind = other_task("Script", PATH), reminder()
