@@ -31,6 +31,8 @@ MAX_ITERATIONS = 1000
 # The values of EnumType with which a Foreach ADO enumerator yields the rows of an Execute SQL task.
 _ROW_ENUMERATIONS = {"", "EnumerateRowsInFirstTable", "EnumerateAllRows"}
 
+# The properties of a For loop that are expressions; a property expression gives another one in each run.
+_FOR_PROPERTIES = {"InitExpression", "EvalExpression", "AssignExpression"}
 #: The properties of a Foreach File enumerator that may come from expressions.
 FILE_PROPERTIES = {"Directory", "FileSpec"}
 
@@ -173,6 +175,8 @@ class _LoopReader:
 
     def _count(self, loop: ForLoop) -> _Values | None:
         """Return the variable that a For loop counts, and its value in each iteration."""
+        if not _FOR_PROPERTIES.isdisjoint(self._loop.expressions):
+            return None
         try:
             names, first = parse_assignment(loop.initialize)
             next_names, following = parse_assignment(loop.assign)

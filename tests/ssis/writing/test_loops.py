@@ -261,6 +261,13 @@ def test_a_for_loop_without_constant_bounds_runs_once(over: ForLoop) -> None:
     assert_runs_once(write(loop(numbered(), over=over)))
 
 
+@pytest.mark.parametrize("name", ["InitExpression", "EvalExpression", "AssignExpression"])
+def test_a_for_loop_with_a_property_expression_runs_once(name: str) -> None:
+    """Its own expressions are then what the developer's machine evaluated last."""
+    text = '"@Owed <= " + (DT_WSTR, 9)@[User::Last]'
+    assert_runs_once(write(loop(numbered(), over=COUNTING, expressions={name: text})))
+
+
 def test_a_for_loop_whose_bound_a_task_sets_runs_once() -> None:
     """Its iterations are known only then."""
     script, each = other_task("Script", sets=("User::Last",)), loop(numbered(), over=COUNTING)
