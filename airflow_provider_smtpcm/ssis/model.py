@@ -111,7 +111,7 @@ class ContainerKind(StrEnum):
     SEQUENCE = "sequence"
     FOR_LOOP = "for loop"
     FOREACH_LOOP = "foreach loop"
-    TASK_HOST = "task host"
+    TASK_HOST = "container of another vendor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,7 @@ _LOOP_REMEDIES = {
     "expand its tasks (.expand or .expand_kwargs).",
     ContainerKind.FOREACH_LOOP: "If it must run for each item, expand its tasks over the items (.expand or "
     ".expand_kwargs), or send its mails with one MailMergeOperator.",
+    ContainerKind.TASK_HOST: "If it repeats its work, expand its tasks (.expand or .expand_kwargs).",
 }
 
 

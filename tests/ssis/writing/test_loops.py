@@ -375,6 +375,19 @@ def test_a_loop_in_a_mapped_group_is_a_merge_or_runs_once() -> None:
     assert {"loop-became-group", "loop-runs-once"} <= codes(module.findings)
 
 
+def test_a_container_of_another_vendor_is_a_decision() -> None:
+    """It may run its tasks as often as it likes; without mail, it is a placeholder."""
+    box = Container(
+        name="Parallel loop", id="{box}", path=PATH, kind=ContainerKind.TASK_HOST, executables=(mail("In", PATH),)
+    )
+    module = write(box)
+    (found,) = find(module, "loop-runs-once")
+    assert found.severity is Severity.DECISION
+    assert "'Parallel loop' is a container of another vendor. In the DAG, everything in it runs once" in found.text
+    module = write(replace(box, executables=(other_task("In", PATH),)), mail("After"))
+    assert codes(module.findings) == {"placeholder-task"}
+
+
 def test_the_modules_are_tidy() -> None:
     """Neither linter nor formatter changes anything in a merge, a group, or a group with long names."""
     script = other_task("Script", PATH)
