@@ -72,6 +72,30 @@ def read_assignments(
     return tuple((name, unparse(value.tree)) for name, value in assigned.items())
 
 
+def only_sets(code: str, language: str, name: str) -> bool:
+    """Whether a script certainly does not use the value that a variable has before the script.
+
+    This is so if all that it does with the variable is `Dts.Variables["Text"].Value = ...`.
+
+    Args:
+        code: its source; empty if the package has none.
+        language: as in `read_assignments`.
+        name: the name of the variable, as its list of variables has it.
+    """
+    pattern = next((each for word, each in _ASSIGNMENTS.items() if word in language.lower()), None)
+    namespace, _, short = name.rpartition("::")
+    literal = rf'"(?:{re.escape(namespace or "User")}::)?{re.escape(short)}"'
+    uses = len(re.findall(literal, code))
+    return pattern is not None and 0 < uses == len(re.findall(pattern.replace("NAME", literal), code))
+
+
+# An assignment to the variable NAME. In Visual Basic, `=` is one only at the beginning of a statement.
+_ASSIGNMENTS = {
+    "csharp": r"Variables\s*\[\s*@?NAME\s*\]\s*\.\s*Value\s*=(?!=)",
+    "basic": r"(?im:^|\bthen\b|\belse\b|:)[ \t]*(?i:(?:me\.)?(?:dts\.)?variables(?:\.item)?)\s*\(\s*NAME\s*\)\s*"
+    r"\.\s*(?i:value)\s*(?:\(\s*\)\s*)?=",
+}
+
 # --- The languages
 
 _MAX_ASCII = 127

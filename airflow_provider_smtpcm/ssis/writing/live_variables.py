@@ -285,6 +285,7 @@ def _find_own_inputs(executable: Executable) -> Iterator[str]:
         yield from _find_read_names(executable.expression)
     elif isinstance(executable, OtherTask):
         yield from executable.reads
+        yield from executable.updates
     else:
         yield from (name for each in _loop_expressions(executable) for name in _find_read_names(each))
         if executable.foreach_loop is not None:

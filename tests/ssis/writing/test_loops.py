@@ -339,6 +339,8 @@ def test_an_iteration_that_needs_the_one_before_runs_once() -> None:
     total = other_task("Add", PATH, sets=("User::Note",), reads=("User::Note",))
     variables = [*VARIABLES, variable("Note")]
     assert_runs_once(write(loop(total, reminder()), variables=variables))
+    script = other_task("Add", PATH, sets=("User::Note",), updates=("User::Note",))
+    assert_runs_once(write(loop(script, reminder()), variables=variables))
     note = reminder(expressions={"Subject": "@[User::Note]"})
     once = other_task("Once", PATH, sets=("User::Note",))
     between = other_task("Between", PATH)
