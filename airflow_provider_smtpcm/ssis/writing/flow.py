@@ -122,6 +122,11 @@ class MappedLoop:
     fields: tuple[tuple[Variable, str], ...] = ()
     next_fields: tuple[tuple[Variable, str], ...] = ()
 
+    @property
+    def yields_paths(self) -> bool:
+        """Whether it gives its variable the whole path of a file."""
+        return self.files is not None and self.files.file_name_retrieval == 0
+
     def find_field(self, variable: Variable) -> str | None:
         """Return the field of a row with the value of a variable; None if the loop does not set it."""
         return next((name for known, name in self.fields if known == variable), None)

@@ -388,16 +388,19 @@ class LiveVariables:
     def is_translated(self, variable: Variable, reader: ReadPoint) -> bool:
         """Whether a task other than a placeholder, or a loop over a query, may have set the variable when it is read.
 
-        A script that only sets it to an empty text does not count.
+        A loop over the files of a folder from an expression counts, too. A script that only sets the variable to an
+        empty text does not.
         """
         names = {variable.qualified_name, variable.name}
-        if any(mapped.query is not None for mapped in self._find_loops(variable, reader)):
-            return True
+        for mapped in self.find_loops(variable, reader):
+            is_computed = mapped.files is not None and mapped.yields_paths and "Directory" in mapped.files.expressions
+            if mapped.query is not None or is_computed:
+                return True
         return any(_computes(setter.executable, names) for setter in self._before(variable, reader))
 
     def find_items(self, variable: Variable, reader: ReadPoint) -> list[object]:
         """Return the values that loops over known rows give a variable."""
-        loops = self._find_loops(variable, reader)
+        loops = self.find_loops(variable, reader)
         return [row[name] for mapped in loops if (name := mapped.find_field(variable)) for row in mapped.rows]
 
     def find_assigned(self, variable: Variable, reader: ReadPoint) -> list[Expression]:
@@ -410,7 +413,7 @@ class LiveVariables:
             if name in names
         ]
 
-    def _find_loops(self, variable: Variable, reader: ReadPoint) -> list[MappedLoop]:
+    def find_loops(self, variable: Variable, reader: ReadPoint) -> list[MappedLoop]:
         """Return the loops with known iterations that set a variable before it is read, or for each mail of a merge."""
         before = {setter.executable.id for setter in self._before(variable, reader)}
         found = [

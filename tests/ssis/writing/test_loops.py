@@ -545,7 +545,7 @@ FILES = ForeachLoop(enumerator="File", folder="D:\\in", file_spec="*.CSV", mappi
 def test_a_loop_over_files_sends_a_mail_for_each_file(
     relay: Relay, run: Callable[[DagModule], str], tmp_path: Path, holds_another_task: bool
 ) -> None:
-    """That is there when the loop begins; what follows the loop runs, also without a file."""
+    """That is there when the loop begins, with its Windows path; what follows the loop runs, also without a file."""
     folder = tmp_path / "in"
     (folder / "old").mkdir(parents=True)
     options = ConversionOptions(placeholders_pass=True, path_map=(("D:", str(tmp_path)),))
@@ -556,7 +556,8 @@ def test_a_loop_over_files_sends_a_mail_for_each_file(
     after = mail("After", subject="done")
     for retrieval, recurse, expected in (
         (0, False, []),
-        (0, False, [str(folder / "a.csv"), str(folder / "B.csv")]),
+        (0, False, ["D:\\in\\a.csv", "D:\\in\\B.csv"]),
+        (0, True, ["D:\\in\\a.csv", "D:\\in\\B.csv", "D:\\in\\old\\c.Csv"]),
         (1, False, ["B.csv", "a.csv"]),
         (2, True, ["B", "a", "c"]),
     ):
@@ -572,6 +573,72 @@ def test_a_loop_over_files_sends_a_mail_for_each_file(
         assert run(module) == "success"
         assert sorted(subject for subject, _ in sent(relay)) == sorted(["done", *(f"new: {one}" for one in expected)])
         relay.clear()
+
+
+_FILE_NAME = 'RIGHT(@[User::Address], FINDSTRING(REVERSE(@[User::Address]), "\\\\", 1) - 1)'
+
+
+@pytest.mark.parametrize("holds_another_task", [False, True])
+@pytest.mark.parametrize("directory", [None, "@[User::Folder]", '"D:\\\\" + @[User::Last]'])
+def test_expressions_see_the_windows_path_of_a_file_that_is_opened_on_the_worker(
+    relay: Relay, run: Callable[[DagModule], str], tmp_path: Path, directory: str | None, holds_another_task: bool
+) -> None:
+    """Also in a condition, in the definition of a variable, and if the folder comes from an expression."""
+    if holds_another_task and airflow_version.startswith("3.1."):
+        pytest.skip("`dag.test` of Airflow 3.1 does not go on after a group that is mapped over an XCom")
+    (tmp_path / "in").mkdir()
+    for name in ("orders 1.csv", "other.csv"):
+        (tmp_path / "in" / name).write_text(f"{name},1")
+    options = ConversionOptions(placeholders_pass=True, path_map=(("D:", str(tmp_path)),))
+    over = FILES if directory is None else replace(FILES, folder="E:\\old", expressions={"Directory": directory})
+    subject = '@[User::Name] + ": " + TOKEN(@[User::Address], "\\\\", 2)'
+    archived = f'"D:\\\\in\\\\" + {_FILE_NAME}'
+    remind = mail(
+        "Remind", PATH, expressions={"Subject": subject, "FileAttachments": f'@[User::Address] + "|" + {archived}'}
+    )
+    each = loop(remind, over=over)
+    if holds_another_task:
+        script = other_task("Script", PATH)
+        test = 'FINDSTRING(@[User::Address], "D:\\\\in\\\\orders", 1) > 0'
+        only = constraint(script, remind, eval_op=EvalOp.EXPRESSION, expression=test)
+        each = loop(script, remind, over=over, constraints=(only,))
+    names = [variable("Folder", "D:\\in"), variable("Last", "in"), variable("Name", "", expression=_FILE_NAME)]
+    module = written(each, variables=[variable("Address"), *names], options=options)
+    assert all(one.severity is Severity.NOTE for one in module.findings)
+    assert lint(module) == ""
+    assert run(module) == "success"
+    expected = ["orders 1.csv"] if holds_another_task else ["orders 1.csv", "other.csv"]
+    assert [subject for subject, _ in sent(relay)] == [f"{name}: in" for name in expected]
+    for name, received in zip(expected, relay.messages, strict=True):
+        attached = list(received.message.iter_attachments())
+        assert [one.get_filename() for one in attached] == [name, name]
+
+
+def test_the_root_of_a_loop_over_files_is_asked_for_where_a_mail_attaches_them() -> None:
+    """A file name without its path needs no mapping, nor does a folder that is no Windows path."""
+    remind = reminder(expressions=ATTACHING)
+    module = write(loop(remind, over=FILES))
+    assert {(one.where, one.question.key) for one in find(module, "unmapped-path") if one.question is not None} == {
+        ("Package\\Each", "path D:\\"),
+        ("Package\\Each\\Remind", "path D:\\"),
+    }
+    assert 'windows_folder="D:\\\\in"' in module.source
+    assert "ssis.worker_paths(paths, {}, 'User::Address')" in module.source
+    for over in (replace(FILES, file_name_retrieval=1), replace(FILES, folder="/srv/in")):
+        module = write(loop(remind, over=over))
+        assert "windows_folder" not in module.source
+        assert "worker_paths" not in module.source
+
+
+@pytest.mark.parametrize("over", [FILES, ROWS])
+def test_a_function_in_a_path_finds_the_backslash_that_it_looks_for(over: ForeachLoop) -> None:
+    """The path is mapped when it is complete."""
+    attachments = f'"D:\\\\in\\\\" + {_FILE_NAME}'
+    each = loop(mail("Remind", PATH, expressions={"FileAttachments": attachments}), over=over)
+    options = ConversionOptions(path_map=((r"D:\in", "/srv/in"),))
+    module = written(QUERY, each, variables=VARIABLES, options=options, constraints=[constraint(QUERY, each)])
+    assert "findstring(row.Address | reverse, '\\\\\\\\', 1)" in module.source.replace('"\n            "', "")
+    assert "ssis.worker_paths(paths, {'D:\\\\\\\\in': '/srv/in'}" in module.source.replace('"\n            "', "")
 
 
 def test_a_folder_from_an_expression_is_a_template() -> None:
