@@ -361,15 +361,20 @@ def test_code_that_locks_a_variable_sets_it(version: int) -> None:
 
 
 _CODE = {
-    # `Text` has a value that the script only sets, and then uses.
+    # The language, and whether the value of `Text` may depend on the one before the script.
     'Dts.Variables["User::Text"].Value = "a";': ("CSharp", False),
-    'if (late) { Variables["Text"].Value="a"; }': ("CSharp", False),
+    'Variables[@"Text"].Value=Ask("Text of a"); // if Dts.Variables["Text"].Value': ("CSharp", False),
+    'if (late) { Dts.Variables["Text"].Value = "a"; }': ("CSharp", True),
+    'Dts.Variables["Text"].Value = "it\'s";\n#if DEBUG\n': ("CSharp", True),
     'Dts.Variables["User::Text"].Value += "a";': ("CSharp", True),
     'string s = Dts.Variables["Text"].Value.ToString(); Dts.Variables["Text"].Value = s + "a";': ("CSharp", True),
     'if (Dts.Variables["Text"].Value == null) { Dts.Variables["Text"].Value = "a"; }': ("CSharp", True),
     'Dts.VariableDispenser.LockOneForWrite("User::Text", ref found); found[0].Value = "a";': ("CSharp", True),
     "Dts.Variables[0].Value = 1;": ("CSharp", True),
-    'If late Then Dts.Variables("User::Text").Value = "a"': ("VisualBasic", False),
+    'dts.Variables("User::Text").Value = "a" \' If Dts.Variables("Text").Value': ("VisualBasic", False),
+    'Dim n = 1 : Dts.Variables("User::Text").Value = "a"': ("VisualBasic", False),
+    'If late Then Dts.Variables("User::Text").Value = "a"': ("VisualBasic", True),
+    'Dim same = Dts.Variables("User::Text").Value = "a"': ("VisualBasic", True),
     'Me.Dts.Variables.Item("Text").Value() = "a"': ("VisualBasic", False),
     'If Dts.Variables("Text").Value = "" Then\n Dts.Variables("Text").Value = "a"': ("VisualBasic", True),
     'Dts.Variables("Text").Value = Dts.Variables("Text").Value & "a"': ("VisualBasic", True),
@@ -380,8 +385,8 @@ _CODE = {
 
 @pytest.mark.parametrize("code", _CODE)
 @pytest.mark.parametrize("version", DIALECTS)
-def test_a_script_updates_a_variable_unless_its_code_only_sets_it(version: int, code: str) -> None:
-    """Code that is missing, or that is not understood, may use the value from before the script."""
+def test_a_script_updates_a_variable_unless_its_code_always_sets_it(version: int, code: str) -> None:
+    """Code that is missing, or that is not understood, may keep or use the value from before the script."""
     language, updates = _CODE[code]
     script = (
         f'<ScriptProject Language="{language}" ReadWriteVariables="User::Text">'
