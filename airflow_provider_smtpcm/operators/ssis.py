@@ -55,7 +55,7 @@ class ExpressionOperator(RenderedOperator):
 
 
 class ListFilesOperator(RenderedOperator):
-    """Return a mapping for each file of a folder, sorted by path, as a Foreach File enumerator of SSIS yields them.
+    r"""Return a mapping for each file of a folder, sorted by path, as a Foreach File enumerator of SSIS yields them.
 
     The mappings are the rows of a merge or of a mapped task group.
 
@@ -66,6 +66,9 @@ class ListFilesOperator(RenderedOperator):
         field: the only key of each mapping (default: `path`).
         retrieve: the value for this key: `path` (default) is the whole path, `name` the file name with its extension,
             `stem` the file name without it.
+        windows_folder: the folder as SSIS knows it, such as `C:\in`. The whole paths then begin with it and have
+            backslashes, so that expressions see what they see in SSIS. By default, or if this is no Windows path, they
+            are paths on the worker.
 
     Returns:
         The mappings; an empty list if no file matches.
@@ -74,7 +77,7 @@ class ListFilesOperator(RenderedOperator):
         FileNotFoundError: there is no such folder.
     """
 
-    template_fields: Sequence[str] = ("folder", "file_spec")
+    template_fields: Sequence[str] = ("folder", "file_spec", "windows_folder")
     ui_color = "#e3ecf8"
 
     def __init__(
@@ -85,6 +88,7 @@ class ListFilesOperator(RenderedOperator):
         recurse: bool = False,
         field: str = "path",
         retrieve: Literal["path", "name", "stem"] = "path",
+        windows_folder: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -94,6 +98,7 @@ class ListFilesOperator(RenderedOperator):
         self.recurse = recurse
         self.field = field
         self.retrieve = retrieve
+        self.windows_folder = windows_folder
 
     def execute(self, context: Context) -> list[dict[str, str]]:  # noqa: ARG002
         """Return the mappings."""
@@ -104,7 +109,17 @@ class ListFilesOperator(RenderedOperator):
         names = folder.rglob("*") if self.recurse else folder.iterdir()
         files = sorted(path for path in names if fnmatch.fnmatchcase(path.name.lower(), spec) and path.is_file())
         log.info("%s files of '%s' match '%s'.", len(files), folder, self.file_spec)
-        return [{self.field: str(path if self.retrieve == "path" else getattr(path, self.retrieve))} for path in files]
+        return [{self.field: self._describe(path, folder)} for path in files]
+
+    def _describe(self, path: Path, folder: Path) -> str:
+        from airflow_provider_smtpcm.ssis.windows_paths import is_windows_path
+
+        if self.retrieve != "path":
+            return str(getattr(path, self.retrieve))
+        root = self.windows_folder.strip()
+        if not is_windows_path(root):
+            return str(path)
+        return "\\".join((root.rstrip("\\/"), *path.relative_to(folder).parts))
 
 
 class PlaceholderOperator(BaseOperator):

@@ -111,7 +111,7 @@ class ContainerKind(StrEnum):
     SEQUENCE = "sequence"
     FOR_LOOP = "for loop"
     FOREACH_LOOP = "foreach loop"
-    TASK_HOST = "task host"
+    TASK_HOST = "container of another vendor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +305,7 @@ class OtherTask(ExecutableBase):
     Args:
         sets: the names of the variables that it may set, as the package has them: `User::Rows`, or `Rows` alone.
         reads: the names of the variables that it reads, besides those in its expressions.
+        updates: of `sets`, those whose new value may depend on the one that they have before it.
         assignments: pairs of a variable and the expression of its value, if the task is a script that only sets
             variables; empty if the script does nothing; None for any other task. The expressions read the variables as
             they are before the task.
@@ -314,6 +315,7 @@ class OtherTask(ExecutableBase):
 
     sets: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    updates: tuple[str, ...] = ()
     assignments: tuple[tuple[str, str], ...] | None = field(default=None, repr=False)
     child_package: str = ""
     child_parameters: tuple[tuple[str, str], ...] = ()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from pytest_mock import MockerFixture
 
 from airflow_provider_smtpcm.operators._task import AirflowFailException
-from airflow_provider_smtpcm.operators.ssis import ExpressionOperator, PlaceholderOperator
+from airflow_provider_smtpcm.operators.ssis import ExpressionOperator, ListFilesOperator, PlaceholderOperator
 
 
 def test_a_null_is_no_value_of_a_variable(mocker: MockerFixture) -> None:
@@ -29,6 +30,26 @@ def test_each_variable_is_an_xcom_with_its_name(mocker: MockerFixture) -> None:
     ExpressionOperator(task_id="set", variables=variables).execute({"ti": instance})  # type: ignore[typeddict-item]
     pushed = {call.kwargs["key"]: call.kwargs["value"] for call in instance.xcom_push.call_args_list}
     assert pushed == {"User::Rows": 3, "User::Owed": "1.50", "User::Day": "2026-11-29", "User::On": False}
+
+
+@pytest.mark.parametrize(
+    ("windows_folder", "expected"),
+    [
+        ("C:\\in", ["C:\\in\\a.csv", "C:\\in\\old\\b.csv"]),
+        ("C:\\", ["C:\\a.csv", "C:\\old\\b.csv"]),
+        (" //srv/in/ ", ["//srv/in\\a.csv", "//srv/in\\old\\b.csv"]),
+        ("in", None),
+        ("", None),
+    ],
+)
+def test_a_listed_file_has_its_windows_path(tmp_path: Path, windows_folder: str, expected: list[str] | None) -> None:
+    """If the folder is a Windows path; else the path on the worker."""
+    (tmp_path / "old").mkdir()
+    files = [tmp_path / "a.csv", tmp_path / "old" / "b.csv"]
+    for file in files:
+        file.touch()
+    task = ListFilesOperator(task_id="list", folder=str(tmp_path), recurse=True, windows_folder=windows_folder)
+    assert [row["path"] for row in task.execute({})] == (expected or list(map(str, files)))
 
 
 def test_a_placeholder_fails_and_says_what_has_to_take_its_place() -> None:

@@ -7,7 +7,7 @@ Everything else stays a Script task: a wrong translation is worse than none.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from airflow_provider_smtpcm.ssis.expressions import Call, unparse
@@ -389,6 +389,49 @@ class VisualBasicParser(ScriptParser):
 
     def _parse_empty_arguments(self) -> None:
         self._accept("(", ")")
+
+
+def find_updated(code: str, language: str, names: Iterable[str]) -> list[str]:
+    """Return the names of variables whose new value may depend on the one that they have before a script.
+
+    It does not if the script has no branches, and only has `Dts.Variables["Text"].Value = ...` for the variable.
+
+    Args:
+        code: the source; empty if the package has none.
+        language: as in `read_assignments`.
+        names: the variables that the script may set.
+    """
+    patterns = next((each for word, each in _ASSIGNMENTS.items() if word in language.lower()), None)
+    if patterns is None or len(code) > _MAX_LENGTH:
+        return list(names)
+    token_pattern, assignment = patterns
+    try:
+        tokens = [text for _, text in scan(token_pattern, code.replace("\r\n", "\n"))]
+    except NotRecognizedError:
+        return list(names)
+    has_branches = not _BRANCHES.isdisjoint(map(str.lower, tokens))
+    text = " ".join(("\n", *tokens))
+    return [name for name in names if has_branches or not _is_only_set(name, text, assignment)]
+
+
+def _is_only_set(name: str, text: str, assignment: str) -> bool:
+    namespace, _, short = name.rpartition("::")
+    literal = rf'@?"(?:{re.escape(namespace or "User")}::)?{re.escape(short)}"'
+    uses = len(re.findall(literal, text))
+    return 0 < uses == len(re.findall(assignment.replace("NAME", literal), text))
+
+
+# What may keep a script from setting a variable.
+_BRANCHES = {"case", "catch", "do", "for", "foreach", "goto", "if", "iif", "return", "select", "switch", "while"}
+# The tokens of each language, and an assignment to the variable NAME with spaces between its tokens. In Visual Basic,
+# `=` assigns only at the beginning of a statement.
+_ASSIGNMENTS = {
+    "csharp": (_CSHARP_TOKENS, r"\bVariables \[ NAME \] \. Value = "),
+    "basic": (
+        _VB_TOKENS,
+        r"(?i:[\n:] (?:Me \. )?(?:Dts \. )?Variables (?:\. Item )?\( )NAME(?i: \) \. Value (?:\( \) )?= )",
+    ),
+}
 
 
 def _unescape(text: str) -> str:

@@ -30,7 +30,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
 )
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, ReadContext
-from airflow_provider_smtpcm.ssis.reading.scripts import read_assignments
+from airflow_provider_smtpcm.ssis.reading.scripts import find_updated, read_assignments
 from airflow_provider_smtpcm.ssis.reading.xml import (
     LOCKED_VARIABLE,
     Element,
@@ -403,6 +403,7 @@ class _Names:
 
     sets: dict[str, None] = field(default_factory=dict)
     reads: dict[str, None] = field(default_factory=dict)
+    updates: dict[str, None] = field(default_factory=dict)
 
 
 def read_other_task(
@@ -440,6 +441,7 @@ def read_other_task(
         kind=kind,
         sets=tuple(names.sets),
         reads=tuple(name for name in names.reads if assignments is not None or name not in names.sets),
+        updates=tuple(names.updates),
         assignments=assignments,
         child_package=child_package,
         child_parameters=child_parameters,
@@ -465,18 +467,23 @@ def _split_names(text: str) -> list[str]:
 def _read_names(element: Element, names: _Names) -> None:
     attributes = element.attributes
     if element.tag == "ScriptProject":
-        _add(names.sets, _split_names(_read_attribute_or_child(element, "ReadWriteVariables")))
-        _add(names.sets, (child.text for child in element.find_all(LOCKED_VARIABLE)))
+        written = _split_names(_read_attribute_or_child(element, "ReadWriteVariables"))
+        written += [child.text for child in element.find_all(LOCKED_VARIABLE)]
+        _add(names.sets, written)
+        code = "\n".join(item.text for item in element.find_all("ProjectItem"))
+        _add(names.updates, find_updated(code, attributes.get("Language", ""), written))
         _add(names.reads, _split_names(_read_attribute_or_child(element, "ReadOnlyVariables")))
     elif element.tag == "pipeline":
         for child in element.children:
-            target = names.reads if _is_input(child.attributes.get("name", "")) else names.sets
-            _add(target, _split_names(child.text))
+            name, variables = child.attributes.get("name", ""), _split_names(child.text)
+            _add(names.reads if _is_input(name) else names.sets, variables)
+            _add(names.updates, variables if name == "ReadWriteVariables" else ())
     elif element.tag == "ExecuteProcessData":
         _add(names.sets, (attributes.get(f"Standard{stream}Variable", "") for stream in ("Output", "Error")))
         _add(names.reads, (attributes.get("StandardInputVariable", ""),))
     elif element.tag == "CDCControlTask":
         _add(names.sets, (attributes.get("StateVariable", ""),))
+        _add(names.updates, (attributes.get("StateVariable", ""),))
     elif element.tag in _OUTPUTS or element.tag in _WITHOUT_OUTPUT:
         _add(names.sets, _read_typed_names(element, _OUTPUTS))
         _add(names.reads, _read_typed_names(element, _INPUTS))

@@ -9,6 +9,8 @@ has not done.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from airflow_provider_smtpcm.ssis.expressions import (
     ExpressionError,
     NotTranslatable,
@@ -16,6 +18,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     escape_template,
 )
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, ForeachLoop, SendMailTask
+from airflow_provider_smtpcm.ssis.windows_paths import is_windows_path
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, WritingContext
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
 from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside
@@ -48,6 +51,7 @@ _LOOP_REMEDIES = {
     "expand its tasks (.expand or .expand_kwargs).",
     ContainerKind.FOREACH_LOOP: "If it must run for each item, expand its tasks over the items (.expand or "
     ".expand_kwargs), or send its mails with one MailMergeOperator.",
+    ContainerKind.TASK_HOST: "If it repeats its work, expand its tasks (.expand or .expand_kwargs).",
 }
 
 
@@ -172,6 +176,8 @@ class _ContainerWriter(ContainerConditions):
                 "sent once.",
                 _LOOP_REMEDIES[container.kind],
             )
+        for _, name in () if loop is None else (*loop.fields, *loop.next_fields):
+            writer.variable_names.allocate(name)  # a task in the function must not replace its argument
         may_be_skipped = self._may_be_skipped or bool(condition.upstream)
         children = writer.convert(container, scope, callbacks, may_be_skipped=may_be_skipped)
         if callbacks.own and children:
@@ -213,18 +219,23 @@ class _ContainerWriter(ContainerConditions):
             if child.variable and not child.upstream:
                 child.upstream.append(row.variable)
         executables = [variable for child in children for variable in child.executable_variables()]
-        end_id = flow.free_ids[loop.loop.id].allocate("iteration_end")
+        end_id, end_operator, end_arguments = flow.end_task(loop.loop), "EmptyOperator", keywords(trigger_rule=END_RULE)
+        comment = "Fails the iteration if a task in it failed, even if later tasks succeeded."
+        if loop.next_fields:
+            end_operator = "ExpressionOperator"
+            end_arguments += keywords(variables={known.qualified_name: Raw(name) for known, name in loop.next_fields})
+            comment += " What reads a counter after the loop gets the value that ended it."
         end = DagNode(
             variable=writer.variable_names.allocate(variable_name(end_id)),
-            call=writer.create_task("EmptyOperator", end_id, end_id, keywords(trigger_rule=END_RULE)),
+            call=writer.create_task(end_operator, end_id, end_id, end_arguments),
             upstream=[row.variable, *executables],
-            comment="Fails the iteration if a task in it failed, even if later tasks succeeded.",
+            comment=comment,
         )
         node.children = [row, *children, end]
         rows, node.uses = self._find_rows(loop)
         node.mapped = MappedGroup(
             function=writer.variable_names.allocate("iteration"),
-            parameters=tuple(name for _, name in loop.fields),
+            parameters=tuple(name for _, name in (*loop.fields, *loop.next_fields)),
             rows=rows,
         )
 
@@ -256,6 +267,8 @@ class _ContainerWriter(ContainerConditions):
             convert("Directory", "folder", files.folder, is_path=True),
             convert("FileSpec", "file_spec", files.file_spec or "*", is_path=False),
         ]
+        if loop.yields_paths:
+            arguments += self._find_windows_folder(files, str(arguments[0].value), translator)
         if files.recurse:
             arguments += keywords(recurse=True)
         arguments += keywords(field=loop.fields[0][1])
@@ -267,6 +280,23 @@ class _ContainerWriter(ContainerConditions):
         condition = self._add_task(task_id, call, condition, f"The files of {container.name!r}.")
         self._listings[container.id] = condition.upstream[0]
         return condition
+
+    @staticmethod
+    def _find_windows_folder(
+        files: ForeachLoop, folder: str, translator: TemplateTranslator
+    ) -> Iterator[KeywordArgument]:
+        """Yield the argument with the folder as expressions see it, if it may be a Windows path.
+
+        Args:
+            folder: the template for the folder on the worker.
+        """
+        expression = files.expressions.get("Directory")
+        try:
+            text = escape_template(files.folder) if expression is None else translator.translate(expression).text
+        except (ExpressionError, NotTranslatable):  # reported for the folder
+            return
+        if text != folder or is_windows_path(text.strip()):
+            yield KeywordArgument("windows_folder", text)
 
     def _find_rows(self, loop: MappedLoop) -> tuple[object, list[str]]:
         """Return the source of a loop's rows, and the variable of the task that it needs."""
@@ -301,7 +331,7 @@ class _ContainerWriter(ContainerConditions):
     def _report_mapped_loop(self, loop: MappedLoop) -> None:
         container, query = loop.loop, loop.query
         over = f"the rows of {query.name!r}" if query is not None else f"{len(loop.rows)} rows of values"
-        over = over if loop.files is None else "the files that are in its folder, with their paths on the worker"
+        over = over if loop.files is None else "the files that are in its folder"
         if loop.mail is not None:
             text = (
                 f"{container.name!r} is a {container.kind} with a mail. It became a mail merge over {over}: one mail "
@@ -317,6 +347,10 @@ class _ContainerWriter(ContainerConditions):
             )
             if query is not None or loop.files is not None:
                 text += " By default, Airflow maps at most 1,024 rows (max_map_length)."
+        if loop.yields_paths:
+            name = loop.fields[0][0].qualified_name
+            text += f" As in SSIS, {name} has a Windows path if the folder is one. The DAG maps it to a path on the "
+            text += "worker where it opens the file; in a task of your own, use ssis.worker_paths."
         self._writer.context.findings.note(
             "loop-became-group" if loop.mail is None else "loop-became-merge", container.where, text
         )

@@ -109,6 +109,8 @@ class MappedLoop:
         columns: the number of the column, from 0, for each field of a row, if there is a query.
         rows: the values of each iteration by field, if neither a query nor an enumerator yields them.
         fields: the field of each variable that the loop sets.
+        next_fields: the field with the value that the end of an iteration gives to each counter that something besides
+            the loop may read.
     """
 
     loop: Container
@@ -118,6 +120,12 @@ class MappedLoop:
     columns: Mapping[str, int] = field(default_factory=dict)
     rows: tuple[Mapping[str, object], ...] = ()
     fields: tuple[tuple[Variable, str], ...] = ()
+    next_fields: tuple[tuple[Variable, str], ...] = ()
+
+    @property
+    def yields_paths(self) -> bool:
+        """Whether it gives its variable the whole path of a file."""
+        return self.files is not None and self.files.file_name_retrieval == 0
 
     def find_field(self, variable: Variable) -> str | None:
         """Return the field of a row with the value of a variable; None if the loop does not set it."""
@@ -168,8 +176,9 @@ class Flow:
         self._incoming: dict[str, list[PrecedenceConstraint]] = {}
         self._upstream: dict[str, set[str]] = {}
         self._needs: dict[str, _Needs] = {}
-        # The ids of the first tasks of mapped task groups, by the id of the loop.
+        # The ids of the first and the last tasks of mapped task groups, by the id of the loop.
         self._row_tasks: dict[str, str] = {}
+        self._end_tasks: dict[str, str] = {}
         self._assign(package.root, "", (package.root.id,))
 
     def is_group(self, executable: Executable) -> bool:
@@ -189,6 +198,12 @@ class Flow:
         if loop.id not in self._row_tasks:
             self._row_tasks[loop.id] = self.free_ids[loop.id].allocate("row")
         return self._row_tasks[loop.id]
+
+    def end_task(self, loop: Container) -> str:
+        """Return the id, in its group, of the task that ends each iteration of a loop."""
+        if loop.id not in self._end_tasks:
+            self._end_tasks[loop.id] = self.free_ids[loop.id].allocate("iteration_end")
+        return self._end_tasks[loop.id]
 
     def _assign(self, container: Container, prefix: str, chain: tuple[str, ...]) -> None:
         names = self.free_ids[container.id] = UniqueNames()

@@ -51,7 +51,8 @@ SOURCE_NAMES = ("SourceName", "SourceID", "SourceDescription")
 #: The functions that read the clock.
 CLOCKS = ("GETDATE", "GETUTCDATE")
 _PACKAGE_NAMES = ("PackageName", "PackageID")
-_LOOPS = {ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP}
+# The last one may be a loop, too.
+_LOOPS = {ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP, ContainerKind.TASK_HOST}
 _SSIS_WORDS: dict[str | bool, str] = {"and": "&&", "or": "||", True: "TRUE", False: "FALSE"}
 _JINJA_WORDS: dict[str | bool, str] = {"and": "and", "or": "or", True: "true", False: "false"}
 

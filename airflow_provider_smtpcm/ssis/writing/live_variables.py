@@ -287,6 +287,7 @@ def _find_own_inputs(executable: Executable) -> Iterator[str]:
         yield from _find_read_names(executable.expression)
     elif isinstance(executable, OtherTask):
         yield from executable.reads
+        yield from executable.updates
     else:
         yield from (name for each in _loop_expressions(executable) for name in _find_read_names(each))
         if executable.foreach_loop is not None:
@@ -389,16 +390,19 @@ class LiveVariables:
     def is_translated(self, variable: Variable, reader: ReadPoint) -> bool:
         """Whether a task other than a placeholder, or a loop over a query, may have set the variable when it is read.
 
-        A script that only sets it to an empty text does not count.
+        A loop over the files of a folder from an expression counts, too. A script that only sets the variable to an
+        empty text does not.
         """
         names = {variable.qualified_name, variable.name}
-        if any(mapped.query is not None for mapped in self._find_loops(variable, reader)):
-            return True
+        for mapped in self.find_loops(variable, reader):
+            is_computed = mapped.files is not None and mapped.yields_paths and "Directory" in mapped.files.expressions
+            if mapped.query is not None or is_computed:
+                return True
         return any(_computes(setter.executable, names) for setter in self._before(variable, reader))
 
     def find_items(self, variable: Variable, reader: ReadPoint) -> list[object]:
         """Return the values that loops over known rows give a variable."""
-        loops = self._find_loops(variable, reader)
+        loops = self.find_loops(variable, reader)
         return [row[name] for mapped in loops if (name := mapped.find_field(variable)) for row in mapped.rows]
 
     def find_assigned(self, variable: Variable, reader: ReadPoint) -> list[Expression]:
@@ -411,7 +415,7 @@ class LiveVariables:
             if name in names
         ]
 
-    def _find_loops(self, variable: Variable, reader: ReadPoint) -> list[MappedLoop]:
+    def find_loops(self, variable: Variable, reader: ReadPoint) -> list[MappedLoop]:
         """Return the loops with known iterations that set a variable before it is read, or for each mail of a merge."""
         before = {setter.executable.id for setter in self._before(variable, reader)}
         found = [
@@ -429,12 +433,19 @@ class LiveVariables:
     def _find_tasks(self, variable: Variable, reader: ReadPoint) -> list[str]:
         """Return the ids of the tasks that may have set a variable, in the order in which they run."""
         ids = dict.fromkeys(setter.executable.id for setter in self._before(variable, reader))
-        return list(dict.fromkeys(map(self._task_id, self.flow.sort(list(ids)))))
+        found = (task_id for key in self.flow.sort(list(ids)) for task_id in self._task_ids(key, variable, reader))
+        return list(dict.fromkeys(found))
 
-    def _task_id(self, executable_id: str) -> str:
-        """Return the id of the task that pushes what an executable sets."""
+    def _task_ids(self, executable_id: str, variable: Variable, reader: ReadPoint) -> Iterator[str]:
+        """Yield the ids of the tasks that push a variable for an executable, in the order in which they run."""
         task_id, mapped = self.flow.task_ids[executable_id], self.loops.get(executable_id)
-        return task_id if mapped is None or mapped.mail is not None else f"{task_id}.{self.flow.row_task(mapped.loop)}"
+        if mapped is None or mapped.mail is not None:
+            yield task_id
+            return
+        yield f"{task_id}.{self.flow.row_task(mapped.loop)}"
+        is_counted = any(known == variable for known, _ in mapped.next_fields)
+        if is_counted and not (reader.id and self.flow.contains(executable_id, reader.id)):
+            yield f"{task_id}.{self.flow.end_task(mapped.loop)}"
 
     def _find_row_field(self, variable: Variable, reader: ReadPoint) -> str | None:
         """Return the Jinja expression for a variable that the loop of a mail merge sets; None for any other one."""

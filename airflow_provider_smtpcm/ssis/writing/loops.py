@@ -31,6 +31,8 @@ MAX_ITERATIONS = 1000
 # The values of EnumType with which a Foreach ADO enumerator yields the rows of an Execute SQL task.
 _ROW_ENUMERATIONS = {"", "EnumerateRowsInFirstTable", "EnumerateAllRows"}
 
+# The properties of a For loop that are expressions; a property expression gives another one in each run.
+_FOR_PROPERTIES = {"InitExpression", "EvalExpression", "AssignExpression"}
 #: The properties of a Foreach File enumerator that may come from expressions.
 FILE_PROPERTIES = {"Directory", "FileSpec"}
 
@@ -61,10 +63,14 @@ def find_mapped_loops(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Values:
-    """The variables that a loop sets, and their values in each iteration or the columns of a query."""
+    """The variables that a loop sets, and their values in each iteration or the columns of a query.
+
+    `next_rows` has the values at the end of each iteration, if the end changes them.
+    """
 
     variables: list[Variable]
     rows: list[list[object]] = field(default_factory=list)
+    next_rows: list[list[object]] = field(default_factory=list)
     query: SqlTask | None = None
     files: ForeachLoop | None = None
     columns: list[int] = field(default_factory=list)
@@ -90,14 +96,23 @@ class _LoopReader:
         if mail is None and not self._is_each_iteration_independent(values.variables):
             return None
         names = _name_fields(values.variables, for_merge=mail is not None)
+        rows = [dict(zip(names, row, strict=True)) for row in values.rows]
+        next_fields: list[tuple[Variable, str]] = []
+        if mail is None and values.next_rows and any(map(self._is_read_elsewhere, values.variables)):
+            taken = UniqueNames({*names})
+            next_names = [taken.allocate(f"next_{name}") for name in names]
+            next_fields = list(zip(values.variables, next_names, strict=True))
+            for row, following in zip(rows, values.next_rows, strict=True):
+                row |= dict(zip(next_names, following, strict=True))
         return MappedLoop(
             loop=loop,
             mail=mail,
             query=values.query,
             files=values.files,
             columns=dict(zip(names, values.columns, strict=True)) if values.query is not None else {},
-            rows=tuple(dict(zip(names, row, strict=True)) for row in values.rows),
+            rows=tuple(rows),
             fields=tuple(zip(values.variables, names, strict=True)),
+            next_fields=tuple(next_fields),
         )
 
     def _find_values(self) -> _Values | None:
@@ -160,6 +175,8 @@ class _LoopReader:
 
     def _count(self, loop: ForLoop) -> _Values | None:
         """Return the variable that a For loop counts, and its value in each iteration."""
+        if not _FOR_PROPERTIES.isdisjoint(self._loop.expressions):
+            return None
         try:
             names, first = parse_assignment(loop.initialize)
             next_names, following = parse_assignment(loop.assign)
@@ -173,10 +190,11 @@ class _LoopReader:
             value = evaluate(first, known)
             for _ in range(MAX_ITERATIONS):
                 values = {**known, variable.qualified_name: value, names[0]: value}
-                if evaluate(loop.condition, values).data is not True:
-                    is_plain = bool(rows) and all(isinstance(row[0], int | str) for row in rows)
-                    return _Values(variables=[variable], rows=rows) if is_plain else None
                 rows.append([value.data])
+                if evaluate(loop.condition, values).data is not True:
+                    is_plain = len(rows) > 1 and all(isinstance(row[0], int | str) for row in rows)
+                    # The last value ends the loop, and stays in the variable.
+                    return _Values(variables=[variable], rows=rows[:-1], next_rows=rows[1:]) if is_plain else None
                 value = evaluate(following, values)
         except (ExpressionError, RecursionError):
             pass
@@ -219,6 +237,13 @@ class _LoopReader:
             if not is_own and not is_reset:
                 yield reader.executable.id
 
+    def _is_read_elsewhere(self, variable: Variable) -> bool:
+        """Whether something outside of the loop, or an event handler, may read a variable as the loop leaves it."""
+        return any(
+            reader.event_handler is not None or not self._flow.contains(self._loop.id, reader.executable.id)
+            for reader in self._setters.reads(variable)
+        )
+
     def _is_each_iteration_independent(self, variables: list[Variable]) -> bool:
         """Whether no iteration reads what an earlier one has set."""
         for executable, _ in self._package.walk_executables():
@@ -240,10 +265,16 @@ class _LoopReader:
         return not self._flow.requires(reader, setter.id)
 
 
+# The arguments of the method of `@task_group` that passes on those of the decorated function.
+_GROUP_ARGUMENTS = ("self", "tg_factory")
+
+
 def _name_fields(variables: list[Variable], *, for_merge: bool) -> list[str]:
     """Return the name of the field for each variable; in a task group, it is the name of a Python argument."""
     if not for_merge:
         names = UniqueNames.for_variables()
+        for name in _GROUP_ARGUMENTS:
+            names.allocate(name)
         return [names.allocate(_argument_name(variable)) for variable in variables]
     short = [variable.name for variable in variables]
     return [each.name if short.count(each.name) == 1 else each.qualified_name for each in variables]

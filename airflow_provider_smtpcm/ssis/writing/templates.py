@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
+    Call,
     DataType,
     Expression,
     ExpressionError,
@@ -36,6 +37,7 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.windows_paths import PathMap, is_windows_path, path_root
 from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
+from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, keywords
 from airflow_provider_smtpcm.ssis.writing.secrets import (
@@ -237,11 +239,25 @@ class TemplateTranslator:
         live = self.context.symbols.live
         texts = [text for tree in live.find_assigned(variable, self.reader) for text in self._find_texts(tree)]
         texts += [text for text in live.find_items(variable, self.reader) if isinstance(text, str)]
+        texts += map(self._find_folder, live.find_loops(variable, self.reader))
         known = [text for text in texts if is_windows_path(text.strip())]
         value = design_value(variable)
         if not known and is_guess and isinstance(value, str) and is_windows_path(value.strip()):
             known = [value]
         return list(dict.fromkeys(known))
+
+    def _find_folder(self, loop: MappedLoop) -> str:
+        """Return the folder whose files give a loop their paths, as the package has it; empty if it is not known."""
+        if loop.files is None or not loop.yields_paths:
+            return ""
+        expression = loop.files.expressions.get("Directory")
+        if expression is None:
+            return loop.files.folder
+        table = self.context.symbols
+        try:
+            return table.evaluate(expression, table.scope_at(loop.loop.path))
+        except (ExpressionError, RecursionError):
+            return ""
 
     def read_file(self, path: str) -> str:
         """Return the template that reads the text of a file.
@@ -268,7 +284,7 @@ class TemplateTranslator:
 
     def _find_texts(self, tree: Expression) -> list[str]:
         """Return the literals in an expression, and the texts of its variables that keep them in each run."""
-        literals = [node.value for node in walk(tree) if isinstance(node, Literal) and isinstance(node.value, str)]
+        literals = [str(node.value) for node in _find_literals(tree)]
         return [*literals, *(text for _, text in self._text_variables(tree))]
 
     def _with_mapped_paths(self, tree: Expression) -> tuple[Expression, bool]:
@@ -284,8 +300,10 @@ class TemplateTranslator:
         texts = self._find_texts(tree)
         mapped = [self._map_paths(text) for text in texts]  # also reports the paths that no option maps
         variables = [text for _, text in self._text_variables(tree)]
-        # Each path begins with a literal.
+        # Each path begins with a literal, and no function looks for a backslash, which it would no longer find.
         is_simple = len(leading) == 1 and not contains_choice(tree) and all(all(one.split("|")[1:]) for one in texts)
+        calls = [call for call in walk(tree) if isinstance(call, Call)]
+        is_simple = is_simple and not any("\\" in str(node.value) for call in calls for node in _find_literals(call))
         if find_variables(tree) and (not is_simple or any("\\" in text for text in variables)):
             return tree, True
         is_mapped = mapped != texts
@@ -295,6 +313,11 @@ class TemplateTranslator:
             return self._map_paths(text).replace("\\", "/") if is_mapped else text
 
         return replace_strings(tree, map_text), False
+
+
+def _find_literals(tree: Expression) -> list[Literal]:
+    """Return the string literals in an expression."""
+    return [node for node in walk(tree) if isinstance(node, Literal) and isinstance(node.value, str)]
 
 
 def separate_lines(recipients: str) -> str:

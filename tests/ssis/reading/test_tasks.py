@@ -379,6 +379,52 @@ def test_code_that_locks_a_variable_sets_it(version: int) -> None:
     assert read_one(version, task(version, "Microsoft.Pipeline", flow), OtherTask).sets == ("User::Body", "Rows")
 
 
+_CODE = {
+    # The language, and whether the value of `Text` may depend on the one before the script.
+    'Dts.Variables["User::Text"].Value = "a";': ("CSharp", False),
+    'Variables[@"Text"].Value=Ask("Text of a"); // if Dts.Variables["Text"].Value': ("CSharp", False),
+    'if (late) { Dts.Variables["Text"].Value = "a"; }': ("CSharp", True),
+    'Dts.Variables["Text"].Value = "it\'s";\n#if DEBUG\n': ("CSharp", True),
+    'Dts.Variables["User::Text"].Value += "a";': ("CSharp", True),
+    'string s = Dts.Variables["Text"].Value.ToString(); Dts.Variables["Text"].Value = s + "a";': ("CSharp", True),
+    'if (Dts.Variables["Text"].Value == null) { Dts.Variables["Text"].Value = "a"; }': ("CSharp", True),
+    'Dts.VariableDispenser.LockOneForWrite("User::Text", ref found); found[0].Value = "a";': ("CSharp", True),
+    "Dts.Variables[0].Value = 1;": ("CSharp", True),
+    'dts.Variables("User::Text").Value = "a" \' If Dts.Variables("Text").Value': ("VisualBasic", False),
+    'Dim n = 1 : Dts.Variables("User::Text").Value = "a"': ("VisualBasic", False),
+    'If late Then Dts.Variables("User::Text").Value = "a"': ("VisualBasic", True),
+    'Dim same = Dts.Variables("User::Text").Value = "a"': ("VisualBasic", True),
+    'Me.Dts.Variables.Item("Text").Value() = "a"': ("VisualBasic", False),
+    'If Dts.Variables("Text").Value = "" Then\n Dts.Variables("Text").Value = "a"': ("VisualBasic", True),
+    'Dts.Variables("Text").Value = Dts.Variables("Text").Value & "a"': ("VisualBasic", True),
+    'Dts.Variables["Text"].Value = "a";': ("", True),
+    "": ("CSharp", True),
+}
+
+
+@pytest.mark.parametrize("code", _CODE)
+@pytest.mark.parametrize("version", DIALECTS)
+def test_a_script_updates_a_variable_unless_its_code_always_sets_it(version: int, code: str) -> None:
+    """Code that is missing, or that is not understood, may keep or use the value from before the script."""
+    language, updates = _CODE[code]
+    script = (
+        f'<ScriptProject Language="{language}" ReadWriteVariables="User::Text">'
+        f'<ProjectItem Name="ScriptMain.cs"><![CDATA[\n{code}\n]]></ProjectItem></ScriptProject>'
+    )
+    found = read_one(version, task(version, "Microsoft.ScriptTask", script), OtherTask)
+    assert (found.sets, found.reads) == (("User::Text",), ())
+    assert found.updates == (("User::Text",) if updates else ())
+
+
+def test_a_script_component_and_a_cdc_task_update_a_variable() -> None:
+    """Other components of a data flow only set theirs."""
+    components = component(NEW, "ReadWriteVariables", "User::a, b") + component(NEW, "VariableName", "User::Rows")
+    flow = f"<pipeline><components>{components}</components></pipeline>"
+    assert read_one(NEW, task(NEW, "Microsoft.Pipeline", flow), OtherTask).updates == ("User::a", "b")
+    state = '<CDCControlTask StateVariable="User::State"/>'
+    assert read_one(NEW, task(NEW, "Attunity.CdcControlTask", state), OtherTask).updates == ("User::State",)
+
+
 @pytest.mark.parametrize("levels", [5, 50, 5000])
 def test_data_of_a_task_may_be_deep(levels: int) -> None:
     """Only its first levels are read, so that the package is."""

@@ -302,7 +302,7 @@ def test_a_condition_does_not_grow_where_constraints_branch_and_join() -> None:
     assert decisions(module) == {"condition-to-complete"}
 
 
-@pytest.mark.parametrize("kind", [ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP])
+@pytest.mark.parametrize("kind", [ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP, ContainerKind.TASK_HOST])
 def test_a_loop_in_a_handler_is_reported(kind: ContainerKind) -> None:
     """As one in the control flow is."""
     module = with_handler(box("Each", box("In", alert(place=(*PLACE, "Each", "In"))), kind=kind))
