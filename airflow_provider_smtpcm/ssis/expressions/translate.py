@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions.ast import (
+    COMPARISONS,
     Call,
     Cast,
     Conditional,
@@ -43,7 +44,6 @@ from airflow_provider_smtpcm.ssis.expressions.types import STRINGS, TIMES, DataT
 
 # Maximum length, in characters, of a constant that is computed at import and written into the template.
 _MAX_CONSTANT = 10_000
-_COMPARISONS = {"==", "!=", "<", ">", "<=", ">="}
 _LOGICAL = {"&&": "and", "||": "or"}
 _FILTERS = {"UPPER": "upper", "LOWER": "lower", "REVERSE": "reverse"}
 _STRIP_METHODS = {"TRIM": "strip", "LTRIM": "lstrip", "RTRIM": "rstrip"}
@@ -252,7 +252,7 @@ class _Translator:
         if node.is_sum and _is_concatenation(operands):
             code = " ~ ".join(operand.operand for operand in operands)
             return JinjaExpression(code=code, type=JinjaType.STRING, primary=False, depth=depth)
-        if operators[0] in _COMPARISONS:
+        if operators[0] in COMPARISONS:
             if len(operands) == 2 and _is_plain_comparison(operators[0], *operands):
                 code = f"{operands[0].operand} {operators[0]} {operands[1].operand}"
                 return JinjaExpression(code=code, type=JinjaType.BOOL, primary=False, depth=depth)
@@ -260,7 +260,7 @@ class _Translator:
         arguments: list[JinjaExpression | str] = [operands[0]]
         for operator, operand in zip(operators, operands[1:], strict=True):
             arguments += [quote_string(operator), operand]
-        type_ = JinjaType.BOOL if operators[0] in _COMPARISONS else _find_arithmetic_type(node, operands)
+        type_ = JinjaType.BOOL if operators[0] in COMPARISONS else _find_arithmetic_type(node, operands)
         nullable = any(operand.nullable for operand in operands)
         native = type_ in {JinjaType.BOOL, JinjaType.STRING}
         return call_macro("calc", *arguments, type_=type_, nullable=nullable, native=native)

@@ -86,7 +86,7 @@ FINDING_MEANINGS = {
     "alert-without-to": "The mail of an event handler has no To recipients; the alert goes to those of Cc or Bcc.",
     "callback-without-place": "Airflow has no callback for this event of this executable, so no alert is sent for it.",
     "condition-in-handler": "A condition decides whether a handler's mail is sent; the alert has it, or is left out.",
-    "condition-on-variables": "A condition on variables decides whether a task runs, as in SSIS.",
+    "condition-on-variables": "A condition decides whether a task runs; the finding says if it may differ from SSIS.",
     "condition-to-complete": "A condition cannot be translated; write it in the DAG.",
     "event-without-callback": "Airflow has no such event; its mail is not in the DAG.",
     "forced-result": "ForceExecutionResult or MaximumErrorCount decides whether an executable counts as failed.",

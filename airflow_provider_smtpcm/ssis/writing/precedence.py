@@ -22,6 +22,7 @@ from airflow_provider_smtpcm.ssis.model import (
     Executable,
     PrecedenceConstraint,
 )
+from airflow_provider_smtpcm.ssis.writing.conditions import ConditionTranslator
 from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
 from airflow_provider_smtpcm.ssis.writing.flow import find_incoming, select_included
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
@@ -34,7 +35,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
-from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary, translate_condition
+from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary
 
 ALL_SUCCESS, ALL_FAILED, ALL_DONE = "all_success", "all_failed", "all_done"
 #: For the task at the end of a container: it runs if nothing in the container failed and not everything was skipped.
@@ -396,8 +397,8 @@ class ContainerConditions:
         original = display_expression(original)
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
-            reader = ReadPoint.inside(executable)
-            template = translate_condition(self._factory.context, expression, self._scope, reader)
+            translator = ConditionTranslator(self._factory.context, ReadPoint.inside(executable))
+            template = translator.translate(expression, self._scope, executable.name if suffix == "enabled" else None)
         except (ExpressionError, NotTranslatable) as error:
             template = f"{COMPLETE_ME}.condition"
             comments = (*comments, sanitize(str(error)))
@@ -408,11 +409,13 @@ class ContainerConditions:
                 "Write it in the DAG; until then, the task that checks it fails.",
             )
         else:
-            findings.note(
+            translator.add_findings(
                 "condition-on-variables",
                 where,
                 f"As in SSIS, whether {executable.name!r} runs depends on the expression {original}; a task of the DAG "
                 "checks it.",
+                f"Whether {executable.name!r} runs depends on the expression {original}.",
+                "Correct the condition in the DAG.",
             )
         arguments = [
             *condition.as_arguments(),
