@@ -104,11 +104,17 @@ class AlertWriter:
         task, run = self._mail.task, self._mail.run
         self._report_lost(run)
         for executable in run.forced.values():
+            text = (
+                f"ForceExecutionResult of {executable.name!r} is {executable.force_result}. This influences the result "
+                "of the container around it, and so whether SSIS sends the mail."
+                if executable.force_result
+                else f"SSIS counts {executable.name!r} as a success until it has {executable.maximum_errors} errors "
+                "(MaximumErrorCount); a task that fails may raise several. The alert takes it as a success."
+            )
             self._findings.decision(
                 "forced-result",
                 self._where,
-                f"ForceExecutionResult of {executable.name!r} is {executable.force_result}. This influences the result "
-                "of the container around it, and so whether SSIS sends the mail.",
+                text,
                 "Check whether the alert is meant to be sent.",
             )
         if run.condition is False:

@@ -18,7 +18,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
 from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executable, ForeachLoop, SendMailTask
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, WritingContext
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
-from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside
+from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside, succeeds_despite_failures
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
@@ -125,7 +125,10 @@ class _ContainerWriter(ContainerConditions):
         outcome_matters = (
             is_mapped_group
             or executable.id in self._graph.followed_on_failure
-            or (isinstance(executable, Container) and can_skip_inside(executable))
+            or (
+                isinstance(executable, Container)
+                and (can_skip_inside(executable) or succeeds_despite_failures(executable))
+            )
         )
         has_end_task = becomes_group and has_downstream and outcome_matters
         has_ready_task = executable.id in self._graph.needs_ready_task or (

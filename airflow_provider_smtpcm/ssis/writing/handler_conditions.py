@@ -39,7 +39,7 @@ from airflow_provider_smtpcm.ssis.model import (
     PrecedenceConstraint,
     SendMailTask,
 )
-from airflow_provider_smtpcm.ssis.writing.flow import find_incoming
+from airflow_provider_smtpcm.ssis.writing.flow import find_incoming, get_forced_result, is_limit_within_reach
 from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValues
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable, open_scope
@@ -319,8 +319,10 @@ class _Flow:
     def _apply_value(value: ConstraintValue, before: Run, executable: Executable) -> Run:
         if value is ConstraintValue.COMPLETION:
             return before
-        if executable.force_result and not executable.disabled:
-            return before if executable.force_result == value else Run(condition=False)
+        if (forced_result := get_forced_result(executable)) and not executable.disabled:
+            own = {executable.path: executable} if is_limit_within_reach(executable) else {}
+            run = before if forced_result == value else Run(condition=False)
+            return replace(run, forced={**before.forced, **own})
         fallible = _fallible(executable)
         forced = {**before.forced, **_find_forced(executable)}
         if value is ConstraintValue.FAILURE:

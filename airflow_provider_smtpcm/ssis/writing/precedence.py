@@ -24,7 +24,12 @@ from airflow_provider_smtpcm.ssis.model import (
 )
 from airflow_provider_smtpcm.ssis.writing.conditions import ConditionTranslator
 from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
-from airflow_provider_smtpcm.ssis.writing.flow import find_incoming, select_included
+from airflow_provider_smtpcm.ssis.writing.flow import (
+    find_incoming,
+    get_forced_result,
+    is_limit_within_reach,
+    select_included,
+)
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
@@ -211,24 +216,32 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
     constraints: list[PrecedenceConstraint] = []
     for constraint in container.constraints:
         before = by_id.get(constraint.before)
-        forced = "" if before is None else _get_forced_result(before)
+        forced = "" if before is None else get_forced_result(before)
         if before is None or not forced or constraint.value is ConstraintValue.COMPLETION:
             constraints.append(constraint)
             continue
-        where = before.where
-        if forced == constraint.value:
-            constraints.append(replace(constraint, value=ConstraintValue.COMPLETION))
+        is_always_met = forced == constraint.value
+        constraints.append(replace(constraint, value=ConstraintValue.COMPLETION) if is_always_met else constraint)
+        if is_limit_within_reach(before):
+            findings.decision(
+                "forced-result",
+                before.where,
+                f"SSIS counts {before.name!r} as a success until it has {before.maximum_errors} errors "
+                "(MaximumErrorCount); a task that fails may raise several. In the DAG, what depends on its "
+                f"{constraint.value} {'always runs' if is_always_met else 'runs after the first failure'}.",
+                "Check whether it is meant to run.",
+            )
+        elif is_always_met:
             findings.note(
                 "forced-result",
-                where,
+                before.where,
                 f"SSIS counts {before.name!r} as a {forced} whatever happens in it, so what follows it always runs, in "
                 "the DAG as well. A task that fails still fails the DAG run.",
             )
         else:
-            constraints.append(constraint)
             findings.decision(
                 "forced-result",
-                where,
+                before.where,
                 f"SSIS never counts {before.name!r} as a {constraint.value}, because of its ForceExecutionResult or "
                 f"MaximumErrorCount, so what depends on its {constraint.value} never runs. In the DAG, it runs after "
                 f"a real {constraint.value}.",
@@ -236,22 +249,17 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
             )
     if container.kind is not ContainerKind.PACKAGE:
         for child in container.executables:
-            if (forced := _get_forced_result(child)) and not child.disabled:
+            # The errors in an executable count for the containers around it, even if it is forced to succeed itself.
+            if child.force_result in {"failure", "completion"} and not child.disabled:
                 findings.decision(
                     "forced-result",
                     child.where,
-                    f"SSIS counts {child.name!r} as a {forced} whatever happens in it, but adds its errors to those of "
-                    f"{container.name!r}. In the DAG, the result of {container.name!r} depends on its tasks alone.",
+                    f"SSIS counts {child.name!r} as a {child.force_result} whatever happens in it, but adds its errors "
+                    f"to those of {container.name!r}. In the DAG, the result of {container.name!r} depends on its "
+                    "tasks alone.",
                     f"Check what runs after {container.name!r}.",
                 )
     return replace(container, constraints=tuple(constraints))
-
-
-def _get_forced_result(executable: Executable) -> str:
-    """Return the result that an executable always has; empty if the result depends on its work."""
-    if executable.force_result:
-        return executable.force_result
-    return "success" if isinstance(executable, Container) and executable.maximum_errors == 0 else ""
 
 
 class TaskFactory:

@@ -44,7 +44,7 @@ def flows(
                 path=(*path, name),
                 executables=inner[0],
                 constraints=inner[1],
-                maximum_errors=draw(st.sampled_from([1, 1, 1, 0])),
+                maximum_errors=draw(st.sampled_from([1, 1, 1, 0, 2, 1000])),
             )
             executables.append(box)
         else:
@@ -65,9 +65,13 @@ def flows(
 
 def run_in_ssis(
     executables: Sequence[Executable], constraints: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
-) -> bool:
-    """Simulate a container by SSIS's rules; return whether it succeeded. Mails that are sent are added to `ran`."""
+) -> int:
+    """Simulate a container by SSIS's rules; return the number of errors in it. Mails that are sent are added to `ran`.
+
+    A result that is forced does not take back the errors, which count in all containers around.
+    """
     succeeded: dict[str, bool] = {}
+    errors = 0
     for one in executables:
         incoming = [each for each in constraints if each.after == one.id]
         holds = [
@@ -81,14 +85,17 @@ def run_in_ssis(
         if incoming and not (all(holds) if incoming[0].logical_and else any(holds)):
             continue
         if isinstance(one, Container):
-            succeeded[one.id] = run_in_ssis(one.executables, one.constraints, fails, ran) or one.maximum_errors == 0
+            inside = run_in_ssis(one.executables, one.constraints, fails, ran)
+            succeeded[one.id] = one.maximum_errors == 0 or inside < one.maximum_errors
+            errors += inside
         elif one.disabled:
             succeeded[one.id] = True
         else:
             ran.add("/".join(one.path))
             done = "/".join(one.path) not in fails
             succeeded[one.id] = one.force_result == "success" if one.force_result else done
-    return all(succeeded.values())
+            errors += not done
+    return errors
 
 
 def run_in_airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
@@ -230,6 +237,11 @@ def box(name: str, *inside: Executable, **more: Any) -> Container:
         ({"force_result": "failure"}, ConstraintValue.FAILURE, "all_done", Severity.NOTE),
         ({"force_result": "success"}, ConstraintValue.FAILURE, "all_failed", Severity.DECISION),
         ({"force_result": "failure"}, ConstraintValue.SUCCESS, None, Severity.DECISION),
+        ({"maximum_errors": 10_000}, ConstraintValue.SUCCESS, "all_done", Severity.NOTE),
+        ({"maximum_errors": 10_000}, ConstraintValue.FAILURE, "all_failed", Severity.DECISION),
+        ({"maximum_errors": 5}, ConstraintValue.SUCCESS, "all_done", Severity.DECISION),
+        ({"maximum_errors": 5}, ConstraintValue.FAILURE, "all_failed", Severity.DECISION),
+        ({"maximum_errors": 5}, ConstraintValue.COMPLETION, "all_done", None),
         ({}, ConstraintValue.SUCCESS, None, None),
     ],
 )
@@ -244,3 +256,20 @@ def test_a_forced_result_is_honored_or_reported(
     assert found == ([] if severity is None else [severity])
     mail_call = module.source.partition("SendMailOperator(")[2].partition(")")[0]
     assert (f'trigger_rule="{rule}"' in mail_call) is (rule is not None)
+
+
+def test_an_error_in_a_container_that_cannot_fail_counts_for_the_containers_around_it() -> None:
+    """So the outer container fails, without a question."""
+    inner = Container(
+        name="Inner",
+        id="{Inner}",
+        path=("Package", "Load", "Inner"),
+        executables=(other_task("work", ("Package", "Load", "Inner")),),
+        maximum_errors=0,
+    )
+    last = other_task("last", ("Package", "Load"))
+    outer, after = box("Load", inner, last, constraints=(constraint(inner, last),)), mail("after")
+    module = written(outer, after, constraints=[constraint(outer, after)])
+    assert {one.severity for one in module.findings if one.code == "forced-result"} == {Severity.NOTE}
+    assert 'task_id="load_end"' in module.source
+    assert "load_end >> after" in module.source
