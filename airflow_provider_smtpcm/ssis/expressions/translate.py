@@ -133,6 +133,16 @@ def condition_to_jinja(expression: str | Expression, resolve: Resolver) -> str:
     return condition.code if is_bool else f"ssis.is_true({condition.code})"
 
 
+def find_non_boolean_type(tree: Expression, resolve: Resolver) -> str:
+    """Return a description of the type of an expression, such as `a string`; empty if it is or may be a Boolean.
+
+    Raises:
+        NotTranslatable: it has no Jinja equivalent.
+    """
+    type_ = _Translator(resolve).translate(tree).type
+    return "" if type_ in {JinjaType.BOOL, JinjaType.UNKNOWN} else str(type_)
+
+
 class _Translator:
     """Translates the nodes of one expression.
 

@@ -219,7 +219,7 @@ class AlertWriter:
         def translate(test: Test) -> str:
             if test.tree is None:
                 raise test.error or ExpressionError("It cannot be parsed.")
-            return translator.translate(test.tree, test.scope)
+            return translator.translate(test.tree, test.scope, is_disable=test.is_disable)
 
         try:
             if error is not None:

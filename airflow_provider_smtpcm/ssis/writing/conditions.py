@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from airflow_provider_smtpcm.ssis.expressions import (
     Call,
+    Cast,
+    DataType,
     Expression,
+    JinjaName,
     TemplateContext,
+    TypeSpec,
+    Unary,
     condition_to_jinja,
+    find_non_boolean_type,
     find_variables,
     is_system_variable,
     parse,
@@ -54,12 +61,15 @@ class ConditionTranslator:
         self._notes: list[str] = []
         self._questions: dict[str, Question] = {}
 
-    def translate(self, expression: str | Expression, scope: Scope, task_name: str | None = None) -> str:
+    def translate(
+        self, expression: str | Expression, scope: Scope, task_name: str | None = None, *, is_disable: bool = False
+    ) -> str:
         """Return the Jinja expression, without braces, for a condition or a part of one.
 
         Args:
             expression: text or syntax tree.
             task_name: the value of `System::TaskName`; None: there is none.
+            is_disable: whether it is the negated expression of a Disable property.
 
         Raises:
             ExpressionError: it cannot be parsed.
@@ -70,7 +80,10 @@ class ConditionTranslator:
             original = parse(expression) if isinstance(expression, str) else expression
             tree = reject_credentials(symbols.inline(original, scope, task_name))
             tree, questions = answer_compared(self._context, tree, scope)
-            code = condition_to_jinja(tree, symbols.jinja_resolver(scope, self._template_context, self._reader))
+            resolve = symbols.jinja_resolver(scope, self._template_context, self._reader)
+            if is_disable and isinstance(tree, Unary):
+                tree = replace(tree, operand=self._convert_disable(tree.operand, resolve))
+            code = condition_to_jinja(tree, resolve)
         if "ssis." in code:
             self._context.macros.add("ssis")
         self._questions |= questions
@@ -97,6 +110,14 @@ class ConditionTranslator:
             findings.decision(code, where, " ".join([inexact, *self._reasons]), remedy)
         elif not self._questions or self._notes:
             findings.note(code, where, " ".join([exact, *self._notes]))
+
+    def _convert_disable(self, tree: Expression, resolve: Callable[[str], JinjaName]) -> Expression:
+        """Return the value of Disable as a Boolean; a constant such as 1 or "True" leaves no doubt."""
+        if type_ := find_non_boolean_type(tree, resolve):
+            if find_variables(tree):
+                self._add(f"The value of Disable is {type_} and not a Boolean. The DAG casts it to DT_BOOL.")
+            return Cast(type=TypeSpec(DataType.BOOL), operand=tree)
+        return tree
 
     def _check_clock(self) -> None:
         if self._template_context is TemplateContext.CALLBACK:

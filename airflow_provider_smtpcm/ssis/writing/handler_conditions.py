@@ -65,10 +65,12 @@ class Test:
         tree: the expression with the variables that are defined by expressions replaced; None: it cannot be parsed.
         error: why it cannot be parsed.
         scope: resolves the names in it.
+        is_disable: whether it is the negated expression of a Disable property.
     """
 
     text: str
     tree: Expression | None
+    is_disable: bool = False
     error: ExpressionError | None = None
     scope: Scope = field(default_factory=dict, repr=False)
 
@@ -349,7 +351,7 @@ def _find_forced(executable: Executable) -> dict[tuple[str, ...], Executable]:
 
 
 def _disable_test(expression: str, scope: Scope, symbols: SymbolTable, task_name: str | None = None) -> Test:
-    return make_test(f"!({expression})", scope, symbols, task_name)
+    return replace(make_test(f"!({expression})", scope, symbols, task_name), is_disable=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

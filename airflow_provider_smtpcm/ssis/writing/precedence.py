@@ -406,7 +406,9 @@ class ContainerConditions:
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
             translator = ConditionTranslator(self._factory.context, ReadPoint.inside(executable))
-            template = translator.translate(expression, self._scope, executable.name if suffix == "enabled" else None)
+            is_disable = suffix == "enabled"
+            task_name = executable.name if is_disable else None
+            template = translator.translate(expression, self._scope, task_name, is_disable=is_disable)
         except (ExpressionError, NotTranslatable) as error:
             template = f"{COMPLETE_ME}.condition"
             comments = (*comments, sanitize(str(error)))

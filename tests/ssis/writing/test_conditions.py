@@ -124,3 +124,35 @@ def test_another_value_that_is_not_ssis_s_in_a_condition_is_a_decision() -> None
     assert asked(disabled_if('@[System::TaskID] == "{A}"')) == {"condition-on-variables"}
     assert asked(disabled_if('@[System::TaskName] == "Send Mail"')) == set()
     assert asked(disabled_if("@[System::InteractiveMode]")) == set()
+
+
+NUMBER_AND_TEXT = [variable("n", "1", 3), variable("s", "True")]
+
+
+@pytest.mark.parametrize("expression", ["@[User::n]", "@[User::n] == 1 ? 1 : 0", "@[User::s]"])
+def test_disable_that_is_no_boolean_is_cast_to_one_and_a_decision(expression: str) -> None:
+    """The negation of a number or a text would fail in every run."""
+    module = written(mail(expressions={"Disable": expression}), variables=NUMBER_AND_TEXT)
+    assert asked(module) == {"condition-on-variables"}
+    assert "ssis.unary" not in module.source
+    assert "'DT_BOOL'" in module.source
+    alert = mail("Alert", expressions={"Disable": expression})
+    handlers = [handler("OnError", alert)]
+    module = written(other_task("Load"), mail(), handlers=handlers, variables=NUMBER_AND_TEXT)
+    assert asked(module) == {"condition-in-handler"}
+    assert "ssis.unary" not in module.source
+
+
+@pytest.mark.parametrize(
+    ("expression", "condition"), [('"True"', "false"), ("0", "true"), ('"False"', "true"), ("1 + 0", "false")]
+)
+def test_a_constant_for_disable_leaves_no_doubt(expression: str, condition: str) -> None:
+    """Whatever its type."""
+    module = disabled_if(expression)
+    assert asked(module) == set()
+    assert f'condition="{{{{ {condition} }}}}"' in module.source
+
+
+def test_a_constraint_that_is_no_boolean_stays_one_that_cannot_be_translated() -> None:
+    """SSIS fails there, too."""
+    assert asked(after_load("@[User::n]", variables=NUMBER_AND_TEXT)) == {"condition-to-complete"}
