@@ -98,6 +98,7 @@ FINDING_MEANINGS = {
     "loop-became-group": "The tasks in a loop run for each row, file or value: the loop is a mapped task group.",
     "loop-became-merge": "A loop that only sends a mail is a mail merge: one mail for each row, file or value.",
     "loop-runs-once": "The iterations of a loop are not known when it starts; its tasks run once in the DAG.",
+    "property-evaluated": "The DAG has the value that a property expression has in the files; no run evaluates it.",
     "propagate-at-run-time": "Which alerts of outer containers are sent depends on System::Propagate; check them.",
     "set-by-child-package": "A child package sets a variable of its parent package; the DAGs share no variables.",
     "set-by-several-tasks": "Tasks that may run at the same time set a variable; the DAG reads it from one of them.",

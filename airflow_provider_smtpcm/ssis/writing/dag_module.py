@@ -33,6 +33,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     make_dag_id,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
+from airflow_provider_smtpcm.ssis.writing.settled_properties import settle_properties
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import mark_passwords
 
@@ -100,8 +101,8 @@ def write_package(
     for finding in package.findings:
         findings.add(finding)
     dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
-    symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
-    mark_passwords(symbols)
+    symbols = _create_symbols(package, project, findings, dag_id)
+    package = symbols.package
     scope = symbols.root_scope()
     databases: dict[str, None] = {}
 
@@ -176,6 +177,15 @@ def write_package(
         connections=tuple(context.used_connections),
         databases=tuple(databases),
     )
+
+
+def _create_symbols(package: Package, project: Project | None, findings: Findings, dag_id: str) -> SymbolTable:
+    """Return the symbols of a package, in which the values of expressions have replaced those of some properties."""
+    symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
+    if dag_id and (settled := settle_properties(package, symbols)) is not package:
+        symbols = SymbolTable(package=settled, project=project, findings=findings, dag_id=dag_id)
+    mark_passwords(symbols)
+    return symbols
 
 
 def _module_source(
