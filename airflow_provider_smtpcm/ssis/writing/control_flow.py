@@ -50,6 +50,8 @@ _LOOP_REMEDIES = {
     ".expand_kwargs), or send its mails with one MailMergeOperator.",
 }
 
+_ALWAYS = TriggerCondition((), ALL_SUCCESS)
+
 
 class ControlFlowWriter(TaskFactory):
     """Converts the executables of one package.
@@ -104,13 +106,23 @@ class _ContainerWriter(ContainerConditions):
         *,
         may_be_skipped: bool,
     ) -> None:
-        super().__init__(writer, container, scope, may_be_skipped=may_be_skipped)
+        # Any other container has a condition before its group.
+        is_conditional = container.kind is ContainerKind.PACKAGE and not container.disabled
+        disable = container.expressions.get("Disable") if is_conditional else None
+        super().__init__(writer, container, scope, may_be_skipped=may_be_skipped or bool(disable))
         self._writer, self._callbacks = writer, callbacks
         writer.variables |= self._variables
         # The variable of the task that lists the files of a loop, by the loop's id.
         self._listings: dict[str, str] = {}
+        if disable:
+            self._task_ids[container.id] = "package"
+            self._add_only_if(container, f"!({disable})", f"Disable: {disable}", "enabled", _ALWAYS)
+        before = len(self.nodes)
         for key in self._graph.topological_order(self._included):
             self._convert_executable(self._included[key])
+        if disable:
+            for node in self.nodes[before:]:
+                node.upstream = node.upstream or [self.nodes[before - 1].variable]
 
     def _convert_executable(self, executable: Executable) -> None:
         task_id = self._task_ids[executable.id]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from airflow_provider_smtpcm.ssis.model import Container, EvalOp, Severity
+from airflow_provider_smtpcm.ssis.writing.connections import ConnectionRegistry
 from airflow_provider_smtpcm.ssis.writing.conversion import ConversionOptions, DagModule
-from tests.ssis.writing.building import constraint, handler, mail, other_task, variable, written
+from airflow_provider_smtpcm.ssis.writing.dag_module import write_package
+from tests.ssis.writing.building import constraint, handler, mail, other_task, package, variable, written
 
 MACHINE, USER = "variable System::MachineName", "variable System::UserName"
 IS_PRODUCTION = '@[System::MachineName] == "SQLPROD01"'
@@ -156,3 +160,12 @@ def test_a_constant_for_disable_leaves_no_doubt(expression: str, condition: str)
 def test_a_constraint_that_is_no_boolean_stays_one_that_cannot_be_translated() -> None:
     """SSIS fails there, too."""
     assert asked(after_load("@[User::n]", variables=NUMBER_AND_TEXT)) == {"condition-to-complete"}
+
+
+def test_disable_of_the_package_by_expression_is_checked_before_everything_else() -> None:
+    """SSIS sends nothing if it is true, also no mail about a completion."""
+    content = package(mail(), variables=[variable("off", "True", 11)])
+    content = replace(content, root=replace(content.root, expressions={"Disable": "@[User::off]"}))
+    module = write_package(content, ConnectionRegistry(ConversionOptions()), ConversionOptions())
+    assert "condition=\"{{ not params['off'] }}\"" in module.source
+    assert "package_enabled >> send_mail" in module.source

@@ -6,6 +6,7 @@ Both are simulated by their rules, fast enough for many flows; `test_round_trip`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.ssis.findings import Findings, Severity
-from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, PrecedenceConstraint
+from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, Package, PrecedenceConstraint
 from airflow_provider_smtpcm.ssis.windows_paths import PathMap
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
@@ -99,7 +100,10 @@ def run_in_ssis(
 
 
 def run_in_airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
-    """Simulate the nodes by Airflow's trigger rules; return the ids of the mails that ran."""
+    """Simulate the nodes by Airflow's trigger rules; return the ids of the mails that ran.
+
+    All conditions are taken to be false.
+    """
     tasks: dict[str, tuple[str, DagNode]] = {}
     groups: dict[str, DagNode] = {}
     before: dict[str, set[str]] = {}
@@ -120,6 +124,8 @@ def run_in_airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
                     (str(each.value) for each in _arguments(node) if each.name == "trigger_rule"), "all_success"
                 )
                 state = _state(rule, [states[each] for each in before[name]])
+                if state == SUCCESS and node.call is not None and node.call.name == "OnlyIfOperator":
+                    state = SKIPPED
                 states[name] = FAILED if state == SUCCESS and path in fails else state
     return {
         path
@@ -203,16 +209,7 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     """Every mail, whichever of them fail."""
     executables, constraints = flow
     content = package(*executables, constraints=constraints)
-    findings = Findings()
-    context = WritingContext(
-        symbols=SymbolTable(package=content, project=None, findings=findings),
-        paths=PathMap(()),
-        findings=findings,
-        get_conn_id=lambda connection: connection.name,
-    )
-    unique = UniqueNames.for_variables()
-    writer = ControlFlowWriter(context, unique, EventHandlerWriter(context, unique))
-    nodes = writer.convert(content.root, {}, Callbacks(), may_be_skipped=False)
+    nodes, findings = convert(content)
     enabled = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
     fails = data.draw(st.sets(st.sampled_from(enabled))) if enabled else set()
     if any(finding.severity is Severity.DECISION for finding in findings.all()):
@@ -222,6 +219,33 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     assert run_in_airflow(nodes, {one.removeprefix("Package") for one in fails}) == {
         one.removeprefix("Package") for one in ran
     }
+
+
+@settings(max_examples=100, deadline=None)
+@given(flows())
+def test_a_package_that_an_expression_disables_sends_no_mail(
+    flow: tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]],
+) -> None:
+    """Whatever follows a completion or a failure."""
+    executables, constraints = flow
+    content = package(*executables, constraints=constraints)
+    content = replace(content, root=replace(content.root, expressions={"Disable": "@[System::InteractiveMode]"}))
+    nodes, _ = convert(content)
+    assert run_in_airflow(nodes, set()) == set()
+
+
+def convert(content: Package) -> tuple[list[DagNode], Findings]:
+    """Return the nodes of a package, and the findings."""
+    findings = Findings()
+    context = WritingContext(
+        symbols=SymbolTable(package=content, project=None, findings=findings),
+        paths=PathMap(()),
+        findings=findings,
+        get_conn_id=lambda connection: connection.name,
+    )
+    unique = UniqueNames.for_variables()
+    writer = ControlFlowWriter(context, unique, EventHandlerWriter(context, unique))
+    return writer.convert(content.root, {}, Callbacks(), may_be_skipped=False), findings
 
 
 def box(name: str, *inside: Executable, **more: Any) -> Container:
