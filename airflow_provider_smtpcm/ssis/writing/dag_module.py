@@ -33,7 +33,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     make_dag_id,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
-from airflow_provider_smtpcm.ssis.writing.settled_properties import settle_properties
+from airflow_provider_smtpcm.ssis.writing.simplify import leave_out_unreachable, settle_properties
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import mark_passwords
 
@@ -100,6 +100,7 @@ def write_package(
     findings = Findings(options.answers)
     for finding in package.findings:
         findings.add(finding)
+    original, package = package, leave_out_unreachable(package, findings)
     dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
     symbols = _create_symbols(package, project, findings, dag_id)
     package = symbols.package
@@ -129,7 +130,7 @@ def write_package(
             dag_id="",
             source="",
             findings=findings.all(),
-            mails=_in_package_order((), package),
+            mails=_in_package_order((), original),
         )
     if dag_id != make_dag_id(package.file_stem):
         findings.note(
@@ -173,7 +174,7 @@ def write_package(
             handlers,
         ),
         findings=all_findings,
-        mails=_in_package_order((*writer.mails, *handlers.mails), package),
+        mails=_in_package_order((*writer.mails, *handlers.mails), original),
         connections=tuple(context.used_connections),
         databases=tuple(databases),
     )

@@ -1,7 +1,8 @@
-"""Property expressions that decide on the shape of a DAG; the stored values are those of the developer's machine."""
+"""Executables that never run, and property expressions that decide on the shape of a DAG."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
     Container,
     DatabaseConnection,
+    EvalOp,
     ExpressionTask,
     ResultSetType,
     Severity,
@@ -142,3 +144,60 @@ def test_an_expression_task_whose_expression_only_a_run_knows_is_a_placeholder()
     module = assigning("@[User::table]", other_task("Q", sets=("User::table",)))
     assert "cached" not in module.source
     assert module.source.count("PlaceholderOperator(") == 2
+
+
+NEVER_SENT = {"file_attachments": "D:\\x.csv"}
+
+
+@pytest.mark.parametrize("expression", ["false", "1 == 2", '"a" == "b" && TRUE'])
+@pytest.mark.parametrize("eval_op", [EvalOp.EXPRESSION, EvalOp.EXPRESSION_AND_CONSTRAINT])
+def test_a_mail_behind_a_constraint_that_is_never_met_is_left_out_with_its_questions(
+    expression: str, eval_op: EvalOp
+) -> None:
+    """And so is what follows it, also after its completion; developers switch a mail off this way."""
+    load, on, off, later = other_task("Load"), mail("On"), mail("Off", **NEVER_SENT), mail("Later", **NEVER_SENT)
+    joined = [
+        constraint(load, on),
+        constraint(load, off, eval_op=eval_op, expression=expression),
+        constraint(off, later, value=ConstraintValue.COMPLETION),
+    ]
+    module = written(load, on, off, later, constraints=joined)
+    assert decisions(module) == set()
+    assert module.source.count("SendMailOperator(") == 1
+    notes = [one.where for one in module.findings if one.code == "condition-on-variables"]
+    assert notes == ["Package\\Off", "Package\\Later"]
+    assert [mail.where for mail in module.mails] == ["Package\\On", "Package\\Off", "Package\\Later"]
+    assert [bool(mail.became) for mail in module.mails] == [True, False, False]
+
+
+def test_a_mail_that_another_constraint_may_reach_stays() -> None:
+    """One of several is enough, or the result of the task before."""
+    one, other, send = other_task("One"), other_task("Other"), mail()
+    joined = [
+        constraint(one, send, eval_op=EvalOp.EXPRESSION, expression="false", logical_and=False),
+        constraint(other, send, logical_and=False),
+    ]
+    assert "SendMailOperator(" in written(one, other, send, constraints=joined).source
+    either = constraint(one, send, eval_op=EvalOp.EXPRESSION_OR_CONSTRAINT, expression="false")
+    assert "SendMailOperator(" in written(one, send, constraints=[either]).source
+    both = [replace(each, logical_and=True) for each in joined]
+    assert written(one, other, send, constraints=both).source == ""
+
+
+@pytest.mark.parametrize("expression", ["@[User::limit] == 1", 'GETDATE() < (DT_DATE)"2000-01-01"', "true", "1 +"])
+def test_a_mail_whose_constraint_may_be_met_stays(expression: str) -> None:
+    """A variable may get another value in a run."""
+    load, send = other_task("Load"), mail()
+    joined = [constraint(load, send, eval_op=EvalOp.EXPRESSION_AND_CONSTRAINT, expression=expression)]
+    assert "SendMailOperator(" in written(load, send, constraints=joined, variables=[LIMIT]).source
+
+
+def test_what_never_runs_in_a_container_is_left_out() -> None:
+    """At any depth."""
+    where = ("Package", "Box")
+    load, on, off = other_task("Load", where), mail("On", where), mail("Off", where, **NEVER_SENT)
+    joined = (constraint(load, off, eval_op=EvalOp.EXPRESSION_AND_CONSTRAINT, expression="false"),)
+    box = Container(name="Box", id="{Box}", path=where, executables=(load, on, off), constraints=joined)
+    module = written(box)
+    assert decisions(module) == set()
+    assert module.source.count("SendMailOperator(") == 1
