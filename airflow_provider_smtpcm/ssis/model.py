@@ -32,6 +32,7 @@ from airflow_provider_smtpcm.ssis.declarations import (
 from airflow_provider_smtpcm.ssis.findings import Finding, Question, Severity
 
 __all__ = [
+    "FORCED_RESULTS",
     "Configuration",
     "ConnectionManager",
     "ConstraintValue",
@@ -69,6 +70,17 @@ __all__ = [
     "Variable",
 ]
 
+#: The values of ForceExecutionResult in a file, in lower case; empty: nothing is forced.
+FORCED_RESULTS = {
+    "-1": "",
+    "none": "",
+    "0": "success",
+    "success": "success",
+    "1": "failure",
+    "failure": "failure",
+    "2": "completion",
+    "completion": "completion",
+}
 #: The remedy of an internal error.
 REPORT_INTERNAL_ERROR = "Please report it, if possible with the package; only the parts about mail are needed."
 _SOURCES = Path(__file__).parent

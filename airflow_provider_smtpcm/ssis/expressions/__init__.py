@@ -20,6 +20,7 @@ from airflow_provider_smtpcm.ssis.expressions.ast import (
     find_leading_strings,
     find_variables,
     merge_strings,
+    replace_compared,
     replace_names,
     replace_strings,
     unparse,
@@ -36,7 +37,12 @@ from airflow_provider_smtpcm.ssis.expressions.system_variables import (
     is_system_variable,
     resolve_system_variable,
 )
-from airflow_provider_smtpcm.ssis.expressions.translate import Translation, condition_to_jinja, to_jinja
+from airflow_provider_smtpcm.ssis.expressions.translate import (
+    Translation,
+    condition_to_jinja,
+    find_non_boolean_type,
+    to_jinja,
+)
 from airflow_provider_smtpcm.ssis.expressions.types import DataType, ExpressionError, NotTranslatable, TypeSpec
 
 __all__ = [
@@ -67,6 +73,7 @@ __all__ = [
     "escape_template",
     "evaluate",
     "find_leading_strings",
+    "find_non_boolean_type",
     "find_system_type",
     "find_variables",
     "is_system_variable",
@@ -74,6 +81,7 @@ __all__ = [
     "parse",
     "parse_assignment",
     "quote_string",
+    "replace_compared",
     "replace_names",
     "replace_strings",
     "resolve_system_variable",

@@ -29,6 +29,8 @@ PRECEDENCE_LEVELS: tuple[tuple[str, ...], ...] = (
 # The index in PRECEDENCE_LEVELS of each operator.
 PRECEDENCE = {operator: level for level, operators in enumerate(PRECEDENCE_LEVELS) for operator in operators}
 
+COMPARISONS = frozenset({"==", "!=", "<", ">", "<=", ">="})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Literal:
@@ -194,6 +196,13 @@ def replace_names(node: Expression, change: Callable[[Name], Expression]) -> Exp
     if isinstance(node, Name):
         return change(node)
     return _map_operands(node, lambda operand: replace_names(operand, change), conditions=True)
+
+
+def replace_compared(node: Expression, change: Callable[[Name], Expression]) -> Expression:
+    """Return the tree with each name in an operand of a comparison replaced by the result of `change`."""
+    if isinstance(node, Operation) and node.rest[0][0] in COMPARISONS:
+        return replace_names(node, change)
+    return _map_operands(node, lambda operand: replace_compared(operand, change), conditions=True)
 
 
 def replace_strings(node: Expression, change: Callable[[str], str]) -> Expression:

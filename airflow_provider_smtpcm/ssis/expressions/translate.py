@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions.ast import (
+    COMPARISONS,
     Call,
     Cast,
     Conditional,
@@ -43,7 +44,6 @@ from airflow_provider_smtpcm.ssis.expressions.types import STRINGS, TIMES, DataT
 
 # Maximum length, in characters, of a constant that is computed at import and written into the template.
 _MAX_CONSTANT = 10_000
-_COMPARISONS = {"==", "!=", "<", ">", "<=", ">="}
 _LOGICAL = {"&&": "and", "||": "or"}
 _FILTERS = {"UPPER": "upper", "LOWER": "lower", "REVERSE": "reverse"}
 _STRIP_METHODS = {"TRIM": "strip", "LTRIM": "lstrip", "RTRIM": "rstrip"}
@@ -134,6 +134,16 @@ def condition_to_jinja(expression: str | Expression, resolve: Resolver) -> str:
     condition.check_depth()
     is_bool = condition.is_plain and condition.type is JinjaType.BOOL
     return condition.code if is_bool else f"ssis.is_true({condition.code})"
+
+
+def find_non_boolean_type(tree: Expression, resolve: Resolver) -> str:
+    """Return a description of the type of an expression, such as `a string`; empty if it is or may be a Boolean.
+
+    Raises:
+        NotTranslatable: it has no Jinja equivalent.
+    """
+    type_ = _Translator(resolve).translate(tree).type
+    return "" if type_ in {JinjaType.BOOL, JinjaType.UNKNOWN} else str(type_)
 
 
 class _Translator:
@@ -255,7 +265,7 @@ class _Translator:
         if node.is_sum and _is_concatenation(operands):
             code = " ~ ".join(operand.operand for operand in operands)
             return JinjaExpression(code=code, type=JinjaType.STRING, primary=False, depth=depth)
-        if operators[0] in _COMPARISONS:
+        if operators[0] in COMPARISONS:
             if len(operands) == 2 and _is_plain_comparison(operators[0], *operands):
                 code = f"{operands[0].operand} {operators[0]} {operands[1].operand}"
                 return JinjaExpression(code=code, type=JinjaType.BOOL, primary=False, depth=depth)
@@ -263,7 +273,7 @@ class _Translator:
         arguments: list[JinjaExpression | str] = [operands[0]]
         for operator, operand in zip(operators, operands[1:], strict=True):
             arguments += [quote_string(operator), operand]
-        type_ = JinjaType.BOOL if operators[0] in _COMPARISONS else _find_arithmetic_type(node, operands)
+        type_ = JinjaType.BOOL if operators[0] in COMPARISONS else _find_arithmetic_type(node, operands)
         nullable = any(operand.nullable for operand in operands)
         native = type_ in {JinjaType.BOOL, JinjaType.STRING}
         return call_macro("calc", *arguments, type_=type_, nullable=nullable, native=native)

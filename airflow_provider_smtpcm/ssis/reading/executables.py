@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from airflow_provider_smtpcm.ssis.model import (
+    FORCED_RESULTS,
     ConstraintValue,
     Container,
     ContainerKind,
@@ -60,15 +61,6 @@ _EVAL_OPS = {
     "expressionandconstraint": EvalOp.EXPRESSION_AND_CONSTRAINT,
     "4": EvalOp.EXPRESSION_OR_CONSTRAINT,
     "expressionorconstraint": EvalOp.EXPRESSION_OR_CONSTRAINT,
-}
-# Not listed: -1 (None in SSIS), with which nothing is forced.
-_FORCED_RESULTS = {
-    "0": "success",
-    "success": "success",
-    "1": "failure",
-    "failure": "failure",
-    "2": "completion",
-    "completion": "completion",
 }
 # PackageFormatVersion of SSIS 2012, the first one that omits properties with default values.
 _FIRST_FORMAT_WITHOUT_DEFAULTS = 6
@@ -180,7 +172,7 @@ def _read_common(element: Element, location: Location, context: ReadContext, *, 
 
 def _read_force_result(element: Element, path: tuple[str, ...], context: ReadContext) -> str:
     name = "ForceExecutionResult"
-    return _FORCED_RESULTS.get(context.overrides.task_property(path, name, get_text(element, name)).strip().lower(), "")
+    return FORCED_RESULTS.get(context.overrides.task_property(path, name, get_text(element, name)).strip().lower(), "")
 
 
 def _read_maximum_errors(element: Element, path: tuple[str, ...], context: ReadContext) -> int:

@@ -6,14 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_provider_smtpcm.ssis.expressions import (
-    Call,
     ExpressionError,
     NotTranslatable,
     TemplateContext,
     find_variables,
-    is_system_variable,
     parse,
-    walk,
 )
 from airflow_provider_smtpcm.ssis.findings import Question
 from airflow_provider_smtpcm.ssis.model import (
@@ -23,12 +20,10 @@ from airflow_provider_smtpcm.ssis.model import (
     MessageSourceType,
     SendMailTask,
     Variable,
-    describe_kind,
 )
+from airflow_provider_smtpcm.ssis.writing.conditions import ConditionTranslator, describe_tasks
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus, WritingContext
 from airflow_provider_smtpcm.ssis.writing.handler_conditions import (
-    CLOCKS,
-    SOURCE_NAMES,
     Condition,
     HandlerMail,
     Run,
@@ -51,18 +46,13 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, name_for_id, sanitize
 from airflow_provider_smtpcm.ssis.writing.send_mail_task import MailConverter
-from airflow_provider_smtpcm.ssis.writing.symbols import Scope
-from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary, translate_condition
+from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary
 
 ON_FAILURE, ON_SUCCESS, ON_EXECUTE = "on_failure_callback", "on_success_callback", "on_execute_callback"
 # The callback arguments for each event, in lower case. OnError and OnTaskFailed reach the handlers of a container from
 # the tasks inside; OnPreExecute and OnPostExecute are raised for the container itself, too.
 EVENTS_OF_TASKS = {"onerror": (ON_FAILURE,), "ontaskfailed": (ON_FAILURE,)}
 EVENTS_OF_EXECUTABLES = {"onpostexecute": (ON_SUCCESS, ON_FAILURE), "onpreexecute": (ON_EXECUTE,)}
-# The System variables that have the same value in a callback as in SSIS, so that a condition on them is exact. In a
-# callback, SourceName is the display name of the Airflow task.
-_EXACT_NAMES = {"SourceName", "PackageName", "PackageID", "TaskName"}
-_EXACT_NAMES |= {"InteractiveMode", "OfflineMode", "IgnoreConfigurationsOnLoad"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +104,17 @@ class AlertWriter:
         task, run = self._mail.task, self._mail.run
         self._report_lost(run)
         for executable in run.forced.values():
+            text = (
+                f"ForceExecutionResult of {executable.name!r} is {executable.force_result}. This influences the result "
+                "of the container around it, and so whether SSIS sends the mail."
+                if executable.force_result
+                else f"SSIS counts {executable.name!r} as a success until it has {executable.maximum_errors} errors "
+                "(MaximumErrorCount); a task that fails may raise several. The alert takes it as a success."
+            )
             self._findings.decision(
                 "forced-result",
                 self._where,
-                f"ForceExecutionResult of {executable.name!r} is {executable.force_result}. This influences the result "
-                "of the container around it, and so whether SSIS sends the mail.",
+                text,
                 "Check whether the alert is meant to be sent.",
             )
         if run.condition is False:
@@ -218,11 +214,17 @@ class AlertWriter:
             return
         text = display_condition(condition)
         reader = ReadPoint.inside(self._mail.task, is_callback=True)
-        inexact = _Inexact(self._context, self._sources, reader)
+        translator = ConditionTranslator(self._context, reader, TemplateContext.CALLBACK, self._sources)
+
+        def translate(test: Test) -> str:
+            if test.tree is None:
+                raise test.error or ExpressionError("It cannot be parsed.")
+            return translator.translate(test.tree, test.scope, is_disable=test.is_disable)
+
         try:
             if error is not None:
                 raise error
-            code = condition_to_code(condition, inexact.translate)
+            code = condition_to_code(condition, translate)
         except (ExpressionError, NotTranslatable) as reason:
             self._findings.decision(
                 "condition-to-complete",
@@ -234,17 +236,13 @@ class AlertWriter:
             value, status = f"{{{{ {COMPLETE_ME}.only_if }}}}", PropertyStatus.DECISION
         else:
             comments, value, status = [f"SSIS: {text}"], f"{{{{ {code} }}}}", PropertyStatus.TRANSLATED
-            if inexact.reasons:
-                self._findings.decision(
-                    "condition-in-handler",
-                    self._where,
-                    f"Whether the mail is sent depends on {text}. {' '.join(inexact.reasons)}",
-                    "Correct only_if in the DAG, or remove it, so that the alert is always sent.",
-                )
-            else:
-                self._findings.note(
-                    "condition-in-handler", self._where, f"As in SSIS, the mail is sent only if {text} (only_if)."
-                )
+            translator.add_findings(
+                "condition-in-handler",
+                self._where,
+                f"As in SSIS, the mail is sent only if {text} (only_if).",
+                f"Whether the mail is sent depends on {text}.",
+                "Correct only_if in the DAG, or remove it, so that the alert is always sent.",
+            )
         converter.arguments.append(KeywordArgument("only_if", value, comments=tuple(comments)))
         if "Disable" in self._mail.task.expressions:
             converter.records.append(
@@ -383,63 +381,6 @@ class AlertWriter:
         )
 
 
-class _Inexact:
-    """Translates the tests of a condition, and notes where the result may differ from SSIS's.
-
-    Attributes:
-        reasons: one sentence for each difference.
-    """
-
-    def __init__(self, context: WritingContext, sources: Sequence[Executable], reader: ReadPoint) -> None:
-        self._context, self._sources_of_event, self._reader = context, sources, reader
-        self.reasons: list[str] = []
-
-    def translate(self, test: Test) -> str:
-        """Return the Jinja expression of a test.
-
-        Raises:
-            ExpressionError: it cannot be parsed.
-            NotTranslatable: Jinja has no equivalent.
-        """
-        if test.tree is None:
-            raise test.error or ExpressionError("It cannot be parsed.")
-        code = translate_condition(
-            self._context, test.tree, test.scope, self._reader, template_context=TemplateContext.CALLBACK
-        )
-        for name in find_variables(test.tree):
-            self._check_name(name, test.scope)
-        if any(isinstance(node, Call) and node.function in CLOCKS for node in walk(test.tree)):
-            self._add("The alert uses the clock of the Airflow worker, often in UTC; SSIS uses that of its server.")
-        return code
-
-    def _check_name(self, name: str, scope: Scope) -> None:
-        symbols = self._context.symbols
-        symbol = symbols.lookup(name, scope)
-        if isinstance(symbol, Variable):
-            setters = [one.executable for one in symbols.live.setters.of(symbol) if one.event_handler is None]
-            if setters and not symbols.is_live(symbol, self._reader):
-                self._add(
-                    f"In SSIS, {describe_tasks(setters)} sets {symbol.qualified_name}; the alert has its design-time "
-                    "value."
-                )
-        elif symbol is None and is_system_variable(name):
-            unqualified = name.removeprefix("System::")
-            if unqualified not in _EXACT_NAMES:
-                self._add(f"The value of System::{unqualified} in a callback differs from the one in SSIS.")
-            elif unqualified in SOURCE_NAMES and not all(map(self._has_same_name, self._sources_of_event)):
-                self._add("Not all tasks of the package have a task of the same name in the DAG.")
-
-    def _has_same_name(self, executable: Executable) -> bool:
-        """Whether an executable has a task of its own in the DAG, whose name in an alert is the one in SSIS."""
-        symbols = self._context.symbols
-        is_own = executable is symbols.package.root or executable.id in symbols.flow.local_ids
-        return is_own and executable.name == " ".join(executable.name.split()) == sanitize(executable.name)
-
-    def _add(self, reason: str) -> None:
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-
-
 def _find_sources(owner: Executable, event: str) -> list[Executable]:
     """Return the executables in an owner, and itself, whose event reaches the owner's handler.
 
@@ -465,12 +406,6 @@ def _stops(executable: Executable, event: str) -> bool:
         handler.event_name.lower() == event and handler.propagate is False and not handler.disabled
         for handler in executable.event_handlers
     )
-
-
-def describe_tasks(tasks: Iterable[Executable]) -> str:
-    """Return the names of tasks with their kinds: `'Log' (Execute SQL task)`."""
-    kinds = ((task.name, "" if isinstance(task, SendMailTask) else describe_kind(task.kind)) for task in tasks)
-    return ", ".join(f"{name!r} ({kind})" if kind else repr(name) for name, kind in dict.fromkeys(kinds))
 
 
 def _lack(tasks: Iterable[Executable]) -> str:

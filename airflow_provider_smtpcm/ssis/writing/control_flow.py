@@ -21,7 +21,7 @@ from airflow_provider_smtpcm.ssis.model import Container, ContainerKind, Executa
 from airflow_provider_smtpcm.ssis.windows_paths import is_windows_path
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, WritingContext
 from airflow_provider_smtpcm.ssis.writing.event_handlers import Callbacks, EventHandlerWriter
-from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside
+from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop, can_skip_inside, succeeds_despite_failures
 from airflow_provider_smtpcm.ssis.writing.precedence import (
     ALL_SUCCESS,
     END_RULE,
@@ -53,6 +53,8 @@ _LOOP_REMEDIES = {
     ".expand_kwargs), or send its mails with one MailMergeOperator.",
     ContainerKind.TASK_HOST: "If it repeats its work, expand its tasks (.expand or .expand_kwargs).",
 }
+
+_ALWAYS = TriggerCondition((), ALL_SUCCESS)
 
 
 class ControlFlowWriter(TaskFactory):
@@ -108,13 +110,23 @@ class _ContainerWriter(ContainerConditions):
         *,
         may_be_skipped: bool,
     ) -> None:
-        super().__init__(writer, container, scope, may_be_skipped=may_be_skipped)
+        # Any other container has a condition before its group.
+        is_conditional = container.kind is ContainerKind.PACKAGE and not container.disabled
+        disable = container.expressions.get("Disable") if is_conditional else None
+        super().__init__(writer, container, scope, may_be_skipped=may_be_skipped or bool(disable))
         self._writer, self._callbacks = writer, callbacks
         writer.variables |= self._variables
         # The variable of the task that lists the files of a loop, by the loop's id.
         self._listings: dict[str, str] = {}
+        if disable:
+            self._task_ids[container.id] = "package"
+            self._add_only_if(container, f"!({disable})", f"Disable: {disable}", "enabled", _ALWAYS)
+        before = len(self.nodes)
         for key in self._graph.topological_order(self._included):
             self._convert_executable(self._included[key])
+        if disable:
+            for node in self.nodes[before:]:
+                node.upstream = node.upstream or [self.nodes[before - 1].variable]
 
     def _convert_executable(self, executable: Executable) -> None:
         task_id = self._task_ids[executable.id]
@@ -129,7 +141,10 @@ class _ContainerWriter(ContainerConditions):
         outcome_matters = (
             is_mapped_group
             or executable.id in self._graph.followed_on_failure
-            or (isinstance(executable, Container) and can_skip_inside(executable))
+            or (
+                isinstance(executable, Container)
+                and (can_skip_inside(executable) or succeeds_despite_failures(executable))
+            )
         )
         has_end_task = becomes_group and has_downstream and outcome_matters
         has_ready_task = executable.id in self._graph.needs_ready_task or (

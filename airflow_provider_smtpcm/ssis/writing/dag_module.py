@@ -33,6 +33,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
     make_dag_id,
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import sanitize, sanitize_line
+from airflow_provider_smtpcm.ssis.writing.simplify import leave_out_unreachable, settle_properties
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import mark_passwords
 
@@ -99,9 +100,10 @@ def write_package(
     findings = Findings(options.answers)
     for finding in package.findings:
         findings.add(finding)
+    original, package = package, leave_out_unreachable(package, findings)
     dag_id = (dag_ids or DagIds()).allocate(package, project) if sends_mail(package.root) else ""
-    symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
-    mark_passwords(symbols)
+    symbols = _create_symbols(package, project, findings, dag_id)
+    package = symbols.package
     scope = symbols.root_scope()
     databases: dict[str, None] = {}
 
@@ -128,7 +130,7 @@ def write_package(
             dag_id="",
             source="",
             findings=findings.all(),
-            mails=_in_package_order((), package),
+            mails=_in_package_order((), original),
         )
     if dag_id != make_dag_id(package.file_stem):
         findings.note(
@@ -172,10 +174,19 @@ def write_package(
             handlers,
         ),
         findings=all_findings,
-        mails=_in_package_order((*writer.mails, *handlers.mails), package),
+        mails=_in_package_order((*writer.mails, *handlers.mails), original),
         connections=tuple(context.used_connections),
         databases=tuple(databases),
     )
+
+
+def _create_symbols(package: Package, project: Project | None, findings: Findings, dag_id: str) -> SymbolTable:
+    """Return the symbols of a package, in which the values of expressions have replaced those of some properties."""
+    symbols = SymbolTable(package=package, project=project, findings=findings, dag_id=dag_id)
+    if dag_id and (settled := settle_properties(package, symbols)) is not package:
+        symbols = SymbolTable(package=settled, project=project, findings=findings, dag_id=dag_id)
+    mark_passwords(symbols)
+    return symbols
 
 
 def _module_source(

@@ -28,8 +28,8 @@ from airflow_provider_smtpcm.ssis.writing.alerts import (
     EVENTS_OF_TASKS,
     AlertWriter,
     NotifierDefinition,
-    describe_tasks,
 )
+from airflow_provider_smtpcm.ssis.writing.conditions import describe_tasks
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, WritingContext
 from airflow_provider_smtpcm.ssis.writing.handler_conditions import find_handler_mails
 from airflow_provider_smtpcm.ssis.writing.live_variables import find_assigned_names

@@ -27,6 +27,9 @@ from airflow_provider_smtpcm.ssis.model import (
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
 from airflow_provider_smtpcm.ssis.writing.secrets import name_for_id
 
+# Who sets a MaximumErrorCount such as 9999 wants the container never to fail.
+_NEVER_REACHED = 100
+
 
 def find_incoming(
     constraints: Iterable[PrecedenceConstraint], ids: Collection[str]
@@ -74,6 +77,36 @@ def sends_mail(executable: Executable) -> bool:
 def handler_sends_mail(handler: EventHandler) -> bool:
     """Whether an event handler contains a Send Mail task that is not disabled, except in handlers of its own."""
     return any(isinstance(each, SendMailTask) and not each.disabled for each in walk_executables(handler.executables))
+
+
+def get_forced_result(executable: Executable) -> str:
+    """Return the result that an executable always has; empty if the result depends on its work.
+
+    A container with a MaximumErrorCount above 1 counts as successful until it has so many errors. The result may still
+    depend on its work if `is_limit_within_reach`.
+    """
+    if executable.force_result:
+        return executable.force_result
+    # SSIS counts the errors of everything in a container. A task that fails does so at any count.
+    return "success" if isinstance(executable, Container) and executable.maximum_errors != 1 else ""
+
+
+def is_limit_within_reach(executable: Executable) -> bool:
+    """Whether a container succeeds after some failures, and fails after more of them.
+
+    One task that fails may raise several errors, so their number is not known before a run.
+    """
+    is_forced = executable.force_result or not isinstance(executable, Container)
+    return not is_forced and 1 < executable.maximum_errors < _NEVER_REACHED
+
+
+def succeeds_despite_failures(container: Container) -> bool:
+    """Whether an executable in a container may fail while what follows its success still runs."""
+    return any(
+        get_forced_result(child) or (isinstance(child, Container) and succeeds_despite_failures(child))
+        for child in container.executables
+        if not child.disabled
+    )
 
 
 def can_skip_inside(container: Container) -> bool:

@@ -39,7 +39,7 @@ from airflow_provider_smtpcm.ssis.model import (
     PrecedenceConstraint,
     SendMailTask,
 )
-from airflow_provider_smtpcm.ssis.writing.flow import find_incoming
+from airflow_provider_smtpcm.ssis.writing.flow import find_incoming, get_forced_result, is_limit_within_reach
 from airflow_provider_smtpcm.ssis.writing.handler_values import HandlerValues
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable, open_scope
@@ -66,10 +66,12 @@ class Test:
         tree: the expression with the variables that are defined by expressions replaced; None: it cannot be parsed.
         error: why it cannot be parsed.
         scope: resolves the names in it.
+        is_disable: whether it is the negated expression of a Disable property.
     """
 
     text: str
     tree: Expression | None
+    is_disable: bool = False
     error: ExpressionError | None = None
     scope: Scope = field(default_factory=dict, repr=False)
 
@@ -320,8 +322,10 @@ class _Flow:
     def _apply_value(value: ConstraintValue, before: Run, executable: Executable) -> Run:
         if value is ConstraintValue.COMPLETION:
             return before
-        if executable.force_result and not executable.disabled:
-            return before if executable.force_result == value else Run(condition=False)
+        if (forced_result := get_forced_result(executable)) and not executable.disabled:
+            own = {executable.path: executable} if is_limit_within_reach(executable) else {}
+            run = before if forced_result == value else Run(condition=False)
+            return replace(run, forced={**before.forced, **own})
         fallible = _fallible(executable)
         forced = {**before.forced, **_find_forced(executable)}
         if value is ConstraintValue.FAILURE:
@@ -348,7 +352,7 @@ def _find_forced(executable: Executable) -> dict[tuple[str, ...], Executable]:
 
 
 def _disable_test(expression: str, scope: Scope, symbols: SymbolTable, task_name: str | None = None) -> Test:
-    return make_test(f"!({expression})", scope, symbols, task_name)
+    return replace(make_test(f"!({expression})", scope, symbols, task_name), is_disable=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,14 @@ from airflow_provider_smtpcm.ssis.model import (
     Executable,
     PrecedenceConstraint,
 )
+from airflow_provider_smtpcm.ssis.writing.conditions import ConditionTranslator
 from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
-from airflow_provider_smtpcm.ssis.writing.flow import find_incoming, select_included
+from airflow_provider_smtpcm.ssis.writing.flow import (
+    find_incoming,
+    get_forced_result,
+    is_limit_within_reach,
+    select_included,
+)
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import (
     FunctionCall,
@@ -34,7 +40,7 @@ from airflow_provider_smtpcm.ssis.writing.python_source import (
 )
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
-from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary, translate_condition
+from airflow_provider_smtpcm.ssis.writing.templates import COMPLETE_ME, error_summary
 
 ALL_SUCCESS, ALL_FAILED, ALL_DONE = "all_success", "all_failed", "all_done"
 #: For the task at the end of a container: it runs if nothing in the container failed and not everything was skipped.
@@ -210,24 +216,32 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
     constraints: list[PrecedenceConstraint] = []
     for constraint in container.constraints:
         before = by_id.get(constraint.before)
-        forced = "" if before is None else _get_forced_result(before)
+        forced = "" if before is None else get_forced_result(before)
         if before is None or not forced or constraint.value is ConstraintValue.COMPLETION:
             constraints.append(constraint)
             continue
-        where = before.where
-        if forced == constraint.value:
-            constraints.append(replace(constraint, value=ConstraintValue.COMPLETION))
+        is_always_met = forced == constraint.value
+        constraints.append(replace(constraint, value=ConstraintValue.COMPLETION) if is_always_met else constraint)
+        if is_limit_within_reach(before):
+            findings.decision(
+                "forced-result",
+                before.where,
+                f"SSIS counts {before.name!r} as a success until it has {before.maximum_errors} errors "
+                "(MaximumErrorCount); a task that fails may raise several. In the DAG, what depends on its "
+                f"{constraint.value} {'always runs' if is_always_met else 'runs after the first failure'}.",
+                "Check whether it is meant to run.",
+            )
+        elif is_always_met:
             findings.note(
                 "forced-result",
-                where,
+                before.where,
                 f"SSIS counts {before.name!r} as a {forced} whatever happens in it, so what follows it always runs, in "
                 "the DAG as well. A task that fails still fails the DAG run.",
             )
         else:
-            constraints.append(constraint)
             findings.decision(
                 "forced-result",
-                where,
+                before.where,
                 f"SSIS never counts {before.name!r} as a {constraint.value}, because of its ForceExecutionResult or "
                 f"MaximumErrorCount, so what depends on its {constraint.value} never runs. In the DAG, it runs after "
                 f"a real {constraint.value}.",
@@ -235,22 +249,17 @@ def honor_forced_results(container: Container, findings: Findings) -> Container:
             )
     if container.kind is not ContainerKind.PACKAGE:
         for child in container.executables:
-            if (forced := _get_forced_result(child)) and not child.disabled:
+            # The errors in an executable count for the containers around it, even if it is forced to succeed itself.
+            if child.force_result in {"failure", "completion"} and not child.disabled:
                 findings.decision(
                     "forced-result",
                     child.where,
-                    f"SSIS counts {child.name!r} as a {forced} whatever happens in it, but adds its errors to those of "
-                    f"{container.name!r}. In the DAG, the result of {container.name!r} depends on its tasks alone.",
+                    f"SSIS counts {child.name!r} as a {child.force_result} whatever happens in it, but adds its errors "
+                    f"to those of {container.name!r}. In the DAG, the result of {container.name!r} depends on its "
+                    "tasks alone.",
                     f"Check what runs after {container.name!r}.",
                 )
     return replace(container, constraints=tuple(constraints))
-
-
-def _get_forced_result(executable: Executable) -> str:
-    """Return the result that an executable always has; empty if the result depends on its work."""
-    if executable.force_result:
-        return executable.force_result
-    return "success" if isinstance(executable, Container) and executable.maximum_errors == 0 else ""
 
 
 class TaskFactory:
@@ -396,8 +405,10 @@ class ContainerConditions:
         original = display_expression(original)
         comments: tuple[str, ...] = (f"SSIS: {original}",)
         try:
-            reader = ReadPoint.inside(executable)
-            template = translate_condition(self._factory.context, expression, self._scope, reader)
+            translator = ConditionTranslator(self._factory.context, ReadPoint.inside(executable))
+            is_disable = suffix == "enabled"
+            task_name = executable.name if is_disable else None
+            template = translator.translate(expression, self._scope, task_name, is_disable=is_disable)
         except (ExpressionError, NotTranslatable) as error:
             template = f"{COMPLETE_ME}.condition"
             comments = (*comments, sanitize(str(error)))
@@ -408,11 +419,13 @@ class ContainerConditions:
                 "Write it in the DAG; until then, the task that checks it fails.",
             )
         else:
-            findings.note(
+            translator.add_findings(
                 "condition-on-variables",
                 where,
                 f"As in SSIS, whether {executable.name!r} runs depends on the expression {original}; a task of the DAG "
                 "checks it.",
+                f"Whether {executable.name!r} runs depends on the expression {original}.",
+                "Correct the condition in the DAG.",
             )
         arguments = [
             *condition.as_arguments(),

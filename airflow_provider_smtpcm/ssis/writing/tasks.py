@@ -161,6 +161,8 @@ def find_assignments(symbols: SymbolTable, task: Executable, scope: Scope) -> li
         NotTranslatable: a value does not have the type of its variable, or a name is not that of a variable.
     """
     if isinstance(task, ExpressionTask):
+        if "Expression" in task.expressions:
+            raise NotTranslatable("An expression computes its assignment in each run.")
         names, tree = parse_assignment(task.expression)
         return [(_find_variable(symbols, name, scope), tree) for name in names]
     if not isinstance(task, OtherTask) or task.assignments is None:

@@ -16,14 +16,16 @@ from airflow_provider_smtpcm.ssis.expressions import (
     Expression,
     ExpressionError,
     Literal,
+    Name,
     TemplateContext,
-    condition_to_jinja,
+    TypeSpec,
     contains_choice,
     find_leading_strings,
     find_variables,
     merge_strings,
     parse,
     quote_string,
+    replace_compared,
     replace_strings,
     to_jinja,
     walk,
@@ -41,6 +43,7 @@ from airflow_provider_smtpcm.ssis.writing.flow import MappedLoop
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.python_source import FunctionCall, keywords
 from airflow_provider_smtpcm.ssis.writing.secrets import (
+    display_expression,
     find_password_names,
     joined_literals,
     reject_credentials,
@@ -57,6 +60,30 @@ _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _RECIPIENTS = {"to", "cc", "bcc"}
 _RECIPIENT_LINES = re.compile(r"[ \t]*[;,]?[ \t]*[\r\n]+[\s;,]*")
 _PASSWORD_WORD = re.compile(r"password|passwd|pwd", re.IGNORECASE)
+
+
+def _ask_for_production(name: str, what: str, example: str, counterpart: str) -> tuple[Question, str]:
+    question = Question(
+        key=f"variable System::{name}",
+        text=f"Expressions compare System::{name}. Which {what} in production? Answer with its name as SSIS has it, "
+        f"such as {example}, or {KEEP} to compare {counterpart} instead.",
+        guess=KEEP,
+    )
+    return question, f"for which the DAG has {counterpart}."
+
+
+# The System variables that a person must answer where an expression compares them, with the sentence about each.
+_COMPARED = {
+    "MachineName": _ask_for_production(
+        "MachineName", "server runs the packages", "SQLPROD01", "the name of the Airflow worker"
+    ),
+    "UserName": _ask_for_production(
+        "UserName",
+        "Windows account runs the packages",
+        r"CORP\etl",
+        "the user who triggered the run or owns the task",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +143,7 @@ class TemplateTranslator:
         original = parse(expression)
         with symbols.params.rollback_on_failure():
             tree = reject_credentials(symbols.inline(original, self.scope, self.reader.name))
+            tree, questions = answer_compared(context, tree, self.scope)
             symbols.mark_secret(find_password_names(tree), self.scope)
             if is_path:
                 tree, is_mapped_in_run = self._with_mapped_paths(merge_strings(tree))
@@ -129,6 +157,14 @@ class TemplateTranslator:
             context.macros.add("ssis")
         for note in translation.notes:
             context.findings.note("system-variable", self.reader.where, note)
+        for name, question in questions.items():
+            context.findings.decision(
+                "system-variable",
+                self.reader.where,
+                describe_compared(f"The expression {display_expression(expression)}", name),
+                "Answer the question, or correct the expression in the DAG.",
+                question,
+            )
         template = translation.template
         if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
@@ -325,32 +361,31 @@ def separate_lines(recipients: str) -> str:
     return _RECIPIENT_LINES.sub("; ", recipients)
 
 
-def translate_condition(
-    context: WritingContext,
-    expression: str | Expression,
-    scope: Scope,
-    reader: ReadPoint,
-    template_context: TemplateContext = TemplateContext.TASK,
-) -> str:
-    """Return the Jinja expression, without braces, for the condition of a task or an alert.
+def answer_compared(context: WritingContext, tree: Expression, scope: Scope) -> tuple[Expression, dict[str, Question]]:
+    """Return a tree in which the answers replace the System variables in comparisons, and the questions by variable.
+
+    A package compares the machine or the user to tell production from development. No worker has such a name.
 
     Args:
-        expression: text or syntax tree.
-        reader: what depends on the condition.
-        template_context: what renders the condition: a task or a callback.
-
-    Raises:
-        ExpressionError: the expression cannot be parsed.
-        NotTranslatable: Jinja has no equivalent, or the expression contains credentials.
+        scope: resolves the names in the tree.
     """
-    symbols = context.symbols
-    with symbols.params.rollback_on_failure():
-        original = parse(expression) if isinstance(expression, str) else expression
-        tree = reject_credentials(symbols.inline(original, scope))
-        template = condition_to_jinja(tree, symbols.jinja_resolver(scope, template_context, reader))
-    if "ssis." in template:
-        context.macros.add("ssis")
-    return template
+    questions: dict[str, Question] = {}
+
+    def answer(node: Name) -> Expression:
+        name = node.name.removeprefix("System::")
+        if name not in _COMPARED or "::" in name or context.symbols.lookup(node.name, scope) is not None:
+            return node
+        question, _ = _COMPARED[name]
+        questions[name] = question
+        value = context.findings.value(question.key)
+        return node if value is None else Literal(type=TypeSpec(DataType.WSTR), value=value)
+
+    return replace_compared(tree, answer), questions
+
+
+def describe_compared(subject: str, name: str) -> str:
+    """Return the sentence about a System variable in a comparison of the subject."""
+    return f"{subject} compares System::{name}, {_COMPARED[name][1]}"
 
 
 def error_summary(error: Exception) -> str:

@@ -10,7 +10,7 @@ from airflow_provider_smtpcm.ssis.report.entries import FINDING_MEANINGS
 from tests.documents.pages import DOCS, ROOT, table_after
 
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)+")
-_MAKERS = {"find", "add_finding", "note", "_note", "decision", "_decision", "Finding"}
+_MAKERS = {"find", "add_findings", "add_finding", "note", "_note", "decision", "_decision", "Finding"}
 
 
 def codes_in(path: Path) -> set[str]:

@@ -6,6 +6,7 @@ Both are simulated by their rules, fast enough for many flows; `test_round_trip`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.ssis.findings import Findings, Severity
-from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, PrecedenceConstraint
+from airflow_provider_smtpcm.ssis.model import ConstraintValue, Container, Executable, Package, PrecedenceConstraint
 from airflow_provider_smtpcm.ssis.windows_paths import PathMap
 from airflow_provider_smtpcm.ssis.writing.control_flow import ControlFlowWriter
 from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
@@ -44,7 +45,7 @@ def flows(
                 path=(*path, name),
                 executables=inner[0],
                 constraints=inner[1],
-                maximum_errors=draw(st.sampled_from([1, 1, 1, 0])),
+                maximum_errors=draw(st.sampled_from([1, 1, 1, 0, 2, 1000])),
             )
             executables.append(box)
         else:
@@ -65,9 +66,13 @@ def flows(
 
 def run_in_ssis(
     executables: Sequence[Executable], constraints: Sequence[PrecedenceConstraint], fails: set[str], ran: set[str]
-) -> bool:
-    """Simulate a container by SSIS's rules; return whether it succeeded. Mails that are sent are added to `ran`."""
+) -> int:
+    """Simulate a container by SSIS's rules; return the number of errors in it. Mails that are sent are added to `ran`.
+
+    A result that is forced does not take back the errors, which count in all containers around.
+    """
     succeeded: dict[str, bool] = {}
+    errors = 0
     for one in executables:
         incoming = [each for each in constraints if each.after == one.id]
         holds = [
@@ -81,18 +86,24 @@ def run_in_ssis(
         if incoming and not (all(holds) if incoming[0].logical_and else any(holds)):
             continue
         if isinstance(one, Container):
-            succeeded[one.id] = run_in_ssis(one.executables, one.constraints, fails, ran) or one.maximum_errors == 0
+            inside = run_in_ssis(one.executables, one.constraints, fails, ran)
+            succeeded[one.id] = one.maximum_errors == 0 or inside < one.maximum_errors
+            errors += inside
         elif one.disabled:
             succeeded[one.id] = True
         else:
             ran.add("/".join(one.path))
             done = "/".join(one.path) not in fails
             succeeded[one.id] = one.force_result == "success" if one.force_result else done
-    return all(succeeded.values())
+            errors += not done
+    return errors
 
 
 def run_in_airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
-    """Simulate the nodes by Airflow's trigger rules; return the ids of the mails that ran."""
+    """Simulate the nodes by Airflow's trigger rules; return the ids of the mails that ran.
+
+    All conditions are taken to be false.
+    """
     tasks: dict[str, tuple[str, DagNode]] = {}
     groups: dict[str, DagNode] = {}
     before: dict[str, set[str]] = {}
@@ -113,6 +124,8 @@ def run_in_airflow(nodes: Sequence[DagNode], fails: set[str]) -> set[str]:
                     (str(each.value) for each in _arguments(node) if each.name == "trigger_rule"), "all_success"
                 )
                 state = _state(rule, [states[each] for each in before[name]])
+                if state == SUCCESS and node.call is not None and node.call.name == "OnlyIfOperator":
+                    state = SKIPPED
                 states[name] = FAILED if state == SUCCESS and path in fails else state
     return {
         path
@@ -196,16 +209,7 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     """Every mail, whichever of them fail."""
     executables, constraints = flow
     content = package(*executables, constraints=constraints)
-    findings = Findings()
-    context = WritingContext(
-        symbols=SymbolTable(package=content, project=None, findings=findings),
-        paths=PathMap(()),
-        findings=findings,
-        get_conn_id=lambda connection: connection.name,
-    )
-    unique = UniqueNames.for_variables()
-    writer = ControlFlowWriter(context, unique, EventHandlerWriter(context, unique))
-    nodes = writer.convert(content.root, {}, Callbacks(), may_be_skipped=False)
+    nodes, findings = convert(content)
     enabled = sorted("/".join(one.path) for one in content.send_mail_tasks if not one.disabled)
     fails = data.draw(st.sets(st.sampled_from(enabled))) if enabled else set()
     if any(finding.severity is Severity.DECISION for finding in findings.all()):
@@ -215,6 +219,33 @@ def test_what_runs_in_airflow_is_what_runs_in_ssis(
     assert run_in_airflow(nodes, {one.removeprefix("Package") for one in fails}) == {
         one.removeprefix("Package") for one in ran
     }
+
+
+@settings(max_examples=100, deadline=None)
+@given(flows())
+def test_a_package_that_an_expression_disables_sends_no_mail(
+    flow: tuple[tuple[Executable, ...], tuple[PrecedenceConstraint, ...]],
+) -> None:
+    """Whatever follows a completion or a failure."""
+    executables, constraints = flow
+    content = package(*executables, constraints=constraints)
+    content = replace(content, root=replace(content.root, expressions={"Disable": "@[System::InteractiveMode]"}))
+    nodes, _ = convert(content)
+    assert run_in_airflow(nodes, set()) == set()
+
+
+def convert(content: Package) -> tuple[list[DagNode], Findings]:
+    """Return the nodes of a package, and the findings."""
+    findings = Findings()
+    context = WritingContext(
+        symbols=SymbolTable(package=content, project=None, findings=findings),
+        paths=PathMap(()),
+        findings=findings,
+        get_conn_id=lambda connection: connection.name,
+    )
+    unique = UniqueNames.for_variables()
+    writer = ControlFlowWriter(context, unique, EventHandlerWriter(context, unique))
+    return writer.convert(content.root, {}, Callbacks(), may_be_skipped=False), findings
 
 
 def box(name: str, *inside: Executable, **more: Any) -> Container:
@@ -230,6 +261,11 @@ def box(name: str, *inside: Executable, **more: Any) -> Container:
         ({"force_result": "failure"}, ConstraintValue.FAILURE, "all_done", Severity.NOTE),
         ({"force_result": "success"}, ConstraintValue.FAILURE, "all_failed", Severity.DECISION),
         ({"force_result": "failure"}, ConstraintValue.SUCCESS, None, Severity.DECISION),
+        ({"maximum_errors": 10_000}, ConstraintValue.SUCCESS, "all_done", Severity.NOTE),
+        ({"maximum_errors": 10_000}, ConstraintValue.FAILURE, "all_failed", Severity.DECISION),
+        ({"maximum_errors": 5}, ConstraintValue.SUCCESS, "all_done", Severity.DECISION),
+        ({"maximum_errors": 5}, ConstraintValue.FAILURE, "all_failed", Severity.DECISION),
+        ({"maximum_errors": 5}, ConstraintValue.COMPLETION, "all_done", None),
         ({}, ConstraintValue.SUCCESS, None, None),
     ],
 )
@@ -244,3 +280,20 @@ def test_a_forced_result_is_honored_or_reported(
     assert found == ([] if severity is None else [severity])
     mail_call = module.source.partition("SendMailOperator(")[2].partition(")")[0]
     assert (f'trigger_rule="{rule}"' in mail_call) is (rule is not None)
+
+
+def test_an_error_in_a_container_that_cannot_fail_counts_for_the_containers_around_it() -> None:
+    """So the outer container fails, without a question."""
+    inner = Container(
+        name="Inner",
+        id="{Inner}",
+        path=("Package", "Load", "Inner"),
+        executables=(other_task("work", ("Package", "Load", "Inner")),),
+        maximum_errors=0,
+    )
+    last = other_task("last", ("Package", "Load"))
+    outer, after = box("Load", inner, last, constraints=(constraint(inner, last),)), mail("after")
+    module = written(outer, after, constraints=[constraint(outer, after)])
+    assert {one.severity for one in module.findings if one.code == "forced-result"} == {Severity.NOTE}
+    assert 'task_id="load_end"' in module.source
+    assert "load_end >> after" in module.source

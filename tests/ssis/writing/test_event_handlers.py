@@ -428,6 +428,30 @@ def test_the_clock_in_a_condition_is_a_decision() -> None:
     assert decisions(module) == {"condition-in-handler"}
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "is_sent", "found"),
+    [
+        (0, ConstraintValue.FAILURE, False, set()),
+        (0, ConstraintValue.SUCCESS, True, set()),
+        (9999, ConstraintValue.FAILURE, False, set()),
+        (5, ConstraintValue.SUCCESS, True, {"forced-result"}),
+        (5, ConstraintValue.FAILURE, False, {"forced-result"}),
+        (1, ConstraintValue.FAILURE, False, {"handler-task-failure"}),
+    ],
+)
+def test_maximum_error_count_of_a_container_in_a_handler_is_honored(
+    limit: int, value: ConstraintValue, is_sent: bool, found: set[str]
+) -> None:
+    """A container that never fails has nothing after its failure, and nothing is asked."""
+    where = ("Package.EventHandlers[OnError]", "Box")
+    work = Container(name="Box", id="{w}", path=where, executables=(log("Log"),), maximum_errors=limit)
+    last = alert()
+    on_error = handler("OnError", work, last, constraints=(constraint(work, last, value=value),))
+    module = written(other_task("Load"), mail("After"), handlers=[on_error], variables=ON)
+    assert ("SendMailNotifier(" in module.source) is is_sent
+    assert decisions(module) == found
+
+
 # --- How far events reach
 
 
