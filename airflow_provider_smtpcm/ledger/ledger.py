@@ -82,10 +82,8 @@ class Ledger(ABC):
 
     Args:
         store: Airflow's task state store.
-        send_again: whether a task that was cleared after it failed for good sends all rows again, or only the pending
-            ones.
-        max_tries: the task instance's `max_tries`, which Airflow increases only when the task is cleared; None: not
-            known.
+        send_again: whether a task that was cleared before it succeeded sends all rows again, or only the pending ones.
+        max_tries: the task instance's `max_tries`, which only clearing the task changes; None: not known.
         times_cleared: how many times the task was cleared: the first generation of a ledger that is new or has expired.
 
     Raises:
@@ -121,13 +119,19 @@ class Ledger(ABC):
         #: nothing is sent.
         self.finished_result: dict[str, Any] | None = None
         self._result: Mapping[str, Any] | None = None
-        if max_tries is not None and head.get("max_tries") == max_tries:
+        # Clearing sets `max_tries` to `try_number` + `retries`; a retry, a heartbeat timeout, *mark as failed* and the
+        # reset of an orphan (which may exceed `retries`) leave it. So does clearing a running task whose worker is
+        # dead, which the task cannot tell from a retry: it resumes.
+        earlier_max_tries = head.get("max_tries")
+        if max_tries is not None and earlier_max_tries == max_tries:
             # The task was not cleared: the earlier attempt ended before Airflow recorded its end.
             if run_state is RunState.SUCCEEDED and "done" in head:
                 self._store.generation = self.generation
                 self.finished_result = self.stored_result() or head["done"]
                 return
             run_state = RunState.UNFINISHED
+        elif run_state is RunState.UNFINISHED and None not in (max_tries, earlier_max_tries):
+            run_state = RunState.FAILED  # it was killed or stopped, or was to be retried, and then the task was cleared
         #: Whether this attempt continues an earlier one.
         self.is_resumed = bool(head)
         if run_state is RunState.SUCCEEDED or (run_state is RunState.FAILED and send_again):

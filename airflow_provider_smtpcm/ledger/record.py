@@ -79,7 +79,7 @@ class RunState(StrEnum):
 
     #: It is running, was killed, or failed in a way that Airflow may retry.
     UNFINISHED = "open"
-    #: It failed for good: if there is a further attempt, the task was cleared.
+    #: It failed, and Airflow does not retry it: if there is a further attempt, the task was cleared.
     FAILED = "ended"
     #: It succeeded: a further attempt sends everything again.
     SUCCEEDED = "closed"

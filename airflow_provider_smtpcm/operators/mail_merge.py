@@ -104,7 +104,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         delimiter: between the cells of a CSV file; None: a comma, or a tab in a .tsv file.
         retry_for: seconds for which a mail is retried within this attempt if it was temporarily refused or not sent, or
             the server could not be reached; 0: no retry.
-        on_clear: what happens if the task is cleared after it failed for good: it sends the pending rows
+        on_clear: what happens if the task is cleared before it succeeded: it sends the pending rows
             (`resume_unfinished`) or all rows (`send_again`). After a success it always sends all rows.
         ledger_window: how many rows may be in doubt after a crash; None: the number that is sent in a quarter of a
             second, at most 384. It is never less than `connections`. A small window means more writes to Airflow's task

@@ -108,8 +108,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
             others accepted. From Airflow 3.3 on, a retry goes only to recipients who were temporarily refused.
         on_unknown: what happens if no reply came after the whole message was sent: `fail` without a retry, or `retry`
             with the same Message-ID, by which servers can recognize the copy.
-        on_clear: what happens if the task is cleared after it failed for good: the mail goes to the recipients who do
-            not have it (`resume_unfinished`) or to all (`send_again`). After a success it always goes to all.
+        on_clear: what happens if the task is cleared before it succeeded: the mail goes to the recipients who do not
+            have it (`resume_unfinished`) or to all (`send_again`). After a success it always goes to all.
         retry_for: seconds for which the mail is retried within this attempt if it was temporarily refused or not sent,
             or the server could not be reached; 0: no retry.
 

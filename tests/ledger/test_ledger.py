@@ -306,6 +306,30 @@ def test_what_is_unfinished_is_resumed(standing: RunState, rejected: dict[str, s
     assert again.prior(1, fingerprint(1)) == PriorRow(RowState.FAILED)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "is_cleared"), [(1, 1, False), (1, 2, True), (2, 1, True), (None, 1, False), (1, None, False)]
+)
+@pytest.mark.parametrize("send_again", [False, True])
+def test_an_attempt_that_did_not_end_is_resumed_unless_the_task_was_cleared(
+    before: int | None, now: int | None, is_cleared: bool, send_again: bool
+) -> None:
+    """Only a `max_tries` that is known to have changed says so; it falls if the DAG has fewer retries now."""
+    store = Memory()
+    ledger = MergeLedger(store, max_tries=before)
+    reserved(ledger, 0)
+    ledger.record(0, RowState.REFUSED, Progress((), {"c@corp.example": "550 no"}))
+    ledger.end(RunState.UNFINISHED)
+    again = MergeLedger(store, max_tries=now, send_again=send_again)
+    assert (again.generation, again.is_resumed) == ((1, False) if is_cleared and send_again else (0, True))
+    if again.is_resumed:
+        prior = again.prior(0, fingerprint(0))
+        assert prior is not None
+        assert prior.state is (RowState.FAILED if is_cleared else RowState.REFUSED)
+    again.end(RunState.UNFINISHED)
+    third = MergeLedger(store, max_tries=now, send_again=send_again)  # killed, and retried by Airflow
+    assert (third.generation, third.is_resumed) == (again.generation, True)
+
+
 def test_results_are_written_also_where_nothing_more_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that little is in doubt after a crash at the end of a batch."""
     monkeypatch.setattr(merge, "_RECORD_WITHIN", 0.05)

@@ -264,6 +264,73 @@ def test_other_rows_are_sent_where_on_clear_says_send_again(behind: Behind) -> N
         assert len(set(ids(server))) == 5
 
 
+def test_other_rows_are_sent_also_after_a_kill_where_on_clear_says_send_again(behind: Behind) -> None:
+    """The remedy holds for every end of an attempt."""
+    store, other = Kept(), [*ROWS[:2], {"email": "new@corp.example", "name": "New"}]
+    with Server() as server:
+        behind(server)
+        attempt(merge(), store, try_number=1, max_tries=0)
+        interrupted(store, "a2o")
+        attempt(merge(rows=other, on_clear="send_again"), store, try_number=2, max_tries=1)
+        assert copies(server) == {JANE: 2, JIM: 2, JOAN: 1, "new@corp.example": 1}
+
+
+@pytest.mark.parametrize("on_clear", ["resume_unfinished", "send_again"])
+def test_a_merge_that_was_killed_and_then_cleared_sends_what_on_clear_says(on_clear: str, behind: Behind) -> None:
+    """What the server refused before is sent in both cases, and the row in doubt only if all are sent again."""
+    store, broken = Kept(), [True]
+    with Server(until(broken, "550 5.1.1 no such user", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        failure(merge(on_clear=on_clear), store, try_number=1, max_tries=0)
+        interrupted(store, "aro")
+        broken.clear()
+        if on_clear == "send_again":
+            attempt(merge(on_clear=on_clear), store, try_number=2, max_tries=1)
+            assert copies(server) == {JANE: 2, JIM: 1, JOAN: 2}
+        else:
+            error = failure(merge(on_clear=on_clear), store, try_number=2, max_tries=1)
+            assert "2 accepted, 1 unknown of 3 rows" in str(error)
+            assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
+
+
+@pytest.mark.parametrize("on_clear", ["resume_unfinished", "send_again"])
+def test_a_merge_that_is_killed_and_retried_by_airflow_resumes_whatever_on_clear_says(
+    on_clear: str, behind: Behind
+) -> None:
+    """Nobody has asked for a second mail, nor to ask again who was refused."""
+    store = Kept()
+    with Server(at_first(1, "550 5.1.1 no such user", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        failure(merge(on_clear=on_clear), store, try_number=1, max_tries=1)
+        interrupted(store, "aro")
+        error = failure(merge(on_clear=on_clear), store, try_number=2, max_tries=1)
+        assert "1 accepted, 1 refused, 1 unknown of 3 rows" in str(error)
+        assert copies(server) == {JANE: 1, JOAN: 1}
+
+
+@pytest.mark.parametrize(("on_clear", "times"), [("resume_unfinished", 1), ("send_again", 2)])
+def test_a_merge_that_was_marked_as_failed_while_it_ran_and_cleared_sends_what_on_clear_says(
+    on_clear: str, times: int, behind: Behind
+) -> None:
+    """Airflow ends the process by SIGTERM, so the attempt ends as if it were to be retried."""
+    store, rows = Kept(), people(6)
+    killed = merge(rows=rows, on_clear=on_clear, ledger_window=1)
+
+    def end(about: str) -> str | None:
+        if about.startswith("MAIL") and len(server.stored) == 3:
+            killed.on_kill()
+        return None
+
+    with Server(end) as server:
+        behind(server)
+        assert retried(failure(killed, store, try_number=1, max_tries=2))
+        sent = len(server.stored)
+        assert 3 <= sent < 6
+        server._decide = None
+        attempt(merge(rows=rows, on_clear=on_clear), store, try_number=2, max_tries=3)
+        assert copies(server) == {row["email"]: times if at < sent else 1 for at, row in enumerate(rows)}
+
+
 def test_a_row_of_which_no_mail_could_be_made_may_be_mended(behind: Behind) -> None:
     """No one has it, and the others are not sent again."""
     store, rows = Kept(), [ROWS[0], {"email": "nobody", "name": "Jim"}, ROWS[2]]
@@ -744,10 +811,11 @@ def test_airflow_s_own_store_keeps_the_ledger_from_try_to_try(behind: Behind, ru
             assert copies(server) == {JANE: 1, JIM: 1}
             return
         assert (str(instance.state), instance.try_number) == ("success", 2)
+        assert instance.max_tries == 1  # what a retry leaves, and a clear changes
         assert copies(server) == {JANE: 1, JIM: 1, JOAN: 1}
         assert [stored.recipients for stored in server.stored] == [(JANE,), (JIM,), (JOAN,)]
 
-        cleared_and_run(instance, dag)
+        assert cleared_and_run(instance, dag) == 2 + 1
         assert copies(server) == {JANE: 2, JIM: 2, JOAN: 2}
         assert len(set(ids(server))) == 6
 
@@ -774,8 +842,8 @@ def test_airflow_has_a_store_from_3_3_on_that_takes_what_never_expires() -> None
     assert getattr(execution_context, "NEVER_EXPIRE", None) is (timedelta.max if has_store else None)
 
 
-def cleared_and_run(instance: Any, dag: DAG) -> None:
-    """What clearing a task in the UI comes to, and its next try."""
+def cleared_and_run(instance: Any, dag: DAG) -> int:
+    """What clearing a task in the UI comes to, and its next try; returns its `max_tries`."""
     from airflow.models.taskinstance import clear_task_instances
     from airflow.sdk.definitions.dag import _run_task
     from airflow.utils.session import create_session
@@ -787,4 +855,6 @@ def cleared_and_run(instance: Any, dag: DAG) -> None:
         instance.try_number += 1
         session.flush()
         session.commit()
+        max_tries: int = instance.max_tries
         _run_task(ti=instance, task=dag.get_task("send"))
+    return max_tries

@@ -359,19 +359,40 @@ def test_on_clear_send_again_sends_to_everybody_after_a_failure_for_good(behind:
         assert len(set(ids(server))) == 2
 
 
-@pytest.mark.parametrize(("last", "recipients"), [(False, (B,)), (True, (A, B))])
-def test_the_last_try_of_a_task_is_for_good_whatever_it_fails_with(
-    last: bool, recipients: tuple[str, ...], behind: Behind
+@pytest.mark.parametrize(
+    ("retries", "is_cleared", "recipients"),
+    [(1, False, (B,)), (0, True, (A, B)), (1, True, (A, B))],
+    ids=["retried", "cleared after its last attempt", "cleared before its retry"],
+)
+def test_on_clear_decides_whenever_the_task_was_cleared(
+    retries: int, is_cleared: bool, recipients: tuple[str, ...], behind: Behind
 ) -> None:
-    """A further attempt means that the task was cleared, and `on_clear` decides what that means."""
+    """Clearing raises `max_tries` to `try_number` + `retries`; Airflow's own retry leaves it."""
     store, busy = Kept(), [True]
     task = send(on_clear="send_again")
     with Server(until(busy, "450 4.2.0 greylisted", f"RCPT TO:<{B}>")) as server:
         behind(server)
-        assert retried(failure(task, store, try_number=1, max_tries=0 if last else 1))
+        assert retried(failure(task, store, try_number=1, max_tries=retries))
         busy.clear()
-        attempt(task, store, try_number=2, max_tries=2)
+        attempt(task, store, try_number=2, max_tries=1 + retries if is_cleared else retries)
         assert server.stored[-1].recipients == recipients
+
+
+@pytest.mark.parametrize("is_cleared", [False, True])
+def test_a_task_that_was_killed_and_then_cleared_sends_what_on_clear_says(is_cleared: bool, behind: Behind) -> None:
+    """Until then, what may have been delivered is not sent again."""
+    store, task = Kept(), send(on_clear="send_again")
+    with Server() as server:
+        behind(server)
+        attempt(task, store, try_number=1, max_tries=1)
+        store.values = store.before_the_end
+        del store.values["smtpcm/0/result"]
+        if is_cleared:
+            attempt(task, store, try_number=2, max_tries=2)
+            assert len(set(ids(server))) == 2
+        else:
+            assert "may have been delivered" in str(failure(task, store, try_number=2, max_tries=1))
+            assert len(server.stored) == 1
 
 
 def test_a_mail_that_can_no_longer_be_made_fails_for_good(behind: Behind) -> None:
