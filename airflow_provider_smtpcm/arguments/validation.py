@@ -132,11 +132,11 @@ def find_mail_faults(
         is_alert: whether the mail is an alert, whose subject may have several lines.
     """
     faults: list[str] = []
-    if is_complete and not any(map(_has_value, (fields.get(name) for name in _RECIPIENT_FIELDS))):
+    if is_complete and not any(map(has_value, (fields.get(name) for name in _RECIPIENT_FIELDS))):
         faults.append("The mail has no recipient. Set 'to', 'cc' or 'bcc'.")
     for name in (*MAIL_FIELDS, "message_id"):
         value = fields.get(name)
-        if not _has_value(value):
+        if not has_value(value):
             continue
         if name in _ADDRESS_FIELDS:
             faults += _find_address_faults(name, value)
@@ -144,18 +144,18 @@ def find_mail_faults(
             faults += _find_fault(name, value)
     for body in _BODIES:
         names = (body, f"{body}_file")
-        if all(_has_value(fields.get(name)) and is_static(fields[name]) for name in names):
+        if all(has_value(fields.get(name)) and is_static(fields[name]) for name in names):
             faults.append(f"'{body}' and '{body}_file' are both set. Set only one of them.")
-    has_images = _has_value(fields.get("inline_images")) and is_static(fields["inline_images"])
-    has_html = any(_has_value(fields.get(name)) for name in ("html", "html_file"))
+    has_images = has_value(fields.get("inline_images")) and is_static(fields["inline_images"])
+    has_html = any(has_value(fields.get(name)) for name in ("html", "html_file"))
     texts = [fields.get(name) for name in ("text", "text_file")]
-    may_get_html = has_default_body and not any(_has_value(text) and is_static(text) for text in texts)
+    may_get_html = has_default_body and not any(has_value(text) and is_static(text) for text in texts)
     if is_complete and has_images and not has_html and not may_get_html:
         faults.append("There are inline images but no HTML to show them. Set 'html' or 'html_file'.")
     return faults
 
 
-def _has_value(value: object) -> bool:
+def has_value(value: object) -> bool:
     """Whether a field is set. Not decided by truthiness: a data frame raises."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return False

@@ -113,6 +113,8 @@ class _SendMailDecoratedOperator(DecoratedOperator, SendMailOperator):
         Raises:
             MessageError: a field is set in both places.
         """
+        if "message" in fields:  # even if it is empty, which is then an error
+            self._is_message_given = True
         given = {name: value for name, value in fields.items() if _has_value(name, value)}
         duplicates = [name for name in given if _has_value(name, getattr(self, name))]
         if duplicates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,7 +17,13 @@ from airflow_provider_smtpcm.arguments import (
     check_choice,
     check_not_negative,
 )
-from airflow_provider_smtpcm.arguments.validation import check_names, find_mail_faults, is_static, raise_faults
+from airflow_provider_smtpcm.arguments.validation import (
+    check_names,
+    find_mail_faults,
+    has_value,
+    is_static,
+    raise_faults,
+)
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
 from airflow_provider_smtpcm.operators._rendering import FIELD_RENDERERS, RenderedOperator, seal_message
@@ -64,6 +70,10 @@ _FIELDS_OF_A_MESSAGE: Mapping[str, object] = {
     "auto_generated": True,
 }
 _BESIDE_MESSAGE_REMEDY = "Leave them out, or set them in the message. If default_args sets them, set them to None here."
+_DEFAULT_RECIPIENTS_REMEDY = (
+    "Set them to None here. If others than those in its header are to get it, pass "
+    "message=MimeMessage(..., recipients=...)."
+)
 
 
 class SendMailOperator(Cancelable, RenderedOperator):
@@ -101,7 +111,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
             False for recipients that hold back such mail, as some ticket systems do.
         message: a complete message instead of all other fields of a mail, such as a signed one: the path of an .eml
             file, a message of Python's `email`, its octets, or a `MimeMessage`. Its octets are sent as they are. `to`,
-            `cc` and `bcc` are then who receives it; if all are empty, the addresses in its header.
+            `cc` and `bcc` are then who receives it, unless `default_args` sets them, which is an error; if all are
+            empty, the addresses in its header.
         encoding: the encoding of `text_file` and `html_file`, unless a file has a byte order mark, or the HTML file
             declares its own in `<meta charset>`.
         on_refused: whether the task fails (`fail`) or logs a warning (`warn`) if some recipients were refused and
@@ -181,6 +192,11 @@ class SendMailOperator(Cancelable, RenderedOperator):
         self.auto_generated = auto_generated
         self.message = seal_message(message)
         self._is_message_given = message is not None
+        # Airflow has filled in the defaults, so that only identity distinguishes them.
+        defaults = kwargs.get("default_args") or {}
+        self._default_recipients = [
+            name for name in _RECIPIENT_FIELDS if name in defaults and defaults[name] is getattr(self, name)
+        ]
         self.encoding = encoding
         self.on_refused = on_refused
         self.on_unknown = on_unknown
@@ -190,8 +206,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         if self._has_arguments_of_dag_file():
             fields = {name: getattr(self, name) for name in (*MAIL_FIELDS, "message_id")}
             faults = find_mail_faults(fields, is_complete=self._has_all_fields and message is None)
-            if message is not None and self._has_all_fields and (beside := self._find_fields_beside_message(is_static)):
-                faults.append(f"{beside}: set beside 'message', which is sent as it is. {_BESIDE_MESSAGE_REMEDY}")
+            if message is not None and self._has_all_fields:
+                faults += map(str, self._find_faults_beside_message(is_static))
         raise_faults(
             f"{self.operator_name} '{self.task_id}'",
             (
@@ -400,7 +416,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
             return complete_mail(self._make_message(), manager, make_message_id=make_message_id)
         if self._is_message_given:  # else a mail without a subject and a body would be sent in its place
             raise MessageError(
-                "'message' is empty: its template or task gave nothing.",
+                "'message' is empty: its template, task or function gave nothing.",
                 remedy="To send no mail, raise AirflowSkipException in the task that gives it.",
             )
         subject, text, html = as_text(rendered.subject), self._body(context, "text"), self._body(context, "html")
@@ -432,7 +448,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """Return the complete message, with the envelope that the other fields give it.
 
         Raises:
-            MessageError: a field is set that the message has in its header or its body.
+            MessageError: a field is set that the message has in its header or its body; or `default_args` would take
+                the message away from its recipients.
         """
         from airflow_provider_smtpcm.mail.address_list import parse_addresses
         from airflow_provider_smtpcm.mail.mime_message import MimeMessage
@@ -442,10 +459,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         message = check_path(rendered.message, "message")
         if not isinstance(message, MimeMessage):
             message = MimeMessage(message)
-        if beside := self._find_fields_beside_message():
-            raise MessageError(
-                f"{beside}: set beside 'message', which is sent as it is.", remedy=_BESIDE_MESSAGE_REMEDY
-            )
+        for fault in self._find_faults_beside_message(lambda _: True):
+            raise fault
         recipients = [
             address
             for name in _RECIPIENT_FIELDS
@@ -453,8 +468,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
         ]
         return message.with_envelope(recipients=recipients or None, envelope_from=rendered.envelope_from)
 
-    def _find_fields_beside_message(self, is_known: Callable[[object], bool] = lambda _: True) -> str:
-        """Return the quoted names of the fields that are set and that a complete message has itself; empty: none.
+    def _find_faults_beside_message(self, is_known: Callable[[object], bool]) -> Iterator[MessageError]:
+        """Yield what is wrong with the fields beside a complete message.
 
         Args:
             is_known: whether to look at a value; another may be empty when it is rendered.
@@ -465,7 +480,16 @@ class SendMailOperator(Cancelable, RenderedOperator):
             for name, default in _FIELDS_OF_A_MESSAGE.items()
             if is_known(values[name]) and (values[name] if default is None else values[name] not in (None, default))
         ]
-        return " and ".join(map(repr, given))
+        if given:
+            yield MessageError(
+                f"{_quote(given)}: set beside 'message', which is sent as it is.", remedy=_BESIDE_MESSAGE_REMEDY
+            )
+        recipients = {name: getattr(self, name) for name in self._default_recipients}
+        if given := [name for name, value in recipients.items() if is_known(value) and has_value(value)]:
+            yield MessageError(
+                f"{_quote(given)}: set by default_args, for all mails, and would replace the recipients of 'message'.",
+                remedy=_DEFAULT_RECIPIENTS_REMEDY,
+            )
 
     def _body(self, context: Context, name: str) -> str | None:
         """Return the body in the field `name`, or in the file that the field `{name}_file` names; None: no body."""
@@ -491,3 +515,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
         from airflow_provider_smtpcm.arguments.body_files import render_body_file
 
         return render_body_file(field, file, self.encoding, self.get_template_env(), context)
+
+
+def _quote(names: list[str]) -> str:
+    return " and ".join(map(repr, names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from email.message import EmailMessage
 from typing import Any
 
 import pandas as pd
@@ -66,6 +67,13 @@ def test_an_asynchronous_function_is_refused_when_the_dag_is_parsed() -> None:
 def test_octets_are_a_complete_message_and_no_text(relay: Relay) -> None:
     """The error says how such a message begins."""
     assert "A message begins with its header" in complaint(b"Three rows.")
+
+
+@pytest.mark.parametrize("returned", [b"", EmailMessage(), {"message": ""}, {"message": None}, {"message": b""}])
+def test_an_empty_message_is_an_error_and_no_empty_mail(returned: object, relay: Relay) -> None:
+    """The subject and the recipients of the decorator would otherwise be sent without any content."""
+    assert "'message' is empty: its template, task or function gave nothing." in complaint(returned)
+    assert relay.messages == []
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,42 @@ def test_a_temporary_refusal_is_retried_and_an_unknown_outcome_is_not(behind: Ca
         assert dialogue.messages == [SENT]
 
 
+@pytest.mark.parametrize("default", [{"to": "ops@corp.example"}, {"cc": ["x@corp.example"], "bcc": "y@corp.example"}])
+def test_recipients_for_all_mails_do_not_replace_those_of_a_message(default: dict[str, Any], relay: Relay) -> None:
+    """A copy for the archive in `default_args` would otherwise be the only one that is sent."""
+    names = " and ".join(map(repr, default))
+    with DAG("defaults", schedule=None, default_args=default):
+        with pytest.raises(ValueError, match=f"{names}: set by default_args.*Set them to None here"):
+            SendMailOperator(task_id="send", message=MESSAGE)
+        SendMailOperator(task_id="without", message=MESSAGE, **dict.fromkeys(default)).execute(context())
+        SendMailOperator(task_id="others", message=MESSAGE, **dict.fromkeys(default, "z@corp.example")).execute(
+            context()
+        )
+    assert [mail.recipients for mail in relay.messages] == [("a@corp.example", "b@corp.example"), ("z@corp.example",)]
+
+
+@pytest.mark.parametrize("address", ["y@corp.example", "{{ 'y@corp.example' }}", "{{ '' }}", ""])
+def test_recipients_for_all_mails_are_found_in_the_task_too(
+    address: str, relay: Relay, run_dag: Callable[[DAG], Any]
+) -> None:
+    """What a function returns, and what a template fills in, is known only there. Blank ones take nothing away."""
+    with DAG("run", schedule=None, default_args={"bcc": address, "retries": 0}) as dag:
+
+        @task.send_mail
+        def returned() -> bytes:
+            return MESSAGE
+
+        returned()
+        if address != "y@corp.example":
+            SendMailOperator(task_id="templated", message=MESSAGE)
+    is_blank = not address.replace("{{ '' }}", "")
+    states = {str(instance.state) for instance in run_dag(dag).get_task_instances()}
+    assert states == {"success" if is_blank else "failed"}
+    assert {mail.recipients for mail in relay.messages} == (
+        {("a@corp.example", "b@corp.example")} if is_blank else set()
+    )
+
+
 def test_a_function_may_return_one(relay: Relay, run_dag: RunDag) -> None:
     """As an EmailMessage, as octets, with an envelope of its own, or in a dict with recipients."""
     with DAG("functions", schedule=None) as dag:
