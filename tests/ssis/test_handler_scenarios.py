@@ -260,7 +260,7 @@ _DECISIONS = {
     "set-in-event-handler",
 }
 # Those at the place of something else.
-_AROUND = {"callback-without-place", "loop-runs-once", "propagate-at-run-time"}
+_AROUND = {"loop-runs-once", "propagate-at-run-time"}
 
 
 @dataclass(slots=True)
@@ -284,11 +284,10 @@ def explain(mail_path: str, source: Path, findings: Iterable[Finding], *, has_fa
     path = "\\".join(source)
     for one in findings:
         if one.severity is Severity.DECISION:
-            if one.code in _DECISIONS and one.where == mail_path:
+            is_other = " is not called for " in one.text and not one.text.endswith(f" is not called for {path}.")
+            if one.code in _DECISIONS and one.where == mail_path and not is_other:
                 return one.code
             if one.code == "loop-runs-once" and mail_path.startswith(f"{one.where}\\"):
-                return one.code
-            if one.code == "callback-without-place" and one.where == path and "Execute]" in mail_path:
                 return one.code
             owner = one.where.partition(".EventHandlers[")[0]
             if one.code == "propagate-at-run-time" and f"{path}\\".startswith(f"{owner}\\"):

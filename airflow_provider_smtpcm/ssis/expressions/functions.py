@@ -162,6 +162,15 @@ def _split(text: str, delimiters: str) -> list[str]:
     return [token for token in re.split(f"[{re.escape(delimiters)}]", text) if token]
 
 
+def _upper(text: str) -> str:
+    """Return a text in upper case as Windows does: each character becomes one, so `ß` stays as it is."""
+    return "".join(changed if len(changed := character.upper()) == 1 else character for character in text)
+
+
+def _lower(text: str) -> str:
+    return "".join(changed if len(changed := character.lower()) == 1 else character for character in text)
+
+
 def _token(text: str, delimiters: str, occurrence: int) -> str:
     _check_minimum("TOKEN", occurrence, 1)
     tokens = _split(text, delimiters)
@@ -295,7 +304,7 @@ _FUNCTIONS: dict[str, tuple[tuple[str, ...], TypeSpec, Callable[..., Data | Valu
     "FINDSTRING": (("string", "string", "integer"), I4, _findstring),
     "LEFT": (("string", "integer"), WSTR, _left),
     "LEN": (("string",), I4, len),
-    "LOWER": (("string",), WSTR, str.lower),
+    "LOWER": (("string",), WSTR, _lower),
     "LTRIM": (("string",), WSTR, lambda text: text.lstrip(" ")),
     "REPLACE": (("string", "string", "string"), WSTR, _replace),
     "REPLICATE": (("string", "integer"), WSTR, _replicate),
@@ -306,7 +315,7 @@ _FUNCTIONS: dict[str, tuple[tuple[str, ...], TypeSpec, Callable[..., Data | Valu
     "TOKEN": (("string", "string", "integer"), WSTR, _token),
     _TOKENCOUNT_OF_STRING: (("string", "string"), I4, lambda text, delimiters: len(_split(text, delimiters))),
     "TRIM": (("string",), WSTR, lambda text: text.strip(" ")),
-    "UPPER": (("string",), WSTR, str.upper),
+    "UPPER": (("string",), WSTR, _upper),
     "ABS": (("number",), R8, _abs),
     "CEILING": (("number",), R8, _ceiling),
     "EXP": (("number",), R8, _exp),

@@ -45,7 +45,6 @@ from airflow_provider_smtpcm.ssis.expressions.types import STRINGS, TIMES, DataT
 # Maximum length, in characters, of a constant that is computed at import and written into the template.
 _MAX_CONSTANT = 10_000
 _LOGICAL = {"&&": "and", "||": "or"}
-_FILTERS = {"UPPER": "upper", "LOWER": "lower", "REVERSE": "reverse"}
 _STRIP_METHODS = {"TRIM": "strip", "LTRIM": "lstrip", "RTRIM": "rstrip"}
 # The types of function results; a function that is missing here returns a string.
 _RESULT_TYPES = {
@@ -435,8 +434,8 @@ def _translate_plain_call(node: Call, arguments: list[JinjaExpression]) -> Jinja
         code, type_ = f"{first.operand} is none", JinjaType.BOOL
     elif not first.is_string:
         return None
-    elif node.function in _FILTERS:
-        code = f"{first.operand} | {_FILTERS[node.function]}"
+    elif node.function == "REVERSE":
+        code = f"{first.operand} | reverse"
     elif node.function in _STRIP_METHODS:
         code, primary = f"{first.operand}.{_STRIP_METHODS[node.function]}(' ')", True
     elif node.function == "LEN":

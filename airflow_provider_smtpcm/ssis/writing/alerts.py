@@ -60,10 +60,12 @@ class NotifierDefinition:
     """A `SendMailNotifier`, which the module defines above the DAG.
 
     Args:
+        where: the SSIS path of the mail.
         executables: those for which SSIS sends the mail.
     """
 
     name: str
+    where: str
     call: FunctionCall
     comment: str
     executables: tuple[Executable, ...]
@@ -147,6 +149,7 @@ class AlertWriter:
         event = slug(event_name, "event").replace("on", "on_", 1)
         return NotifierDefinition(
             name=self._variable_names.allocate(variable_name(slug(f"{event}_{name_for_id(task.name)}", event))),
+            where=self._where,
             call=FunctionCall("SendMailNotifier", converter.arguments),
             comment=f"{event_name} of {'the package' if len(owner.path) == 1 else owner.name}: {task.name}",
             executables=executables,

@@ -372,13 +372,9 @@ class _ContainerWriter(ContainerConditions):
 
     def _report_group_callbacks(self, container: Container, callbacks: Callbacks) -> None:
         for argument, names in callbacks.own.items():
-            for name in names:
-                self._writer.context.findings.decision(
-                    "callback-without-place",
-                    container.where,
-                    f"An Airflow task group has no callbacks of its own, so {name} is not called for it.",
-                    f"Set it as {argument} of a task in the group.",
-                )
+            problem = "An Airflow task group has no callbacks of its own"
+            remedy = f"Set it as {argument} of a task in the group."
+            self._writer.handlers.report_without_place(names, container, problem, remedy)
 
     def _create_task(self, executable: Executable, condition: TriggerCondition) -> DagNode:
         writer, task_id = self._writer, self._task_ids[executable.id]

@@ -150,13 +150,9 @@ def write_package(
     handlers = EventHandlerWriter(context, variable_names)
     writer = ControlFlowWriter(context, variable_names, handlers)
     callbacks = handlers.convert_callbacks(package.root, scope, Callbacks())
-    if callbacks.own.pop(ON_EXECUTE, None):
-        findings.decision(
-            "callback-without-place",
-            "Package",
-            "A DAG has no callback for its start, so the alert of OnPreExecute is not called for it.",
-            "If it is needed, send it from the DAG's first task.",
-        )
+    at_start = callbacks.own.pop(ON_EXECUTE, ())
+    remedy = "If it is needed, send it from the DAG's first task."
+    handlers.report_without_place(at_start, package.root, "A DAG has no callback for its start", remedy)
     nodes = writer.convert(package.root, scope, callbacks, may_be_skipped=False)
     if writer.runs_after_failures:
         nodes.append(_end_of_package(writer, nodes))

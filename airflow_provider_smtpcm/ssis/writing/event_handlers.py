@@ -228,13 +228,22 @@ class EventHandlerWriter:
         for id_, callbacks in self._assigned.items():
             executable = next(one for one, _ in self._package.walk_executables() if one.id == id_)
             for argument, names in callbacks.items():
-                self._findings.decision(
-                    "callback-without-place",
-                    executable.where,
-                    f"{executable.name!r} is not a task of its own in the DAG, so {quoted_list(names)} is not called "
-                    "for it.",
-                    f"Set it as {argument} of the task that does its work.",
-                )
+                problem = f"{executable.name!r} is not a task of its own in the DAG"
+                remedy = f"Set it as {argument} of the task that does its work."
+                self.report_without_place(names, executable, problem, remedy)
+
+    def report_without_place(self, names: Iterable[str], executable: Executable, problem: str, remedy: str) -> None:
+        """Report notifiers that the DAG does not call for an executable, each at the place of its mail.
+
+        Args:
+            names: the names of the notifiers.
+            problem: why it does not call them; the beginning of a sentence.
+            remedy: what a person can do.
+        """
+        where = {notifier.name: notifier.where for notifier in self.notifiers}
+        for name in names:
+            text = f"{problem}, so {name!r} is not called for {executable.where}."
+            self._findings.decision("callback-without-place", where[name], text, remedy)
 
     def _report_other_tasks(self, handler: EventHandler, explained: set[tuple[str, ...]]) -> None:
         """Report the tasks of a handler that the DAG does not run and that no other finding names."""

@@ -511,7 +511,8 @@ class SymbolTable:
             if symbol is not None:
                 return self.params.jinja_name(symbol)
             if is_system_variable(name):
-                return resolve_system_variable(name, template_context, {"PackageID": self.package.id})
+                properties = {"PackageID": self.package.id, **self.package.properties}
+                return resolve_system_variable(name, template_context, properties)
             similar = next((known for known in scope if known.lower() == name.lower()), None)
             if similar is not None:
                 raise NotTranslatable(

@@ -163,6 +163,8 @@ TEXTS = [  # "+ (Concatenate)"; CODEPOINT, FINDSTRING, HEX, LEFT, LEN, LOWER, LT
     ('LEN("")', "0"),
     ("LEN(12)", None),
     ('LOWER("AbC")', "abc"),
+    ('UPPER("straße ﬁn é")', "STRAßE ﬁN É"),  # each character becomes one, as in Windows
+    ('LOWER("İ ΟΔΟΣ É")', "İ οδοσ é"),
     ('LTRIM("   Hello ")', "Hello "),
     ('LTRIM("\\tHello")', "\tHello"),
     ('RTRIM(" Hello   ")', " Hello"),

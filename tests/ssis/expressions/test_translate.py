@@ -124,7 +124,7 @@ def test_what_cannot_be_read_is_an_error_of_the_expression() -> None:
         ("SUBSTRING(@[User::To],2,3)", "{{ params['To'][1:4] }}", "ps@"),
         ("RIGHT(@[User::To],7)", "{{ params['To'][-7:] }}", "example"),
         ("LEFT(@[User::To],3)", "{{ params['To'][:3] }}", "ops"),
-        ("UPPER(@[User::To])", "{{ params['To'] | upper }}", "OPS@CORP.EXAMPLE"),
+        ("UPPER(@[User::To])", "{{ ssis.upper(params['To']) }}", "OPS@CORP.EXAMPLE"),
         ("TRIM(@[User::To])", "{{ params['To'].strip(' ') }}", "ops@corp.example"),
         ("LEN(@[User::To])", "{{ params['To'] | length }}", "16"),
         ('REPLACE(@[User::To],"ops","dba")', "{{ params['To'] | replace('ops', 'dba') }}", "dba@corp.example"),

@@ -368,7 +368,9 @@ def test_on_post_execute_of_everything_is_a_callback_of_everything() -> None:
     box_ = Container(name="Box", id="{box}", path=("Package", "Box"), executables=(mail("In", ("Package", "Box")),))
     module = with_handler(alert(), event="OnPostExecute", load=box_)
     assert module.source.count("on_postexecute_alert,") == 4
-    assert [one.where for one in find(module, "callback-without-place")] == ["Package\\Box", "Package\\Box"]
+    found = find(module, "callback-without-place")
+    assert {one.where for one in found} == {alert().where}
+    assert [one.text.rpartition(" for ")[2] for one in found] == ["Package\\Box.", "Package\\Box."]
 
 
 def test_on_pre_execute_of_a_task_is_exact_and_of_the_package_reported() -> None:
@@ -377,7 +379,10 @@ def test_on_pre_execute_of_a_task_is_exact_and_of_the_package_reported() -> None
     module = written(other_task("Load", event_handlers=(of_task,)))
     assert module.source.count("on_preexecute_alert,") == 1
     assert decisions(module) == set()
-    assert "callback-without-place" in decisions(with_handler(alert(), event="OnPreExecute"))
+    module = with_handler(alert(), event="OnPreExecute")
+    [found] = find(module, "callback-without-place")
+    assert found.where == alert().where  # no other mail of the package waits for it
+    assert found.text == "A DAG has no callback for its start, so 'on_preexecute_alert' is not called for Package."
 
 
 def test_on_error_of_a_task_by_its_name_depends_on_the_display_name() -> None:
