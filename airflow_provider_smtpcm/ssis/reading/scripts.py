@@ -7,7 +7,7 @@ Everything else stays a Script task: a wrong translation is worse than none.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from airflow_provider_smtpcm.ssis.expressions import Call, unparse
@@ -71,30 +71,6 @@ def read_assignments(
         return None
     return tuple((name, unparse(value.tree)) for name, value in assigned.items())
 
-
-def only_sets(code: str, language: str, name: str) -> bool:
-    """Whether a script certainly does not use the value that a variable has before the script.
-
-    This is so if all that it does with the variable is `Dts.Variables["Text"].Value = ...`.
-
-    Args:
-        code: its source; empty if the package has none.
-        language: as in `read_assignments`.
-        name: the name of the variable, as its list of variables has it.
-    """
-    pattern = next((each for word, each in _ASSIGNMENTS.items() if word in language.lower()), None)
-    namespace, _, short = name.rpartition("::")
-    literal = rf'"(?:{re.escape(namespace or "User")}::)?{re.escape(short)}"'
-    uses = len(re.findall(literal, code))
-    return pattern is not None and 0 < uses == len(re.findall(pattern.replace("NAME", literal), code))
-
-
-# An assignment to the variable NAME. In Visual Basic, `=` is one only at the beginning of a statement.
-_ASSIGNMENTS = {
-    "csharp": r"Variables\s*\[\s*@?NAME\s*\]\s*\.\s*Value\s*=(?!=)",
-    "basic": r"(?im:^|\bthen\b|\belse\b|:)[ \t]*(?i:(?:me\.)?(?:dts\.)?variables(?:\.item)?)\s*\(\s*NAME\s*\)\s*"
-    r"\.\s*(?i:value)\s*(?:\(\s*\)\s*)?=",
-}
 
 # --- The languages
 
@@ -413,6 +389,46 @@ class VisualBasicParser(ScriptParser):
 
     def _parse_empty_arguments(self) -> None:
         self._accept("(", ")")
+
+
+def find_updated(code: str, language: str, names: Iterable[str]) -> list[str]:
+    """Return the names of variables of which a script may use the value that they have before it.
+
+    It does not if all that it has for the variable is `Dts.Variables["Text"].Value = ...`.
+
+    Args:
+        code: the source; empty if the package has none.
+        language: as in `read_assignments`.
+        names: the variables that the script may set.
+    """
+    patterns = next((each for word, each in _ASSIGNMENTS.items() if word in language.lower()), None)
+    if patterns is None or len(code) > _MAX_LENGTH:
+        return list(names)
+    token_pattern, assignment = patterns
+    tokens = (text for _, text in scan(token_pattern, code.replace("\r\n", "\n")))
+    text = " ".join(("\n", *tokens))
+    return [name for name in names if not _is_only_set(name, text, assignment)]
+
+
+def _is_only_set(name: str, text: str, assignment: str) -> bool:
+    namespace, _, short = name.rpartition("::")
+    literal = rf'@?"(?:{re.escape(namespace or "User")}::)?{re.escape(short)}"'
+    uses = len(re.findall(literal, text))
+    return 0 < uses == len(re.findall(assignment.replace("NAME", literal), text))
+
+
+# The tokens of each language, and an assignment to the variable NAME with spaces between its tokens. In Visual Basic,
+# `=` assigns only at the beginning of a statement.
+_ASSIGNMENTS = {
+    "csharp": (_CSHARP_TOKENS, r"\bVariables \[ NAME \] \. Value = "),
+    "basic": (
+        _VB_TOKENS,
+        (
+            r"(?i:(?:[\n:]|\bThen|\bElse) (?:Me \. )?(?:Dts \. )?Variables (?:\. Item )?\( )NAME"
+            r"(?i: \) \. Value (?:\( \) )?= )"
+        ),
+    ),
+}
 
 
 def _unescape(text: str) -> str:

@@ -30,7 +30,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
 )
 from airflow_provider_smtpcm.ssis.reading.context import CommonFields, ReadContext
-from airflow_provider_smtpcm.ssis.reading.scripts import only_sets, read_assignments
+from airflow_provider_smtpcm.ssis.reading.scripts import find_updated, read_assignments
 from airflow_provider_smtpcm.ssis.reading.xml import LOCKED_VARIABLE, Element, find_object_data, is_true, parse_integer
 
 
@@ -455,8 +455,7 @@ def _read_names(element: Element, names: _Names) -> None:
         written += [child.text for child in element.find_all(LOCKED_VARIABLE)]
         _add(names.sets, written)
         code = "\n".join(item.text for item in element.find_all("ProjectItem"))
-        language = attributes.get("Language", "")
-        _add(names.updates, (name for name in written if not only_sets(code, language, name)))
+        _add(names.updates, find_updated(code, attributes.get("Language", ""), written))
         _add(names.reads, _split_names(_read_attribute_or_child(element, "ReadOnlyVariables")))
     elif element.tag == "pipeline":
         for child in element.children:
