@@ -392,9 +392,9 @@ class VisualBasicParser(ScriptParser):
 
 
 def find_updated(code: str, language: str, names: Iterable[str]) -> list[str]:
-    """Return the names of variables whose new value may depend on the one that they have before a script.
+    """Return the names of variables of which a script may use the value that they have before it.
 
-    It does not if the script has no branches, and only has `Dts.Variables["Text"].Value = ...` for the variable.
+    It does not if all that it has for the variable is `Dts.Variables["Text"].Value = ...`.
 
     Args:
         code: the source; empty if the package has none.
@@ -405,13 +405,9 @@ def find_updated(code: str, language: str, names: Iterable[str]) -> list[str]:
     if patterns is None or len(code) > _MAX_LENGTH:
         return list(names)
     token_pattern, assignment = patterns
-    try:
-        tokens = [text for _, text in scan(token_pattern, code.replace("\r\n", "\n"))]
-    except NotRecognizedError:
-        return list(names)
-    has_branches = not _BRANCHES.isdisjoint(map(str.lower, tokens))
+    tokens = (text for _, text in scan(token_pattern, code.replace("\r\n", "\n")))
     text = " ".join(("\n", *tokens))
-    return [name for name in names if has_branches or not _is_only_set(name, text, assignment)]
+    return [name for name in names if not _is_only_set(name, text, assignment)]
 
 
 def _is_only_set(name: str, text: str, assignment: str) -> bool:
@@ -421,15 +417,16 @@ def _is_only_set(name: str, text: str, assignment: str) -> bool:
     return 0 < uses == len(re.findall(assignment.replace("NAME", literal), text))
 
 
-# What may keep a script from setting a variable.
-_BRANCHES = {"case", "catch", "do", "for", "foreach", "goto", "if", "iif", "return", "select", "switch", "while"}
 # The tokens of each language, and an assignment to the variable NAME with spaces between its tokens. In Visual Basic,
 # `=` assigns only at the beginning of a statement.
 _ASSIGNMENTS = {
     "csharp": (_CSHARP_TOKENS, r"\bVariables \[ NAME \] \. Value = "),
     "basic": (
         _VB_TOKENS,
-        r"(?i:[\n:] (?:Me \. )?(?:Dts \. )?Variables (?:\. Item )?\( )NAME(?i: \) \. Value (?:\( \) )?= )",
+        (
+            r"(?i:(?:[\n:]|\bThen|\bElse) (?:Me \. )?(?:Dts \. )?Variables (?:\. Item )?\( )NAME"
+            r"(?i: \) \. Value (?:\( \) )?= )"
+        ),
     ),
 }
 

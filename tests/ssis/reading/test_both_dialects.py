@@ -191,7 +191,8 @@ class Shape:
             kind = self.draw(st.sampled_from(["Microsoft.Pipeline", "Microsoft.ScriptTask"]))
             reads = self.draw(variable_lists) if kind == "Microsoft.ScriptTask" else ()
             sets = tuple(name for name in self.draw(variable_lists) if name not in reads)
-            return OtherTask(**common, kind=kind, sets=sets, reads=reads)
+            updates = sets if kind == "Microsoft.ScriptTask" else ()  # without its code
+            return OtherTask(**common, kind=kind, sets=sets, reads=reads, updates=updates)
         if kind == "container":
             executables, constraints = self.inside(path, because, depth + 1)
             kinds = [ContainerKind.SEQUENCE, ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP]
