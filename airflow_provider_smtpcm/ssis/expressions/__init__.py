@@ -38,6 +38,7 @@ from airflow_provider_smtpcm.ssis.expressions.system_variables import (
     resolve_system_variable,
 )
 from airflow_provider_smtpcm.ssis.expressions.translate import (
+    DATE_FORMAT_NOTE,
     Translation,
     condition_to_jinja,
     find_non_boolean_type,
@@ -46,6 +47,7 @@ from airflow_provider_smtpcm.ssis.expressions.translate import (
 from airflow_provider_smtpcm.ssis.expressions.types import DataType, ExpressionError, NotTranslatable, TypeSpec
 
 __all__ = [
+    "DATE_FORMAT_NOTE",
     "Call",
     "Cast",
     "Conditional",

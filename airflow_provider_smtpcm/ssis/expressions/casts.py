@@ -5,7 +5,7 @@ implementation differs in three points:
 
 * A DT_DBTIMESTAMP has nine fractional digits, or none if they are zero, which is what SSIS writes; Microsoft documents
   `[.fff]`.
-* A DT_DATE (a DateTime variable) is formatted in US English; SSIS uses the locale of the package.
+* A DT_DATE (a DateTime variable) is formatted in US English; SSIS uses the locale of the package. An import says so.
 * Code pages are ignored: a mail is Unicode, and lengths count characters.
 """
 

@@ -63,6 +63,10 @@ _CLOCK_NOTES = {
     "is often UTC; in SSIS, it is the local time of its server.",
     "GETUTCDATE": "GETUTCDATE() is the time at which the mail is rendered.",
 }
+#: The note about the text of a DT_DATE, which is right in a package whose locale is US English.
+DATE_FORMAT_NOTE = (
+    "A DateTime as text is in US English, such as 1/31/2026 5:30:00 PM; SSIS uses the locale of the package."
+)
 
 Resolver = Callable[[str], JinjaName | str | None]
 
@@ -233,6 +237,8 @@ class _Translator:
     def _translate_cast(self, node: Cast) -> JinjaExpression:
         operand = self.translate(node.operand)
         if node.type.data_type in STRINGS:
+            if self._has_local_format(node.operand):
+                self.notes.append(DATE_FORMAT_NOTE)
             length = node.type.length
             if operand.is_string:
                 code = operand.code if length is None else f"{operand.operand}[:{length}]"
@@ -244,6 +250,22 @@ class _Translator:
         return call_macro(
             "cast", operand, *quote_type(node.type), type_=type_, nullable=operand.nullable, native=native
         )
+
+    def _has_local_format(self, node: Expression) -> bool:
+        """Whether the text of a value depends on the locale: whether it is a DT_DATE, and no other date or time."""
+        match node:
+            case Cast():
+                return node.type.data_type is DataType.DATE
+            case Name():
+                variable = self._resolve(node.name)
+                is_date = isinstance(variable, JinjaName) and variable.type is DataType.DATE
+                return is_date and node.name.removeprefix("System::") != "StartTime"  # its own note says so
+            case Call(function="DATEADD"):
+                return self._has_local_format(node.arguments[-1])
+            case Conditional():
+                return any(map(self._has_local_format, (*(chosen for _, chosen in node.arms), node.otherwise)))
+            case _:
+                return False
 
     def _translate_unary(self, node: Unary) -> JinjaExpression:
         operand = self.translate(node.operand)

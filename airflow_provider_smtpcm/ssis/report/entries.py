@@ -66,6 +66,7 @@ FINDING_MEANINGS = {
     "windows-auth-kept": "Windows Authentication is on: the connection signs in or fails. SSIS may send without it.",
     # mails
     "connection-to-choose": "The connection manager cannot be determined; the mail uses the default connection.",
+    "date-format": "A DateTime as text is in US English; the package has another locale, or none.",
     "expression-to-complete": "A field cannot be translated or sent, or contains credentials; complete it.",
     "html-in-text": "The text of a mail contains HTML, which SSIS and the DAG send as plain text.",
     "message-source-type": "MessageSourceType comes from an expression without a known value; DirectInput was used.",

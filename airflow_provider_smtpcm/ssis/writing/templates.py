@@ -7,10 +7,11 @@ a connection string is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from airflow_provider_smtpcm.ssis.expressions import (
+    DATE_FORMAT_NOTE,
     Call,
     DataType,
     Expression,
@@ -59,6 +60,7 @@ COMPLETE_ME = "complete_me"
 _SEPARATORS = {"to": ";,", "cc": ";,", "bcc": ";,", "attachments": "|"}
 _RECIPIENTS = {"to", "cc", "bcc"}
 _RECIPIENT_LINES = re.compile(r"[ \t]*[;,]?[ \t]*[\r\n]+[\s;,]*")
+_US_ENGLISH = 1033
 _PASSWORD_WORD = re.compile(r"password|passwd|pwd", re.IGNORECASE)
 
 
@@ -155,16 +157,7 @@ class TemplateTranslator:
                 symbols.params.set_default(symbol, separate_lines(text.strip()))
         if translation.uses_macros:
             context.macros.add("ssis")
-        for note in translation.notes:
-            context.findings.note("system-variable", self.reader.where, note)
-        for name, question in questions.items():
-            context.findings.decision(
-                "system-variable",
-                self.reader.where,
-                describe_compared(f"The expression {display_expression(expression)}", name),
-                "Answer the question, or correct the expression in the DAG.",
-                question,
-            )
+        self._report(expression, translation.notes, questions)
         template = translation.template
         if translation.is_template and any(sign in translation.literal_text for sign in _SEPARATORS.get(argument, "")):
             template = f"{{% set {argument} %}}{template}{{% endset %}}{{{{ {argument} | safe }}}}"
@@ -172,6 +165,28 @@ class TemplateTranslator:
             template = self._map_in_each_run(template, tree)
         literals = joined_literals(symbols.inline(original, self.scope))
         return Template(text=template, literals=literals, constant=translation.constant)
+
+    def _report(self, expression: str, notes: Iterable[str], questions: Mapping[str, Question]) -> None:
+        """Add the findings about an expression.
+
+        Args:
+            notes: those of its translation.
+            questions: those about the System variables that it compares, by variable.
+        """
+        findings, where = self.context.findings, self.reader.where
+        for note in notes:
+            if note != DATE_FORMAT_NOTE:
+                findings.note("system-variable", where, note)
+            elif self.context.symbols.package.locale_id != _US_ENGLISH:
+                findings.note("date-format", where, note)
+        for name, question in questions.items():
+            findings.decision(
+                "system-variable",
+                where,
+                describe_compared(f"The expression {display_expression(expression)}", name),
+                "Answer the question, or correct the expression in the DAG.",
+                question,
+            )
 
     def typed(self, expression: str, data_type: DataType | None) -> FunctionCall:
         """Return the call that makes the value of an expression, with its type, from a template.

@@ -507,3 +507,30 @@ def test_a_path_prefix_in_an_expression_is_mapped_too() -> None:
     assert "/mnt/out/{{ params['Day'] }}.csv" in str(given["attachments"])
     assert "/mnt/out/log.txt" in str(given["attachments"])
     assert "unmapped-path" not in codes(module.findings)
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_noted"),
+    [
+        ("(DT_WSTR, 30)@[User::Day]", True),
+        ("(DT_WSTR, 30)(DT_DATE)GETDATE()", True),
+        ('(DT_STR, 30, 1252)DATEADD("d", 1, @[User::Day])', True),
+        ("(DT_WSTR, 30)(ISNULL(@[User::Day]) ? @[User::Day] : (DT_DATE)GETDATE())", True),
+        ("(DT_WSTR, 30)@[System::ContainerStartTime]", True),
+        ("(DT_WSTR, 30)@[System::StartTime]", False),
+        ("(DT_WSTR, 30)GETDATE()", False),
+        ("(DT_WSTR, 30)(DT_DBDATE)@[User::Day]", False),
+        ("(DT_WSTR, 4)YEAR(@[User::Day])", False),
+    ],
+)
+def test_a_date_as_text_is_in_us_english_and_a_package_of_another_locale_gets_a_note(
+    expression: str, is_noted: bool
+) -> None:
+    """The text of the other date types is the same everywhere."""
+    day = variable("Day", "1/31/2026", 7)
+    noted = {
+        locale: "date-format"
+        in codes(written(mail(expressions={"Subject": expression}), variables=[day], locale_id=locale).findings)
+        for locale in (None, 1031, 1033)
+    }
+    assert noted == {None: is_noted, 1031: is_noted, 1033: False}
