@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_the_preview_is_what_the_run_sends(
     file = tmp_path / "mail.eml"
     preview.write_eml(file)
     assert without_date(file.read_bytes()) == without_date(sent.content)
+
+
+@pytest.mark.parametrize("name", ["text", "html"])
+def test_a_body_that_would_block_is_an_error(name: str, tmp_path: Path) -> None:
+    """Opening a FIFO waits for a program that writes to it."""
+    os.mkfifo(tmp_path / "fifo")
+    body: Any = {name: tmp_path / "fifo"}
+    task = SendMailOperator(task_id="mail", to="a@corp.example", **body)
+    with pytest.raises(MessageError, match=f"{name}: .*fifo' cannot be read .*it is not a regular file"):
+        task.preview({}, manager=NOWHERE)
 
 
 def test_a_preview_has_the_message_id_of_the_task() -> None:
