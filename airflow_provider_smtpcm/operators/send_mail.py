@@ -39,6 +39,7 @@ from airflow_provider_smtpcm.operators._task import (
 )
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -514,7 +515,11 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """
         from airflow_provider_smtpcm.arguments.body_files import render_body_file
 
-        return render_body_file(field, file, self.encoding, self.get_template_env(), context)
+        return render_body_file(field, file, self.encoding, self._make_body_environment(), context)
+
+    def _make_body_environment(self) -> jinja2.Environment:
+        """Return the environment of the templates in body files."""
+        return self.get_template_env()
 
 
 def _quote(names: list[str]) -> str:
