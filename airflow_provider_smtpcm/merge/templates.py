@@ -48,8 +48,17 @@ class DeferredTemplate:
     value: Any
 
     def __repr__(self) -> str:
-        """Return what the UI shows, without memory addresses: Airflow would store a DAG version for each change."""
-        return _MEMORY_ADDRESS.sub("", str(self.value))
+        """Return what the UI shows, the same in each process: Airflow would store a DAG version for each change."""
+        return _MEMORY_ADDRESS.sub("", str(_sort_sets(self.value)))
+
+
+def _sort_sets(value: Any) -> Any:
+    """Return the value with a sorted list in place of each set, whose order changes from process to process."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(_sort_sets, value), key=str)
+    if type(value) in (tuple, list):
+        return type(value)(map(_sort_sets, value))
+    return {key: _sort_sets(item) for key, item in value.items()} if type(value) is dict else value
 
 
 def defer_templates(value: Any) -> Any:

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_smtpcm.arguments import check_choice, check_delimiter, check_int_in_range
+from airflow_provider_smtpcm.arguments import as_reusable, check_choice, check_delimiter, check_int_in_range
 from airflow_provider_smtpcm.arguments.validation import is_static, raise_faults
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.merge.rows import Row
@@ -125,7 +125,7 @@ class SqlToMailOperator(SendMailOperator):
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
         self.sql_hook_params = sql_hook_params
-        self.attach_as = attach_as
+        self.attach_as = as_reusable(attach_as)
         self.max_rows = max_rows
         self.on_empty = on_empty
         self.delimiter = delimiter
@@ -134,9 +134,9 @@ class SqlToMailOperator(SendMailOperator):
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, DeferredTemplate(value))
         faults = [_MESSAGE_FAULT] if self.message is not None else []
-        if attach_as and is_static(attach_as) and self._has_arguments_of_dag_file():
+        if is_static(self.attach_as) and self.attach_as and self._has_arguments_of_dag_file():
             try:
-                _check_names(attach_as)
+                _check_names(self.attach_as)
             except MessageError as fault:
                 faults.append(str(fault))
         raise_faults(
