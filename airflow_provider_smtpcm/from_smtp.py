@@ -6,10 +6,11 @@ It follows version 3.2.0 of that provider: what its hook does with a connection,
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_smtpcm.check.connections import find_connection, find_connections_of_type
@@ -219,6 +220,8 @@ def run_from_smtp(*, conn_ids: Sequence[str], output: str, basic_as: str | None,
         return EXIT_NOT_FOUND
     mode = None if basic_as is None else AuthMode(basic_as)
     conversions = [convert(connection, basic_as=mode) for connection in connections]
+    if output == "env":
+        conversions = list(map(_check_variable, conversions))
     report = sys.stdout if output == "text" else sys.stderr
     encoding = report.encoding or "utf-8"  # a terminal may lack characters
     text = format_report(conversions, show_passwords=show_passwords).encode(encoding, "replace").decode(encoding)
@@ -232,8 +235,21 @@ def run_from_smtp(*, conn_ids: Sequence[str], output: str, basic_as: str | None,
         print(json.dumps(made, indent=2))  # noqa: T201
     elif output == "env":
         for new_id, connection in made.items():
-            print(f"export AIRFLOW_CONN_{new_id.upper()}={shlex.quote(json.dumps(connection))}")  # noqa: T201
+            print(f"export {_name_variable(new_id)}={shlex.quote(json.dumps(connection))}")  # noqa: T201
     return EXIT_OK if len(made) == len(conversions) else EXIT_NOT_ALL
+
+
+def _name_variable(conn_id: str) -> str:
+    return f"AIRFLOW_CONN_{conn_id.upper()}"
+
+
+def _check_variable(conversion: Conversion) -> Conversion:
+    """Return the conversion, or one that is left out if a shell cannot set the variable."""
+    variable = _name_variable(conversion.new_id)
+    if conversion.connection is None or re.fullmatch(r"[A-Z0-9_]+", variable):
+        return conversion
+    reason = f"No shell can set a variable with the name {variable}. Use --output json."
+    return replace(conversion, connection=None, password=None, reason=reason)
 
 
 def _with_password(conversion: Conversion, *, show: bool) -> dict[str, Any]:

@@ -198,6 +198,22 @@ def test_the_environment_is_what_a_shell_reads(
         assert main(["check", "mail_smtpcm"]) == 0
 
 
+def test_what_no_shell_can_set_is_left_out_of_the_environment(
+    set_connection: SetConnection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some shells end at such a line. JSON has it."""
+    for conn_id in ("mail-prod", "mail.dev", "mail"):
+        set_connection(conn_id, {"conn_type": "smtp", "host": "relay.corp.example"})
+    assert main(["from-smtp", "mail-prod", "mail.dev", "mail", "--output", "env"]) == 1
+    out, err = capsys.readouterr()
+    assert [line.partition("=")[0] for line in out.splitlines()] == ["export AIRFLOW_CONN_MAIL_SMTPCM"]
+    for conn_id in ("mail-prod", "mail.dev"):
+        name = f"AIRFLOW_CONN_{conn_id.upper()}_SMTPCM"
+        assert f"{conn_id}: cannot be converted. No shell can set a variable with the name {name}." in err
+    assert main(["from-smtp", "mail-prod", "--output", "json"]) == 0
+    assert "mail-prod_smtpcm" in json.loads(capsys.readouterr().out)
+
+
 @pytest.mark.usefixtures("connections")
 def test_the_connection_of_airflows_emails_is_pointed_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, set_connection: SetConnection

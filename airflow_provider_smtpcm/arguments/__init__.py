@@ -6,7 +6,7 @@ Pure: no Airflow. Every parse of a DAG file imports this module.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 #: The arguments that describe a mail, of every operator and notifier.
@@ -40,9 +40,25 @@ def as_text(value: object) -> str | None:
 
 def as_headers(value: Any) -> Any:
     """Convert the values of a mapping of headers to text. Anything else is returned unchanged, for `Mail` to check."""
-    if value is None:
+    if is_empty(value):
         return ()
-    return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value or ()
+    return {name: as_text(text) or "" for name, text in value.items()} if isinstance(value, Mapping) else value
+
+
+def is_empty(value: object) -> bool:
+    """Whether a value is None, false or without items. Not by truthiness, which a pandas Series does not have."""
+    if value is None or type(value) in (str, tuple, list, dict):  # first, since the check for `Sized` is slow
+        return not value
+    return not (len(value) if isinstance(value, Sized) else value)
+
+
+def as_reusable(value: Any) -> Any:
+    """Return the items of an iterator as a list: an operator or a notifier reads a field several times.
+
+    Its `repr`, which Airflow stores for each version of a DAG, has no memory address then. Open files and all other
+    values are returned unchanged.
+    """
+    return list(value) if isinstance(value, Iterator) and not hasattr(value, "read") else value
 
 
 def check_bool(name: str, value: object) -> None:

@@ -113,7 +113,7 @@ def _read_text(field: str, path: Any, encoding: str) -> str:
         raise MessageError(
             f"{field}: {str(path)!r} cannot be read: {error}.", remedy=FILE_CHANGED_REMEDY, retryable=True
         ) from None
-    except (OSError, UnicodeError, LookupError) as error:
+    except (OSError, ValueError, LookupError) as error:
         remedy = "Make it readable for the worker, or set 'encoding' to the encoding of the file."
         if b"\0" in octets:
             remedy = (

@@ -8,8 +8,10 @@ author's text in another way, its result is `MIXED`, and counts as one address o
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, wraps
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 
 from airflow_provider_smtpcm.mail.tainted import DATA, MIXED
@@ -56,6 +58,10 @@ class TrackedText(str):
 
     def __radd__(self, other: Any) -> str:
         return join_tracked((other, self)) if isinstance(other, str) else NotImplemented
+
+    def __rtruediv__(self, other: Any) -> Any:
+        """Continue a path as `str` does. Python's `pathlib` refuses its subclasses if they remain so after `str()`."""
+        return other / str.__str__(self) if isinstance(other, PurePath) else NotImplemented
 
     def __mod__(self, values: Any) -> str:
         text = str.__mod__(self, values)
@@ -186,7 +192,13 @@ def _mix_lost_masks(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except TypeError:  # of `pathlib`, which needs a plain `str`
+            plain = [str.__str__(arg) if type(arg) is TrackedText else arg for arg in args]
+            if all(map(operator.is_, plain, args)):
+                raise
+            result = function(*plain, **kwargs)
         if (
             isinstance(result, str)
             and type(result) is not TrackedText

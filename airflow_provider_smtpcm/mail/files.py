@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path, PurePath
@@ -103,9 +104,15 @@ class FileChangedError(OSError):
 
 
 class UnchangedFile(io.FileIO):
-    """A local file, open for reading, that raises instead of returning content written after it was opened."""
+    """A local file, open for reading, that raises instead of returning content written after it was opened.
+
+    Raises:
+        ValueError: it is not a regular file.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - opening a FIFO would block
+            raise ValueError("it is not a regular file")
         super().__init__(path)
         self._state = FileState.from_stat(os.fstat(self.fileno()))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
@@ -315,8 +314,6 @@ def _read(path: Any) -> bytes:
 
 
 def _read_local(path: str | os.PathLike[str]) -> bytes:
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - opening a FIFO would block
-        raise ValueError("it is not a regular file")
     with UnchangedFile(path) as file:
         return file.readall()
 

@@ -79,7 +79,7 @@ def parse_headers(value: object) -> tuple[tuple[str, str], ...]:
     Raises:
         MessageError: a name is not one, or is reserved; or a value does not have the syntax of its field.
     """
-    if not value and (value is None or isinstance(value, tuple)):
+    if value is None or (isinstance(value, tuple) and not value):
         return ()
     pairs = value.items() if isinstance(value, Mapping) else value
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments import as_headers, as_text
+from airflow_provider_smtpcm.arguments import as_headers, as_text, is_empty
 from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
 from airflow_provider_smtpcm.ledger.journal import in_doubt_error, pending_request
 from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, rows_changed_error
@@ -477,7 +477,7 @@ def resolve_constants(templates: RowTemplates, manager: SmtpConnectionManager) -
         constants["envelope_from"] = parse_envelope_from(constants["envelope_from"])
     for name, label in _FIELD_LABELS.items():
         parse_addresses(items.get(name), field=label)
-        if constants.get(name):
+        if not is_empty(constants.get(name)):
             constants[name] = parse_addresses(constants[name], field=label)
     if not any(constants.get(name, True) for name in _RECIPIENT_FIELDS):
         raise MessageError("The mails have no recipient.", remedy="Set 'to', 'cc' or 'bcc': to='{{ row.email }}'.")
@@ -490,7 +490,7 @@ def _resolve_files(constants: dict[str, Any], items: Mapping[str, list[Any]]) ->
     from airflow_provider_smtpcm.mail.attachment import is_content, parse_attachments, parse_inline_images
 
     for name, parse in (("attachments", parse_attachments), ("inline_images", parse_inline_images)):
-        if constants.get(name):
+        if not is_empty(constants.get(name)):
             constants[name] = parse(constants[name])
         # A content in a mapping has its name there, not among the items.
         paths = [item for item in items.get(name, ()) if not is_content(item)]
@@ -502,6 +502,6 @@ def _make_arguments(values: dict[str, Any]) -> dict[str, Any]:
     """Return the fields as arguments of `Mail`: without empty ones, and with texts as `str`."""
     for name in _TEXT_FIELDS:
         values[name] = as_text(values.get(name))
-    if values.get("headers"):
+    if "headers" in values:
         values["headers"] = as_headers(values["headers"])
-    return {name: value for name, value in values.items() if value}
+    return {name: value for name, value in values.items() if not is_empty(value)}

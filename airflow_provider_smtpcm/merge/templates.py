@@ -48,8 +48,17 @@ class DeferredTemplate:
     value: Any
 
     def __repr__(self) -> str:
-        """Return what the UI shows, without memory addresses: Airflow would store a DAG version for each change."""
-        return _MEMORY_ADDRESS.sub("", str(self.value))
+        """Return what the UI shows, the same in each process: Airflow would store a DAG version for each change."""
+        return _MEMORY_ADDRESS.sub("", str(_sort_sets(self.value)))
+
+
+def _sort_sets(value: Any) -> Any:
+    """Return the value with a sorted list in place of each set, whose order changes from process to process."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(_sort_sets, value), key=str)
+    if type(value) in (tuple, list):
+        return type(value)(map(_sort_sets, value))
+    return {key: _sort_sets(item) for key, item in value.items()} if type(value) is dict else value
 
 
 def defer_templates(value: Any) -> Any:
@@ -132,7 +141,7 @@ class RowTemplates:
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, is_path_object
 
         self._encoding = encoding
-        text_environment = _row_environment(environment)
+        text_environment = make_row_environment(environment)
         self._environments = FieldEnvironments(environment, text=text_environment, to_path=to_path)
         # One dict for all rows, since Jinja does not change it.
         self._variables: Variables = {**self._environments.text.globals, **context}
@@ -311,35 +320,41 @@ def _render_error(name: str, error: Exception) -> MessageError:
     return MessageError(f"{name} cannot be rendered ({reason}).", remedy="Fix the template, or the row.")
 
 
-def _row_environment(environment: jinja2.Environment) -> jinja2.Environment:
+def make_row_environment(environment: jinja2.Environment, *, is_strict: bool = True) -> jinja2.Environment:
     """Return an overlay of the task's environment for templates over rows.
 
-    A missing column is an error. `row.items` is a column, not the method of a dict. None (a database's NULL) renders as
-    empty text, unless the DAG has set a `finalize` of its own.
+    `row.items` is a column, not the method of a dict. None (a database's NULL) renders as empty text, unless the DAG
+    has set a `finalize` of its own.
+
+    Args:
+        environment: the task's own.
+        is_strict: whether a row has only its columns, and a missing name is an error in any DAG. Else a row has the
+            methods of a dict too, unless a column has that name, and the DAG decides what a missing name is.
     """
+    from jinja2 import StrictUndefined
+
     from airflow_provider_smtpcm.arguments.templates import make_text_environment
 
+    names_columns = is_strict or issubclass(environment.undefined, StrictUndefined)
     result = make_text_environment(environment).overlay(
         autoescape=False,
-        undefined=_missing_column(),
+        undefined=_missing_column() if names_columns else environment.undefined,
         finalize=environment.finalize or _none_as_empty,
         cache_size=_CACHED_TEMPLATES,  # with Airflow's 0, an included template would be compiled for each row
     )
-    get_attribute, get_item, undefined = result.getattr, result.getitem, result.undefined
+    undefined = result.undefined
 
-    def attribute_or_column(value: Any, name: str) -> Any:
-        if type(value) is not Row:
-            return get_attribute(value, name)
-        return value[name] if name in value else undefined(obj=value, name=name)
+    def look_up_column(look_up: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def column_or_other(value: Any, name: Any) -> Any:
+            if type(value) is not Row or not (is_strict or name in value):
+                return look_up(value, name)
+            return value[name] if name in value else undefined(obj=value, name=name)
 
-    def item_or_column(value: Any, name: Any) -> Any:
-        if type(value) is not Row:
-            return get_item(value, name)
-        return value[name] if name in value else undefined(obj=value, name=name)
+        return column_or_other
 
     # Compiled templates look up attributes through these methods. Only this overlay is changed.
-    result.getattr = attribute_or_column  # type: ignore[method-assign,assignment]
-    result.getitem = item_or_column  # type: ignore[method-assign,assignment]
+    result.getattr = look_up_column(result.getattr)  # type: ignore[method-assign,assignment]
+    result.getitem = look_up_column(result.getitem)  # type: ignore[method-assign,assignment]
     return result
 
 

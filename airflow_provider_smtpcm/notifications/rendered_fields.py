@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_smtpcm.arguments import as_text
+from airflow_provider_smtpcm.arguments import as_text, is_empty
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.notifications.redaction import quote_error
 
@@ -38,7 +38,7 @@ class RenderedFields:
         self.is_broken = False
         for name, value in fields.items():
             try:
-                self.values[name] = render(name, value) if value else value
+                self.values[name] = value if is_empty(value) else render(name, value)
             except Exception as error:  # noqa: BLE001 - a template can raise anything
                 if isinstance(value, str) and "{" not in value:
                     self.values[name] = value  # not a template: the value needs no rendering

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import DAG, BaseNotifier
 
-from airflow_provider_smtpcm.arguments import MAIL_FIELDS, as_text, check_bool, check_int_in_range, check_not_negative
+from airflow_provider_smtpcm.arguments import (
+    MAIL_FIELDS,
+    as_reusable,
+    as_text,
+    check_bool,
+    check_int_in_range,
+    check_not_negative,
+    is_empty,
+)
 from airflow_provider_smtpcm.arguments.validation import find_mail_faults, raise_faults, with_checked_names
 from airflow_provider_smtpcm.errors import MailError, MessageError
 from airflow_provider_smtpcm.hooks.object_storage import to_storage_path
@@ -158,21 +166,21 @@ class SendMailNotifier(BaseNotifier):
         context: Context | None = None,
     ) -> None:
         super().__init__(context=context)
-        if not to:
+        if is_empty(to):
             raise ValueError(f"to is {to!r}; give the recipients of the alert.")
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = from_address
-        self.to = to
-        self.cc = cc
-        self.bcc = bcc
-        self.reply_to = reply_to
+        self.to = as_reusable(to)
+        self.cc = as_reusable(cc)
+        self.bcc = as_reusable(bcc)
+        self.reply_to = as_reusable(reply_to)
         self.subject = subject
         self.text = text
         self.html = html
         self.text_file = text_file
         self.html_file = html_file
-        self.attachments = attachments
-        self.inline_images = inline_images
+        self.attachments = as_reusable(attachments)
+        self.inline_images = as_reusable(inline_images)
         self.priority = priority
         self.headers = headers
         self.envelope_from = envelope_from
@@ -408,8 +416,7 @@ class SendMailNotifier(BaseNotifier):
             subject=to_single_line(as_text(values.get("subject")) or "", MAX_SUBJECT_LENGTH) or default_subject,
             text=text,
             html=html,
-            attachments=values.get("attachments") or (),
-            inline_images=values.get("inline_images") or (),
+            **{name: values[name] for name in _FILE_FIELDS if not is_empty(values.get(name))},
             priority=values.get("priority") or "normal",
             headers=_drop_empty_headers(values.get("headers")),
             auto_generated="auto_generated" in omitted or self.auto_generated,

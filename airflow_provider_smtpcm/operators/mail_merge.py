@@ -12,6 +12,7 @@ from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
     MAIL_FIELDS,
     MAX_CONNECTIONS,
+    as_reusable,
     check_bool,
     check_choice,
     check_delimiter,
@@ -171,19 +172,19 @@ class MailMergeOperator(Cancelable, RenderedOperator):
         self.rows = rows if is_path(rows) or isinstance(rows, SqlQuery) else defer_templates(rows)
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = defer_templates(from_address)
-        self.to = defer_templates(to)
-        self.cc = defer_templates(cc)
-        self.bcc = defer_templates(bcc)
-        self.reply_to = defer_templates(reply_to)
+        self.to = defer_templates(as_reusable(to))
+        self.cc = defer_templates(as_reusable(cc))
+        self.bcc = defer_templates(as_reusable(bcc))
+        self.reply_to = defer_templates(as_reusable(reply_to))
         self.subject = defer_templates(subject)
         self.text = defer_templates(text)
         self.html = defer_templates(html)
         self.text_file = defer_templates(text_file)
         self.html_file = defer_templates(html_file)
-        self.attachments = defer_templates(attachments)
-        self.inline_images = defer_templates(inline_images)
+        self.attachments = defer_templates(as_reusable(attachments))
+        self.inline_images = defer_templates(as_reusable(inline_images))
         self.priority = defer_templates(priority)
-        self.headers = defer_templates(headers)
+        self.headers = defer_templates(as_reusable(headers))
         self.message_id = defer_templates(message_id)
         self.envelope_from = defer_templates(envelope_from)
         self.auto_generated = auto_generated

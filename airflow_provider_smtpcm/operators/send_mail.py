@@ -12,10 +12,12 @@ from airflow_provider_smtpcm.arguments import (
     DEFAULT_RETRY_FOR,
     MAIL_FIELDS,
     as_headers,
+    as_reusable,
     as_text,
     check_bool,
     check_choice,
     check_not_negative,
+    is_empty,
 )
 from airflow_provider_smtpcm.arguments.validation import (
     check_names,
@@ -39,6 +41,7 @@ from airflow_provider_smtpcm.operators._task import (
 )
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.sdk import Context
 
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -174,19 +177,19 @@ class SendMailOperator(Cancelable, RenderedOperator):
         super().__init__(**kwargs)
         self.smtpcm_conn_id = smtpcm_conn_id
         self.from_address = from_address
-        self.to = to
-        self.cc = cc
-        self.bcc = bcc
-        self.reply_to = reply_to
+        self.to = as_reusable(to)
+        self.cc = as_reusable(cc)
+        self.bcc = as_reusable(bcc)
+        self.reply_to = as_reusable(reply_to)
         self.subject = subject
         self.text = text
         self.html = html
         self.text_file = text_file
         self.html_file = html_file
-        self.attachments = attachments
-        self.inline_images = inline_images
+        self.attachments = as_reusable(attachments)
+        self.inline_images = as_reusable(inline_images)
         self.priority = priority
-        self.headers = headers
+        self.headers = as_reusable(headers)
         self.message_id = message_id
         self.envelope_from = envelope_from
         self.auto_generated = auto_generated
@@ -194,8 +197,9 @@ class SendMailOperator(Cancelable, RenderedOperator):
         self._is_message_given = message is not None
         # Airflow has filled in the defaults, so that only identity distinguishes them.
         defaults = kwargs.get("default_args") or {}
+        recipients = {"to": to, "cc": cc, "bcc": bcc}
         self._default_recipients = [
-            name for name in _RECIPIENT_FIELDS if name in defaults and defaults[name] is getattr(self, name)
+            name for name, value in recipients.items() if name in defaults and defaults[name] is value
         ]
         self.encoding = encoding
         self.on_refused = on_refused
@@ -434,8 +438,8 @@ class SendMailOperator(Cancelable, RenderedOperator):
             subject=subject or "",
             text=text,
             html=html,
-            attachments=rendered.attachments or (),
-            inline_images=rendered.inline_images or (),
+            attachments=() if is_empty(rendered.attachments) else rendered.attachments,
+            inline_images=() if is_empty(rendered.inline_images) else rendered.inline_images,
             priority=rendered.priority or "normal",
             headers=as_headers(rendered.headers),
             message_id=as_text(rendered.message_id) or None,
@@ -514,7 +518,11 @@ class SendMailOperator(Cancelable, RenderedOperator):
         """
         from airflow_provider_smtpcm.arguments.body_files import render_body_file
 
-        return render_body_file(field, file, self.encoding, self.get_template_env(), context)
+        return render_body_file(field, file, self.encoding, self._make_body_environment(), context)
+
+    def _make_body_environment(self) -> jinja2.Environment:
+        """Return the environment of the templates in body files."""
+        return self.get_template_env()
 
 
 def _quote(names: list[str]) -> str:

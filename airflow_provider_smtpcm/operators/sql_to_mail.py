@@ -9,15 +9,17 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_smtpcm.arguments import check_choice, check_delimiter, check_int_in_range
+from airflow_provider_smtpcm.arguments import as_reusable, check_choice, check_delimiter, check_int_in_range
 from airflow_provider_smtpcm.arguments.validation import is_static, raise_faults
 from airflow_provider_smtpcm.errors import MailError, MessageError
-from airflow_provider_smtpcm.merge.templates import DeferredTemplate
+from airflow_provider_smtpcm.merge.rows import Row
+from airflow_provider_smtpcm.merge.templates import DeferredTemplate, make_row_environment
 from airflow_provider_smtpcm.operators._task import AirflowSkipException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.operators.sql_query import QueryResult, SqlQuery
 
 if TYPE_CHECKING:
+    import jinja2
     from airflow.sdk import Context, XComArg
 
     from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
@@ -47,7 +49,8 @@ class SqlToMailOperator(SendMailOperator):
     templates of `subject`, `text`, `html`, `text_file` and `html_file` may also use
 
     - `result.table`: the first `max_rows` rows as a table, HTML or plain text as the field is;
-    - `result.rows`: the same rows as mappings, such as `{{ result.rows[0].total }}`;
+    - `result.rows`: the same rows as mappings, such as `{{ result.rows[0].total }}`, in which NULL renders as an empty
+      text;
     - `result.columns`: the names of the columns;
     - `result.row_count`: how many rows the query returned.
 
@@ -122,7 +125,7 @@ class SqlToMailOperator(SendMailOperator):
         self.sql_conn_id = sql_conn_id
         self.parameters = parameters
         self.sql_hook_params = sql_hook_params
-        self.attach_as = attach_as
+        self.attach_as = as_reusable(attach_as)
         self.max_rows = max_rows
         self.on_empty = on_empty
         self.delimiter = delimiter
@@ -131,9 +134,9 @@ class SqlToMailOperator(SendMailOperator):
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, DeferredTemplate(value))
         faults = [_MESSAGE_FAULT] if self.message is not None else []
-        if attach_as and is_static(attach_as) and self._has_arguments_of_dag_file():
+        if is_static(self.attach_as) and self.attach_as and self._has_arguments_of_dag_file():
             try:
-                _check_names(attach_as)
+                _check_names(self.attach_as)
             except MessageError as fault:
                 faults.append(str(fault))
         raise_faults(
@@ -184,7 +187,7 @@ class SqlToMailOperator(SendMailOperator):
         with closing(query.fetch(check)) as rows:
             if not len(rows) and self.on_empty == "skip":
                 raise AirflowSkipException("The query returned no rows.")
-            shown = list(islice(rows, self.max_rows))
+            shown = [Row(row) for row in islice(rows, self.max_rows)]
             files = [self._attach(rows, name, content_type) for name, content_type in content_types.items()]
             result = TemplateResult(
                 table=BodyTable(
@@ -200,6 +203,9 @@ class SqlToMailOperator(SendMailOperator):
         self._render_result_fields(variables)
         rendered.attachments = [*parse_attachments(rendered.attachments), *files]
         return super()._make_mail(variables, manager, attempt, ledger)
+
+    def _make_body_environment(self) -> jinja2.Environment:
+        return make_row_environment(self.get_template_env(), is_strict=False)
 
     def _attach(self, rows: QueryResult, name: str, content_type: str) -> Attachment:
         """Return an attachment with all rows."""
@@ -226,7 +232,7 @@ class SqlToMailOperator(SendMailOperator):
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
 
         environment = self.get_template_env()
-        environments = FieldEnvironments(environment)
+        environments = FieldEnvironments(environment, text=self._make_body_environment())
         names = {**environment.globals, **variables}
         for name in RESULT_FIELDS:
             value = getattr(self, name)

@@ -47,9 +47,17 @@ class Bucket(Url):
     __hash__ = None  # type: ignore[assignment]
 
 
-def rendered(value: Any, name: str = "attachments", *, in_merge: bool = False, **variables: Any) -> Any:
+def rendered(
+    value: Any,
+    name: str = "attachments",
+    *,
+    in_merge: bool = False,
+    environment: SandboxedEnvironment | None = None,
+    **variables: Any,
+) -> Any:
     """Return a field as an operator renders it, or a merge for its row."""
-    environment = SandboxedEnvironment()
+    environment = environment or SandboxedEnvironment()
+    variables = {**environment.globals, **variables}
     if in_merge:
         templates = RowTemplates({name: defer_templates(value)}, environment, {}, encoding="utf-8", to_path=Url)
         return templates.render(Row(variables), 1)[name]
@@ -121,6 +129,32 @@ def test_a_url_is_one_where_a_field_is_a_file(name: str, kind: str) -> None:
     """Not in an address or a text; a wildcard is one only where a field may be several files."""
     assert kinds(rendered("s3://b/x", name)) == [(kind, "s3://b/x")]
     assert kinds(rendered("/srv/*.html", name)) == [("path", "/srv/*.html")]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ folder / 'a.csv' }}",
+        "{{ folder / (stem ~ '.csv') }}",
+        "{% set name = 'a.csv' %}{{ folder / name }}",
+        "{{ 'a.csv' | beside }}",
+    ],
+)
+def test_a_template_may_use_pathlib(template: str, tmp_path: Path) -> None:
+    """What it makes of the author's text is one path. It refuses a subclass of `str` that `str()` returns unchanged."""
+    environment = SandboxedEnvironment()
+    environment.filters["beside"] = lambda name: Path(tmp_path, name)
+    environment.globals |= {"folder": tmp_path, "stem": "a"}
+    for in_merge in (False, True):
+        assert str(rendered(template, in_merge=in_merge, environment=environment)) == str(tmp_path / "a.csv")
+
+
+def test_a_filter_that_fails_for_another_reason_fails(tmp_path: Path) -> None:
+    """With its own error."""
+    environment = SandboxedEnvironment()
+    environment.filters["beside"] = lambda name: Path(tmp_path, name, 7)
+    with pytest.raises(TypeError, match="int"):
+        rendered("{{ 'a.csv' | beside }}", environment=environment)
 
 
 def test_a_path_object_is_not_resolved() -> None:

@@ -55,3 +55,6 @@ def test_the_ui_shows_what_wundeferred() -> None:
     assert str(DeferredTemplate("Dear {{ row.name }}")) == "Dear {{ row.name }}"
     assert str(DeferredTemplate(["a", 1])) == "['a', 1]"
     assert str(DeferredTemplate(iter(()))) == "<tuple_iterator object>"
+    letters = "abcdefghijklmnopqrstuvwxyz"  # the order of a set of text is another in each process
+    assert str(DeferredTemplate(set(letters))) == str(list(letters))
+    assert str(DeferredTemplate([{"a": frozenset(letters)}])) == str([{"a": list(letters)}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -114,6 +115,15 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path: Path) -> Non
         opened(written(tmp_path / "rows.parquet", "email,name\n"))
     with pytest.raises(MessageError, match=r"klingon.*rows_encoding"):
         opened(written(tmp_path / "rows.csv", CSV), encoding="klingon")
+
+
+def test_a_file_of_rows_that_would_block_is_refused(tmp_path: Path) -> None:
+    """Opening a FIFO waits for a program that writes to it. A retry would not help."""
+    for name in ("rows.csv", "rows.jsonl", "rows.parquet"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(MessageError, match="it is not a regular file") as caught:
+            opened(str(tmp_path / name))
+        assert not caught.value.retryable
 
 
 def test_a_share_that_is_busy_may_be_asked_again() -> None:

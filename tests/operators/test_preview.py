@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -83,6 +84,63 @@ def test_the_preview_is_what_the_run_sends(
     file = tmp_path / "mail.eml"
     preview.write_eml(file)
     assert without_date(file.read_bytes()) == without_date(sent.content)
+
+
+@pytest.mark.parametrize("name", ["text", "html"])
+def test_a_body_that_would_block_is_an_error(name: str, tmp_path: Path) -> None:
+    """Opening a FIFO waits for a program that writes to it."""
+    os.mkfifo(tmp_path / "fifo")
+    body: Any = {name: tmp_path / "fifo"}
+    task = SendMailOperator(task_id="mail", to="a@corp.example", **body)
+    with pytest.raises(MessageError, match=f"{name}: .*fifo' cannot be read .*it is not a regular file"):
+        task.preview({}, manager=NOWHERE)
+
+
+def test_an_iterator_is_read_once_for_all_mails(tmp_path: Path) -> None:
+    """A second preview, or a second alert of one process, has the same recipients and files."""
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("x")
+
+    def fields() -> dict[str, Any]:
+        return {"to": iter(["a@corp.example"]), "bcc": iter(["b@corp.example"]), "attachments": tmp_path.glob("*.csv")}
+
+    mail = SendMailOperator(task_id="mail", **fields())
+    rows = merge(**{**fields(), "to": (text for text in ["{{ row.email }}"]), "rows": ROWS[:1]})
+    alert = SendMailNotifier(**fields())
+    for _ in range(2):
+        mails: list[Any] = [task.preview({}, manager=NOWHERE) for task in (mail, alert)]
+        for made in (*mails, rows.preview({}, manager=NOWHERE)[1]):
+            assert [address.address for address in made.recipients] == ["a@corp.example", "b@corp.example"]
+            assert {file.name for file in made.attachments} == {"a.csv", "b.csv"}
+    assert " at 0x" not in f"{mail.attachments} {mail.to} {rows.attachments} {rows.to}"
+
+
+@pytest.mark.parametrize("library", ["pandas", "numpy"])
+def test_a_column_of_a_data_frame_may_be_any_list(library: str, tmp_path: Path) -> None:
+    """It has no truth value."""
+    module = pytest.importorskip(library)
+    make = module.Series if library == "pandas" else module.array
+    paths = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    for path in paths:
+        Path(path).write_text("x")
+    fields: dict[str, Any] = {"to": make(["a@corp.example", "c@corp.example"]), "attachments": make(paths)}
+
+    def returned() -> dict[str, Any]:
+        return {**fields, "text": "x"}
+
+    with DAG("d", schedule=None):
+        function: Any = send_mail_task(returned)()
+        tasks = [SendMailOperator(task_id="mail", **fields), function.operator, SendMailNotifier(**fields)]
+    mails: list[Any] = [task.preview({}, manager=NOWHERE) for task in tasks]
+    mails.append(merge(**fields, rows=ROWS[:1]).preview({}, manager=NOWHERE)[1])
+    for mail in mails:
+        assert [address.address for address in mail.recipients] == ["a@corp.example", "c@corp.example"]
+        assert [file.name for file in mail.attachments] == ["a.csv", "b.csv"]
+    headers: dict[str, Any] = {"headers": make(["X-A", "b"])}
+    with pytest.raises(MessageError, match="headers"):
+        SendMailOperator(task_id="mail", to="a@corp.example", **headers).preview({}, manager=NOWHERE)
+    with pytest.raises(MessageError, match="headers"):
+        merge(**headers).preview({}, manager=NOWHERE)
 
 
 def test_a_preview_has_the_message_id_of_the_task() -> None:

@@ -152,6 +152,28 @@ def test_templates_see_the_result(sales: Sales, relay: Relay, run_dag: RunDag) -
     assert body(message, "html").startswith("<p>Björn &amp; Söhne</p><table")
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_a_column_may_have_the_name_of_a_method(
+    native: bool, sales: Sales, relay: Relay, run_dag: RunDag, tmp_path: Path
+) -> None:
+    """As in a merge; and NULL is an empty text, as in the table. A mapping's other methods remain."""
+    (tmp_path / "report.txt").write_text("{{ result.rows[0].values }}, {{ result.rows[0]['get'] }}")
+    first = "{% set row = result.rows[0] %}"
+    loop = "{% for row in result.rows %}{% for name in row.keys() %}{{ name }}={{ row[name] }};{% endfor %}{% endfor %}"
+    with DAG("reports", schedule=None, render_template_as_native_obj=native) as dag:
+        query(
+            sql="SELECT 3 AS items, NULL AS 'get', 'v' AS 'values', 'c' AS copy",
+            subject=f"{first}{{{{ row.items }}}},{{{{ row.get }}}},{{{{ [row] | map(attribute='copy') | first }}}}",
+            html=loop,
+            text_file=str(tmp_path / "report.txt"),
+        )
+    assert str(run_dag(dag).state) == "success"
+    (received,) = relay.messages
+    assert received.message["Subject"] == "3,,c"
+    assert body(received.message, "html").strip() == "items=3;get=;values=v;copy=c;"
+    assert body(received.message, "plain").strip() == "v,"
+
+
 def test_template_files_see_the_result_too(sales: Sales, relay: Relay, run_dag: RunDag, tmp_path: Path) -> None:
     """By its name."""
     (tmp_path / "report.html").write_text("<h1>{{ result.row_count }}</h1>{{ result.table }}")
@@ -501,6 +523,7 @@ def test_a_query_that_fails_sends_no_mail_of_a_merge(sales: Sales, relay: Relay)
             False,
         ),
         ({"sql_conn_id": "folder"}, "has the type 'fs', whose hook FSHook runs no SQL", False),
+        ({"subject": "{{ result.rows[0].total }}"}, "subject.*the row has no column 'total'; its columns are", False),
         ({"subject": "{{ result.total }}"}, "subject cannot be rendered.*'total'.*result.row_count", False),
         ({"html": "{{ 1 / 0 }}"}, "html cannot be rendered.*ZeroDivisionError", False),
     ],
