@@ -32,7 +32,8 @@ FINAL_DOT = b".\r\n"
 _DOT_AT_LINE_START = rb"(?<=\r\n)\."
 _DOT_AFTER_BREAK = re.compile(rb"\n\.")  # three times as fast as `in`
 
-# RFC 5321 4.5.3.1.10: 452, and from old servers 552, for "too many recipients"; RFC 3463 calls that X.5.3.
+# RFC 5321 4.5.3.1.10: 452, and from old servers 552, for "too many recipients"; RFC 3463 calls that X.5.3, which
+# OpenSMTPD says with 451.
 _TOO_MANY_CODES = (452, 552)
 _TOO_MANY = "(?i)too many"
 # Replies of servers that offer PIPELINING and then reject a group of commands. Not just "pipeline": some replies repeat
@@ -395,10 +396,10 @@ def _with_phase(error: MailError, phase: Phase) -> MailError:
 
 def exceeds_recipient_limit(reply: Reply) -> bool:
     """Return whether a recipient was refused only because the transaction has too many."""
-    if reply.code not in _TOO_MANY_CODES:
-        return False
     if reply.enhanced is not None:
         return reply.enhanced.endswith(".5.3")
+    if reply.code not in _TOO_MANY_CODES:
+        return False
     return reply.code == _TOO_MANY_CODES[0] or re.search(_TOO_MANY, reply.text) is not None
 
 
