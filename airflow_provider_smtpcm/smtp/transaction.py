@@ -12,6 +12,7 @@ accepts 100 recipients (4.5.3.1.8); Postfix accepts 1,000, and closes the connec
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 from itertools import islice
@@ -226,6 +227,26 @@ class Transaction:
         elif code >= 400:
             self._on_sender_refused(reply)
 
+    @property
+    def is_uncommitted_refusal(self) -> bool:
+        """Whether the server refused the mail before it was sent any of the message."""
+        is_refused = self.delivery is not None and not self.was_accepted
+        return is_refused and not self.closes_connection and (self.empty_data or not self.committed)
+
+    def reopen(self) -> None:
+        """Make the recipients pending again that were refused only for now, for another session."""
+        outgoing = self.outgoing
+        gone = {
+            address
+            for address, reply in self._refused.items()
+            if not reply.transient and not exceeds_recipient_limit(reply)
+        }
+        pending = dict.fromkeys((*self._recipients, *outgoing.recipients))
+        outgoing.recipients = deque(address for address in pending if address not in gone)
+        for address in outgoing.recipients:
+            outgoing.refused.pop(address, None)
+        self.delivery = None
+
     def fail(self, error: MailError) -> Delivery:
         """Return the mail's delivery after its connection failed.
 
@@ -360,13 +381,13 @@ class Transaction:
             return None
         reply = reply or next(iter(refused))
         transient = any(reply.transient for reply in outgoing.refused.values())
-        return self._refuse("every recipient", reply, phase=Phase.ENVELOPE, retryable=transient)
+        return self._refuse(
+            "every recipient", reply, phase=Phase.ENVELOPE, retryable=transient, is_about_recipients=True
+        )
 
-    def _refuse(
-        self, what: str, reply: Reply, *, phase: Phase | None = None, retryable: bool | None = None
-    ) -> Delivery:
+    def _refuse(self, what: str, reply: Reply, *, phase: Phase | None = None, **details: bool) -> Delivery:
         self.outgoing.refused.update(self._refused)
-        return self.outgoing.refuse(self._peer, what, reply, phase=phase or self.phase, retryable=retryable)
+        return self.outgoing.refuse(self._peer, what, reply, phase=phase or self.phase, **details)
 
     def _finish(self, delivery: Delivery | None) -> None:
         self.stage = DONE
