@@ -151,6 +151,8 @@ class RefusedError(MailError):
     """The server refused the sender, every recipient, or the message; a transient refusal (4yz) is retryable."""
 
     default_phase = Phase.ENVELOPE
+    #: Whether each reply is to RCPT; otherwise the delivery's reply is to MAIL, to DATA, or to the message.
+    is_about_recipients = True
 
 
 class NoAnswerError(MailError):

@@ -519,8 +519,7 @@ class BatchSender:
         for fd, session in list(self._sessions.items()):
             is_surplus = session.rate is not self.rate or self._session_count > self.rate.connections
             if is_surplus and not session.is_busy and session.session is not self.given_session:
-                session.session.send_quit()
-                session.abort()
+                session.retire()
                 self._update_poll(fd, session)
         self._has_former_sessions = self._session_count < len(self._sessions)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import ConnectionLostError, MailError, NoAnswerError, Phase, ProtocolError, Reply
 from airflow_provider_smtpcm.smtp.background_tasks import ReadAhead
+from airflow_provider_smtpcm.smtp.throttling import is_throttled
 from airflow_provider_smtpcm.smtp.transaction import (
     CONTENT,
     DONE,
@@ -24,6 +25,7 @@ from airflow_provider_smtpcm.smtp.transaction import (
     FINAL_DOT,
     FINAL_REPLY,
     Transaction,
+    exceeds_recipient_limit,
     stuff_dots,
 )
 from airflow_provider_smtpcm.smtp.transport import BLOCK_OCTETS
@@ -71,7 +73,9 @@ class PipelinedSession:
         #: The sending rate of its server.
         self.rate = batch.rate
         self._can_requeue = can_requeue
-        self._may_quit = can_requeue and session is not batch.given_session
+        self._is_given = session is batch.given_session
+        self._may_quit = can_requeue and not self._is_given
+        self._began_at = time.monotonic()
         self._transport = session.transport
         self._transport.set_nonblocking()
         self._transport.phase = Phase.ENVELOPE
@@ -84,6 +88,7 @@ class PipelinedSession:
         self._offers_smtputf8 = "SMTPUTF8" in session.extensions
         self._size_limit = session.size_limit
         self._recipient_limit = session.recipient_limit
+        self._mail_limit = session.mail_limit if can_requeue else None
         self._in_flight: deque[Transaction] = deque()
         # The octets to send.
         self._block: bytes | memoryview = b""
@@ -187,6 +192,11 @@ class PipelinedSession:
         self._block = b""
         self.session.abort()
 
+    def retire(self) -> None:
+        """Send QUIT and close the socket, without waiting for the reply. No mail may be in flight."""
+        self.session.send_quit()
+        self.abort()
+
     # --- Sending
 
     def _next_block(self) -> bool:
@@ -250,6 +260,8 @@ class PipelinedSession:
 
     def _begin_transaction(self) -> bool:
         is_pipelined = bool(self._in_flight)
+        if self._mail_limit is not None and self._has_reached_limit(self._mail_limit, is_pipelined=is_pipelined):
+            return False
         self.wants_mail = not self._batch.claim_turn(self.rate, is_pipelined=is_pipelined)
         if self.wants_mail:
             return False
@@ -281,7 +293,19 @@ class PipelinedSession:
             announced_limit=self._recipient_limit,
             profile=self._profile,
         )
+        if self._mail_limit is not None:
+            self.session.mail_count += 1
         self._in_flight.append(transaction)
+        return True
+
+    def _has_reached_limit(self, limit: int, *, is_pipelined: bool) -> bool:
+        """Return whether the session may begin no mail; close it if a mail needs another one."""
+        if self.session.mail_count < limit:
+            return False
+        if not is_pipelined:
+            self.wants_mail = not self._queue.ready
+            if self._queue.ready:
+                self.retire()
         return True
 
     def _add_lines(self, transaction: Transaction, buffers: list[bytes]) -> None:
@@ -429,10 +453,17 @@ class PipelinedSession:
         self.session.needs_rset_before_mail = not transaction.committed
         if transaction.pipelined and not transaction.closes_connection:
             self._profile.pipelining_works = True
-        if transaction.delivery is not None:
+        is_over = False
+        if transaction.delivery is None:
+            if transaction.was_accepted:
+                transaction.outgoing.refused_at = None
+            self._batch.requeue(transaction.outgoing, accepting=self.rate if transaction.was_accepted else None)
+        elif transaction.was_accepted or not self._can_requeue:
             self._batch.on_delivery(transaction.delivery, self.rate)
         else:
-            self._batch.requeue(transaction.outgoing, accepting=self.rate if transaction.was_accepted else None)
+            is_over = self._settle_refused(transaction, transaction.delivery)
+        if transaction.was_accepted:
+            self.session.has_accepted_mail = True
         self._in_flight.popleft()  # last, so that an interruption does not lose the mail
         if transaction.closes_connection:
             self._fail(self._closed_error(reply))
@@ -441,6 +472,37 @@ class PipelinedSession:
         elif self.session.has_quit:
             self.is_closed = True
             self._batch.on_quit(self.session)
+        elif is_over and not self._in_flight:
+            self.retire()
+
+    def _settle_refused(self, transaction: Transaction, delivery: Delivery) -> bool:
+        """Deliver a refused mail, or requeue it for another session; return whether to close this one.
+
+        OpenSMTPD, Stalwart and others refuse each mail after a number of mails or recipients in a session, with 4yz or
+        552. A new session shows whether that was it. If the server refuses the mail there too, it throttles the client.
+        Postfix' postscreen refuses each mail of a client's first session.
+        """
+        session, outgoing = self.session, transaction.outgoing
+        throttled = is_throttled(delivery)
+        if not throttled and not (delivery.reply is not None and exceeds_recipient_limit(delivery.reply)):
+            self._batch.on_delivery(delivery, self.rate)
+            return False
+        if (
+            session.has_accepted_mail
+            and transaction.is_uncommitted_refusal
+            and not self._batch.is_closing
+            and not self.rate.throttled_for
+            and (outgoing.refused_at is None or outgoing.refused_at > self._began_at)
+        ):
+            log.info("%s refuses a mail ('%s'): trying a new session.", self._transport.peer, delivery.reply)
+            outgoing.refused_at = outgoing.refused_at or time.monotonic()
+            transaction.reopen()
+            self._batch.requeue(outgoing)
+            return True
+        is_over = (session.has_accepted_mail or session.has_throttled) and not self._is_given
+        session.has_throttled = session.has_throttled or throttled
+        self._batch.on_delivery(delivery, self.rate)
+        return is_over
 
     def _on_unsolicited(self, reply: Reply) -> None:
         """Close the session on a reply to no command: a 421, or one that makes it impossible to match later replies."""

@@ -222,6 +222,7 @@ class OutgoingMail:
         "message_id",
         "recipients",
         "refused",
+        "refused_at",
         "rendering",
         "sender",
         "server",
@@ -245,6 +246,8 @@ class OutgoingMail:
         self.recipients = deque(request.pending)
         self.accepted: list[str] = [*request.accepted]
         self.refused: dict[str, Reply] = {**request.refused}
+        #: When (`time.monotonic`) a session refused it that had accepted others; None: none has, for these recipients.
+        self.refused_at: float | None = None
         #: The message for DATA, dot-stuffed and with the final dot; None if it is too long for one buffer.
         self.data: bytes | None = None
 
@@ -261,7 +264,16 @@ class OutgoingMail:
             server=peer,
         )
 
-    def refuse(self, peer: str, what: str, reply: Reply, *, phase: Phase, retryable: bool | None = None) -> Delivery:
+    def refuse(
+        self,
+        peer: str,
+        what: str,
+        reply: Reply,
+        *,
+        phase: Phase,
+        retryable: bool | None = None,
+        is_about_recipients: bool = False,
+    ) -> Delivery:
         """Return the delivery after the server refused all remaining recipients.
 
         Args:
@@ -270,11 +282,12 @@ class OutgoingMail:
             reply: its reply; it applies to all remaining recipients that have no reply of their own.
             phase: how far the mail had got.
             retryable: whether another attempt may succeed; None: if the reply is transient.
+            is_about_recipients: see `RefusedError`.
         """
         for address in self.recipients:
             self.refused.setdefault(address, reply)
         if self.accepted:
-            return self._partial(peer, reply)
+            return self._partial(peer, reply, is_about_recipients=is_about_recipients)
         error = refused_error(
             peer,
             what,
@@ -285,6 +298,7 @@ class OutgoingMail:
             phase=phase,
             retryable=reply.transient if retryable is None else retryable,
         )
+        error.is_about_recipients = is_about_recipients
         return self._delivery(peer, Outcome.REFUSED, error, reply)
 
     def not_sent(self, error: MailError) -> Delivery:
@@ -318,8 +332,9 @@ class OutgoingMail:
         error.__cause__ = cause
         return self._delivery(peer, Outcome.UNKNOWN, error, cause.reply if cause else None)
 
-    def _partial(self, peer: str, reply: Reply) -> Delivery:
+    def _partial(self, peer: str, reply: Reply, *, is_about_recipients: bool = True) -> Delivery:
         error = partial_error(peer, self.message_id, self.accepted, self.refused)
+        error.is_about_recipients = is_about_recipients
         return self._delivery(peer, Outcome.PARTIAL, error, reply)
 
     def _delivery(self, peer: str, outcome: Outcome, error: MailError, reply: Reply | None) -> Delivery:

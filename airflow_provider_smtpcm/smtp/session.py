@@ -49,7 +49,7 @@ QUIT_TIMEOUT = 5.0
 _MAX_SIZE_DIGITS = 20  # RFC 1870 4
 _FQDN = r"[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9\-]*[A-Za-z0-9])?)+"
 # RFC 9422 4: `LIMITS MAILMAX=20 RCPTMAX=100`
-_RCPTMAX = r"(?i)(?<!\S)RCPTMAX=([1-9][0-9]{0,5})(?!\S)"
+_LIMIT = r"(?i)(?<!\S){}=([1-9][0-9]{{0,5}})(?!\S)"
 
 
 class Session:
@@ -108,6 +108,12 @@ class Session:
         self.has_quit = False
         #: Whether a mail was accepted or refused since `open`.
         self.has_processed_mail = False
+        #: Whether a mail was accepted since `open`.
+        self.has_accepted_mail = False
+        #: Whether the server has throttled the client in this session.
+        self.has_throttled = False
+        #: The number of MAIL commands since `open`; counted only if the server limits them.
+        self.mail_count = 0
         #: Whether the last transaction is unfinished, so that RSET must precede the next MAIL (RFC 5321 4.1.1.5).
         self.needs_rset_before_mail = False
         #: Whether a transaction was canceled before DATA, so that RSET precedes QUIT.
@@ -180,6 +186,8 @@ class Session:
     def _run(self, handshake: Handshake) -> None:
         self._is_closing = self.has_quit = False
         self.has_processed_mail = self.needs_rset_before_mail = self.needs_rset_before_quit = False
+        self.has_accepted_mail = self.has_throttled = False
+        self.mail_count = 0
         self._handshake = handshake
         self.is_unreachable = False
         if self._is_interrupted:  # perhaps before there was a handshake to interrupt
@@ -234,7 +242,15 @@ class Session:
     @property
     def recipient_limit(self) -> int | None:
         """The server's maximum number of recipients per transaction (RFC 9422 4); None: not announced."""
-        match = re.search(_RCPTMAX, self.extensions["LIMITS"]) if "LIMITS" in self.extensions else None
+        return self._announced_limit("RCPTMAX")
+
+    @property
+    def mail_limit(self) -> int | None:
+        """The server's maximum number of MAIL commands per session (RFC 9422 4); None: not announced."""
+        return self._announced_limit("MAILMAX")
+
+    def _announced_limit(self, name: str) -> int | None:
+        match = re.search(_LIMIT.format(name), self.extensions["LIMITS"]) if "LIMITS" in self.extensions else None
         return int(match[1]) if match else None
 
     def limit_error(self, mail: AnyMail, rendering: Rendering) -> MessageError:

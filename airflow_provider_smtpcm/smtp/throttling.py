@@ -9,7 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_smtpcm.errors import MailError, Phase, Reply
+from airflow_provider_smtpcm.errors import MailError, Phase, RefusedError, Reply
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.smtp.outcome import Delivery
@@ -38,19 +38,21 @@ _AMBIGUOUS_CODES = (450, 451, 452)
 _MAILBOX_STATUS = r"4\.[12]\.|4\.5\.3"
 _SYSTEM_STATUS = r"4\.3\.|4\.4\.5"
 _GREYLISTED = "(?i)gr[ae]y-?list"
-# Texts of Exchange and others, with various codes.
+# Texts of Exchange, Exim (`451 Sender rate overlimit`), Postfix (`450 4.7.1 Error: too many recipients from 192.0.2.1`)
+# and others, with various codes.
 _THROTTLING_TEXT = (
-    "(?i)throttl|submission rate|rate limit|concurrent|too (?:many (?:connections|messages)|fast|busy)"
-    "|insufficient system"
+    "(?i)throttl|submission rate|rate (?:over)?limit|concurrent|insufficient system|per session|per connection"
+    "|too (?:many (?:connections|messages|recipients from)|much mail|fast|busy)"
 )
 
 
-def is_throttling_reply(reply: Reply, phase: Phase | None) -> bool:
+def is_throttling_reply(reply: Reply, phase: Phase | None, *, is_about_recipient: bool = True) -> bool:
     """Return whether a reply throttles the client, rather than refusing one mail or recipient.
 
     Args:
         reply: the server's reply.
-        phase: how far the mail had got; in the envelope most replies concern one recipient. None: not known.
+        phase: how far the mail had got. None: not known.
+        is_about_recipient: whether a reply in the envelope is to RCPT; most of these concern only the recipient.
     """
     if not reply.transient:
         return False
@@ -58,7 +60,7 @@ def is_throttling_reply(reply: Reply, phase: Phase | None) -> bool:
         return True
     if reply.code not in _AMBIGUOUS_CODES or re.search(_GREYLISTED, reply.text):
         return False
-    if phase is Phase.ENVELOPE:
+    if phase is Phase.ENVELOPE and is_about_recipient:
         return reply.enhanced is not None and re.match(_SYSTEM_STATUS, reply.enhanced) is not None
     return reply.enhanced is None or re.match(_MAILBOX_STATUS, reply.enhanced) is None
 
@@ -66,7 +68,13 @@ def is_throttling_reply(reply: Reply, phase: Phase | None) -> bool:
 def is_throttled(delivery: Delivery) -> bool:
     """Return whether a mail was refused because the server throttles the client, or is busy."""
     error = delivery.error
-    return error is not None and any(is_throttling_reply(reply, error.phase) for reply in delivery.replies)
+    if error is None:
+        return False
+    is_about_mail = isinstance(error, RefusedError) and not error.is_about_recipients
+    return any(
+        is_throttling_reply(reply, error.phase, is_about_recipient=not is_about_mail or reply != delivery.reply)
+        for reply in delivery.replies
+    )
 
 
 def backoff(failures: int, first: float, longest: float) -> float:

@@ -12,6 +12,7 @@ accepts 100 recipients (4.5.3.1.8); Postfix accepts 1,000, and closes the connec
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 from itertools import islice
@@ -32,7 +33,8 @@ FINAL_DOT = b".\r\n"
 _DOT_AT_LINE_START = rb"(?<=\r\n)\."
 _DOT_AFTER_BREAK = re.compile(rb"\n\.")  # three times as fast as `in`
 
-# RFC 5321 4.5.3.1.10: 452, and from old servers 552, for "too many recipients"; RFC 3463 calls that X.5.3.
+# RFC 5321 4.5.3.1.10: 452, and from old servers 552, for "too many recipients"; RFC 3463 calls that X.5.3, which
+# OpenSMTPD says with 451.
 _TOO_MANY_CODES = (452, 552)
 _TOO_MANY = "(?i)too many"
 # Replies of servers that offer PIPELINING and then reject a group of commands. Not just "pipeline": some replies repeat
@@ -225,6 +227,26 @@ class Transaction:
         elif code >= 400:
             self._on_sender_refused(reply)
 
+    @property
+    def is_uncommitted_refusal(self) -> bool:
+        """Whether the server refused the mail before it was sent any of the message."""
+        is_refused = self.delivery is not None and not self.was_accepted
+        return is_refused and not self.closes_connection and (self.empty_data or not self.committed)
+
+    def reopen(self) -> None:
+        """Make the recipients pending again that were refused only for now, for another session."""
+        outgoing = self.outgoing
+        gone = {
+            address
+            for address, reply in self._refused.items()
+            if not reply.transient and not exceeds_recipient_limit(reply)
+        }
+        pending = dict.fromkeys((*self._recipients, *outgoing.recipients))
+        outgoing.recipients = deque(address for address in pending if address not in gone)
+        for address in outgoing.recipients:
+            outgoing.refused.pop(address, None)
+        self.delivery = None
+
     def fail(self, error: MailError) -> Delivery:
         """Return the mail's delivery after its connection failed.
 
@@ -359,13 +381,13 @@ class Transaction:
             return None
         reply = reply or next(iter(refused))
         transient = any(reply.transient for reply in outgoing.refused.values())
-        return self._refuse("every recipient", reply, phase=Phase.ENVELOPE, retryable=transient)
+        return self._refuse(
+            "every recipient", reply, phase=Phase.ENVELOPE, retryable=transient, is_about_recipients=True
+        )
 
-    def _refuse(
-        self, what: str, reply: Reply, *, phase: Phase | None = None, retryable: bool | None = None
-    ) -> Delivery:
+    def _refuse(self, what: str, reply: Reply, *, phase: Phase | None = None, **details: bool) -> Delivery:
         self.outgoing.refused.update(self._refused)
-        return self.outgoing.refuse(self._peer, what, reply, phase=phase or self.phase, retryable=retryable)
+        return self.outgoing.refuse(self._peer, what, reply, phase=phase or self.phase, **details)
 
     def _finish(self, delivery: Delivery | None) -> None:
         self.stage = DONE
@@ -395,10 +417,10 @@ def _with_phase(error: MailError, phase: Phase) -> MailError:
 
 def exceeds_recipient_limit(reply: Reply) -> bool:
     """Return whether a recipient was refused only because the transaction has too many."""
-    if reply.code not in _TOO_MANY_CODES:
-        return False
     if reply.enhanced is not None:
         return reply.enhanced.endswith(".5.3")
+    if reply.code not in _TOO_MANY_CODES:
+        return False
     return reply.code == _TOO_MANY_CODES[0] or re.search(_TOO_MANY, reply.text) is not None
 
 

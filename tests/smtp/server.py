@@ -55,6 +55,16 @@ class Limit(StrEnum):
     SAY_421_TO_MAIL = "421 to the next MAIL"
 
 
+@dataclass(frozen=True, slots=True)
+class SessionLimit:
+    """A number of commands after which a connection gets a refusal to each further one."""
+
+    #: What the command begins with: MAIL, RCPT or DATA.
+    command: str
+    count: int
+    says: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A message that the server took responsibility for."""
@@ -79,6 +89,7 @@ class Server:
         habit: what pipelining comes to.
         per_connection: messages that a connection may carry.
         limit: how it ends after that.
+        session_limit: what a connection may ask for before it is refused, without being closed.
         tls: speak it from the start.
         at_once: octets that are read at the most, when more are needed; the system's buffers are small then.
         pause: seconds before that.
@@ -93,6 +104,7 @@ class Server:
         habit: Habit = Habit.GOOD,
         per_connection: int | None = None,
         limit: Limit = Limit.HANG_UP,
+        session_limit: SessionLimit | None = None,
         tls: ssl.SSLContext | None = None,
         at_once: int | None = None,
         pause: float = 0,
@@ -103,6 +115,7 @@ class Server:
         self._habit = habit
         self._per_connection = per_connection
         self._limit = limit
+        self._session_limit = session_limit
         self._tls = tls
         self._at_once = at_once
         self._pause = pause
@@ -188,6 +201,7 @@ class _Conversation:
         self._recipients: list[str] = []
         self._chunks = b""
         self._carried = 0
+        self._asked = 0
 
     def hold(self) -> None:
         self._say(self._server.decided("CONNECT") or "220 mail.corp.example ESMTP")
@@ -284,7 +298,7 @@ class _Conversation:
 
     def _reply(self, command: str, usual: str) -> bool:
         """Send the reply; return whether it was positive."""
-        answer = (self._server.decided(command) if command else None) or usual
+        answer = self._refusal(command) or (self._server.decided(command) if command else None) or usual
         if answer == HANG_UP:
             raise _HungUpError
         self._mind_the_group()
@@ -292,6 +306,13 @@ class _Conversation:
         if answer.startswith("421"):
             raise _HungUpError
         return answer[0] in "23"
+
+    def _refusal(self, command: str) -> str | None:
+        limit = self._server._session_limit
+        if limit is None or not command.startswith(limit.command):
+            return None
+        self._asked += 1
+        return limit.says if self._asked > limit.count else None
 
     def _mind_the_group(self) -> None:
         """Find what was sent before the reply could be known."""

@@ -169,7 +169,9 @@ def test_a_sender_who_is_refused_is_refused_before_all_recipients_were_named() -
 
 
 @pytest.mark.parametrize("offers", [PIPELINING, BINARY, ("SIZE 0",)])
-@pytest.mark.parametrize("says", ["452 4.5.3 Error: too many recipients", "552 too many recipients"])
+@pytest.mark.parametrize(
+    "says", ["452 4.5.3 Error: too many recipients", "552 too many recipients", "451 4.5.3 Too many recipients"]
+)
 def test_a_limit_is_explored_once_for_all_mails_of_a_connection(says: str, offers: tuple[str, ...]) -> None:
     """By one group, or by one recipient if each is sent alone; never again after that."""
     limit, profile = Limit(150, says=says), ServerProfile()

@@ -17,14 +17,17 @@ from airflow_provider_smtpcm.errors import AuthenticationError, ConnectError, Ph
 from airflow_provider_smtpcm.smtp import retry
 from airflow_provider_smtpcm.smtp import throttling as module
 from airflow_provider_smtpcm.smtp.queue import SendRequest
+from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.smtp.throttling import (
     MAX_CONNECT_FAILURES,
     ConnectBackoff,
     RateController,
+    ServerProfile,
+    is_throttled,
     is_throttling_reply,
 )
-from tests.smtp.connection_pool.batches import requests
-from tests.smtp.server import Server
+from tests.smtp.connection_pool.batches import requests, send_many
+from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_retried_batches import B, batch, letter, outcomes
 
 AWAY = ConnectError("nobody is there")
@@ -81,6 +84,65 @@ def test_a_server_that_is_busy_is_known_by_its_code_or_its_words(
 ) -> None:
     """Exchange's too."""
     assert is_throttling_reply(Reply(code=code, enhanced=enhanced, text=text), phase)
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text"),
+    [
+        (450, "4.7.1", "Error: too much mail from 192.0.2.1"),  # Postfix
+        (451, "4.7.1", "Please try again later"),
+        (451, None, "Sender rate overlimit - 20 / 1m"),  # Exim
+        (452, None, "space shortage, please try later"),  # Exim
+        (452, "4.4.5", "Maximum number of messages per session exceeded."),  # Stalwart
+    ],
+)
+def test_a_refusal_of_mail_or_data_is_not_about_one_recipient(code: int, enhanced: str | None, text: str) -> None:
+    """Whatever the words: every recipient would be refused."""
+    reply = Reply(code=code, enhanced=enhanced, text=text)
+    assert is_throttling_reply(reply, Phase.ENVELOPE, is_about_recipient=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "enhanced", "text"),
+    [(451, "4.1.8", "Domain of sender address does not resolve"), (450, None, "Greylisted"), (550, "5.7.1", "no")],
+)
+def test_a_refused_sender_slows_nobody_down(code: int, enhanced: str | None, text: str) -> None:
+    """Another sender may be accepted."""
+    reply = Reply(code=code, enhanced=enhanced, text=text)
+    assert not is_throttling_reply(reply, Phase.ENVELOPE, is_about_recipient=False)
+
+
+@pytest.mark.parametrize("text", ["Error: too many recipients from 192.0.2.1", "recipients rate overlimit"])
+def test_a_rate_of_recipients_is_a_rate(text: str) -> None:
+    """Postfix's and Exim's, in reply to RCPT."""
+    assert is_throttling_reply(Reply(code=450, enhanced="4.7.1", text=text), Phase.ENVELOPE)
+
+
+@pytest.mark.parametrize(
+    ("about", "says", "throttled"),
+    [
+        ("MAIL", "450 4.7.1 wait", True),
+        ("RCPT", "450 4.7.1 wait", False),
+        ("DATA", "450 4.7.1 wait", True),
+        (MESSAGE, "450 4.7.1 wait", True),
+        ("MAIL", "451 4.1.8 who?", False),
+    ],
+)
+@pytest.mark.parametrize("limit", [None, 1])
+def test_the_command_that_is_refused_tells_whether_a_server_is_busy(
+    about: str, says: str, throttled: bool, limit: int | None
+) -> None:
+    """Even if a recipient has the mail by an earlier transaction."""
+    profile, count = ServerProfile(recipient_limit=limit), itertools.count()
+
+    def decide(command: str) -> str | None:
+        return says if command.startswith(about) and next(count) >= (limit or 0) else None
+
+    with Server(decide) as server:
+        manager = server.manager()
+        (delivery,) = send_many([letter(0)], manager, lambda: Session(manager), profile=profile)
+    assert delivery.outcome == ("partial" if limit else "refused")
+    assert is_throttled(delivery) is throttled
 
 
 # --- Slower, and faster again.
@@ -320,8 +382,17 @@ def test_a_server_that_sheds_load_gets_fewer_connections_and_every_mail() -> Non
 
 
 @pytest.mark.parametrize("connections", [1, 4])
-def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Like Exchange's MessageRateLimit: a number per period, refused mails count too, and the connection is closed."""
+@pytest.mark.parametrize(
+    "says",
+    [
+        "421 4.4.2 Message submission rate for this client has exceeded the limit",
+        "450 4.7.1 Error: too much mail from 127.0.0.1",
+    ],
+)
+def test_a_server_with_a_limit_gets_every_mail_in_the_end(
+    says: str, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number per period, and refused mails count too; Exchange's MessageRateLimit also closes the connection."""
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.025)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 1.5)
     monkeypatch.setattr(module, "_MIN_LEARNED_INTERVAL", 0.005)
@@ -335,7 +406,7 @@ def test_a_server_with_a_limit_gets_every_mail_in_the_end(connections: int, monk
         with lock:
             too_many = time.monotonic() - asked[0] < 0.2
             asked.append(time.monotonic())
-        return "421 4.4.2 Message submission rate for this client has exceeded the limit" if too_many else None
+        return says if too_many else None
 
     with Server(decide) as server:
         mails = [letter(number) for number in range(20)]
@@ -352,7 +423,7 @@ def test_a_mail_that_was_taken_for_some_was_taken(monkeypatch: pytest.MonkeyPatc
     def decide(about: str) -> str | None:
         nonlocal mails
         mails += about.startswith("MAIL")
-        if about.startswith("MAIL") and mails in (3, 60):
+        if about.startswith("MAIL") and mails in (3, 4, 60, 61):  # in a new session too
             return "451 4.3.0 busy"
         return "550 5.1.1 no such mailbox" if about.startswith(f"RCPT TO:<{B}>") else None
 
