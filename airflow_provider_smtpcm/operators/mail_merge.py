@@ -232,7 +232,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
-        with at_most_once(context) as attempt:
+        with at_most_once(self, context) as attempt:
             return self._execute(context, attempt, self._new_cancellation_token())
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> dict[str, object]:
@@ -406,6 +406,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             mails = RowMails(
                 opened,
                 templates,
+                auto_generated=self.auto_generated,
                 result=MergeResult(rows=opened, report=no_report),
                 apply_defaults=partial(apply_defaults, manager=manager),
                 identity=partial(Attempt.of_preview(context).message_identity, None),
