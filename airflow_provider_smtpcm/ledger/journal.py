@@ -112,7 +112,7 @@ class LedgerJournal:
             self._note_rows_in_doubt()
         rows = [(request.index, self._fingerprint(request.index)) for request in self._gathered]
         progress = {
-            request.index: self._get_progress(request)
+            request.index: self.get_progress(request)
             for request in self._gathered
             if request.accepted or request.refused
         }
@@ -156,7 +156,7 @@ class LedgerJournal:
 
     def abandon(self, index: int) -> None:
         """Record that a request in doubt gets no result: its outcome is unknown."""
-        self._ledger.record(index, RowState.UNKNOWN, self._get_progress(self.in_doubt.pop(index)))
+        self._ledger.record(index, RowState.UNKNOWN, self.get_progress(self.in_doubt.pop(index)))
 
     def annotate(self, delivery: Delivery) -> Delivery:
         """Return the delivery adjusted for earlier attempts; see `downgrade_to_unknown`."""
@@ -168,7 +168,7 @@ class LedgerJournal:
         for request in self._gathered:
             progress = self._ledger.rows_in_doubt.get(request.index)
             if progress is not None and request.index not in self._maybe_delivered:
-                self._maybe_delivered[request.index] = _pending_addresses(request.mail, progress)
+                self._maybe_delivered[request.index] = pending_addresses(request.mail, progress)
 
     def _still_in_doubt(self, delivery: Delivery) -> tuple[str, ...]:
         may_have = self._maybe_delivered.get(delivery.index)
@@ -177,7 +177,8 @@ class LedgerJournal:
         accepted = set(delivery.accepted)
         return tuple(address for address in may_have if address not in accepted)
 
-    def _get_progress(self, request: SendRequest) -> Progress:
+    def get_progress(self, request: SendRequest) -> Progress:
+        """Return the recipient progress of a request, as it is recorded."""
         may_have = set(self._maybe_delivered.get(request.index, ()))
         refused = request.refused.items()
         return Progress(
@@ -195,7 +196,7 @@ class LedgerJournal:
         self._reservation = None
         for request in self._ready:
             state = RowState.UNKNOWN if self._maybe_delivered.get(request.index) else RowState.RETRY
-            self._ledger.record(request.index, state, self._get_progress(request))
+            self._ledger.record(request.index, state, self.get_progress(request))
         self._ready.clear()
 
 
@@ -247,21 +248,27 @@ class PriorDelivery:
         """
         if self._ledger is None or self._row is None:
             return None
-        state, progress = self._row.state, self._row.progress
+        state = self._row.state
         if state in (RowState.ACCEPTED, RowState.PARTIAL):
             return self._stored_delivery(mail, Outcome.ACCEPTED if state is RowState.ACCEPTED else Outcome.PARTIAL)
         if self._row.is_in_doubt and not retry_unknown:
-            self._ledger.record(0, RowState.UNKNOWN, progress)
-            return Delivery(
-                message_id=mail.message_id or "",
-                outcome=Outcome.UNKNOWN,
-                error=OutcomeUnknownError(
-                    "The mail was about to be sent, or in flight, when an earlier attempt ended without recording its "
-                    "result. It is not sent again, since it may have been delivered.",
-                    remedy=f"Look for {mail.message_id} in the server's log. If it is there, mark the task as success; "
-                    "otherwise set on_unknown='retry', and clear the task.",
-                ),
-            )
+            progress = self._ledger.rows_in_doubt[0]  # with the refusals that a clear has reset in `self._row`
+            if in_doubt := pending_addresses(mail, progress):
+                self._ledger.record(0, RowState.UNKNOWN, progress)
+                return Delivery(
+                    message_id=mail.message_id or "",
+                    outcome=Outcome.UNKNOWN,
+                    accepted=progress.accepted,
+                    refused={address: _parse_reply(text) for address, text in progress.rejected.items()},
+                    error=not_resent_error(
+                        "The mail",
+                        PriorRow(state, progress),
+                        in_doubt,
+                        remedy=f"Look for {mail.message_id} in the server's log. If the server accepted it for "
+                        f"{format_addresses(in_doubt)}, mark the task as success; otherwise set on_unknown='retry', "
+                        "and clear the task.",
+                    ),
+                )
         if self.pending_request(mail) is None:
             self._ledger.record(0, RowState.ACCEPTED)
             return self._stored_delivery(mail, Outcome.ACCEPTED)
@@ -279,7 +286,7 @@ class PriorDelivery:
         """Return the error; if an earlier attempt may have delivered the mail, replace it with one that says so."""
         if self._row is None or not self._row.is_in_doubt:
             return error
-        return in_doubt_error("The mail may have been delivered", error)
+        return in_doubt_error("The mail may have been delivered", error, self._row.progress)
 
     def find_skip_error(self, reason: str) -> MailError | None:
         """Return the error of a task that is to be skipped, if an earlier attempt has begun to deliver; else None.
@@ -365,10 +372,11 @@ def not_begun_delivery(index: int, mail: AnyMail, row: PriorRow, error: MailErro
         error: why it was not sent.
     """
     delivery = (pending_request(index, mail, row) or SendRequest(index, mail)).not_sent(error)
-    return downgrade_to_unknown(delivery, _pending_addresses(mail, row.progress)) if row.is_in_doubt else delivery
+    return downgrade_to_unknown(delivery, pending_addresses(mail, row.progress)) if row.is_in_doubt else delivery
 
 
-def _pending_addresses(mail: AnyMail, progress: Progress) -> tuple[str, ...]:
+def pending_addresses(mail: AnyMail, progress: Progress) -> tuple[str, ...]:
+    """Return the recipients who were neither accepted nor permanently refused."""
     known = {*progress.accepted, *progress.rejected}
     return tuple(address.address for address in mail.recipients if address.address not in known)
 
@@ -391,15 +399,55 @@ def downgrade_to_unknown(delivery: Delivery, in_doubt: Sequence[str]) -> Deliver
     )
 
 
-def in_doubt_error(statement: str, error: MailError) -> OutcomeUnknownError:
+def not_resent_error(
+    name: str, row: PriorRow, in_doubt: Sequence[str], *, remedy: str | None = None
+) -> OutcomeUnknownError:
+    """Return the error for a mail that an earlier attempt may have delivered and that is not sent again.
+
+    Args:
+        name: what the message calls the mail, at its beginning.
+        row: what earlier attempts recorded.
+        in_doubt: the recipients who may have it; empty: not known.
+        remedy: what to do; None: what to do about a row of a merge.
+    """
+    what = (
+        f"{name} was about to be sent, or in flight, when an earlier attempt ended without recording its result."
+        if row.state is RowState.OPEN
+        else f"{name} got no final reply in an earlier attempt."
+    )
+    names = format_addresses(in_doubt) or ("the other recipients" if row.progress else "")
+    return OutcomeUnknownError(
+        f"{what} It is not sent again, since it may have been delivered{f' to {names}' if names else ''}."
+        f"{describe_progress(row.progress)}",
+        remedy=remedy or find_delivery_remedy(names),
+    )
+
+
+def find_delivery_remedy(names: str) -> str:
+    """Return what to do before a mail is sent again that the recipients with these names may have; empty: any may."""
+    # Its Message-ID alone is in the log because of the recipients who have it.
+    delivery = f"its delivery to {names}" if names else "it"
+    return f"Look for {delivery} in the server's log before you send it again."
+
+
+def describe_progress(progress: Progress) -> str:
+    """Return who has the mail and who was refused, as sentences that follow others."""
+    accepted = f" It was accepted for {format_addresses(progress.accepted)}." if progress.accepted else ""
+    refused = f" It was refused for {format_addresses([*progress.rejected])}." if progress.rejected else ""
+    return accepted + refused
+
+
+def in_doubt_error(statement: str, error: MailError, progress: Progress = NO_PROGRESS) -> OutcomeUnknownError:
     """Return the error for a mail that an earlier attempt may have delivered and that this one could not deliver.
 
     Args:
         statement: the beginning of the message: what may have been delivered, and to which recipients.
         error: the error of this attempt.
+        progress: the mail's recipient progress, unless `error` names it.
     """
     return OutcomeUnknownError(
-        f"{statement} by an earlier attempt that got no reply. This attempt: {error.message}",
+        f"{statement} by an earlier attempt that got no reply.{describe_progress(progress)} This attempt: "
+        f"{error.message}",
         remedy="Look for it in the server's log or message tracking before you send it yourself. "
         f"{error.remedy}".strip(),
         phase=error.phase,

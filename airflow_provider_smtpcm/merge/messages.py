@@ -15,8 +15,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.arguments import as_headers, as_text, is_empty
-from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError
-from airflow_provider_smtpcm.ledger.journal import in_doubt_error, pending_request
+from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError, OutcomeUnknownError
+from airflow_provider_smtpcm.ledger.journal import (
+    in_doubt_error,
+    not_resent_error,
+    pending_addresses,
+    pending_request,
+)
 from airflow_provider_smtpcm.ledger.ledger import UNSEEN, Ledger, PriorRow, rows_changed_error
 from airflow_provider_smtpcm.ledger.merge import DigestSet
 from airflow_provider_smtpcm.ledger.record import FINGERPRINT_OCTETS, NO_PROGRESS, Progress, RowState
@@ -179,19 +184,18 @@ class RowMails:
         fingerprints = self._prior.find_unreached(include_reported=self._has_changed)
         names = self._find_rows(set(fingerprints.values()) - {None}) if self._has_changed else {}
         for number, fingerprint in fingerprints.items():
-            key, message_id = names.get(fingerprint, (None, None))
-            self._result.add_left_in_doubt(number, key, message_id, has_moved=self._has_changed)
+            key, mail = names.get(fingerprint, (None, None))
+            self._prior.add_left_in_doubt(number, key, mail, has_moved=self._has_changed)
 
-    def _find_rows(self, fingerprints: set[bytes | None]) -> dict[bytes | None, tuple[str, str | None]]:
-        """Return the key and the Message-ID of each row with one of these fingerprints, from the current row on."""
-        names: dict[bytes | None, tuple[str, str | None]] = {}
+    def _find_rows(self, fingerprints: set[bytes | None]) -> dict[bytes | None, tuple[str, Mail | None]]:
+        """Return the key and the mail of each row with one of these fingerprints, from the current row on."""
+        names: dict[bytes | None, tuple[str, Mail | None]] = {}
         latest = () if self._current is None else (self._current,)
         for number, row, key, _, fingerprint in chain(latest, self._remaining):
             if len(names) == len(fingerprints):
                 break
             if key is not None and fingerprint in fingerprints:
-                mail = self._try_render(row, number, key)
-                names[fingerprint] = key, None if mail is None else mail.message_id
+                names[fingerprint] = key, self._try_render(row, number, key)
         return names
 
     def _keyed_rows(self) -> Iterator[_KeyedRow]:
@@ -232,12 +236,11 @@ class RowMails:
         try:
             return self._render_keyed(row, number, key, key_error)
         except MailError as error:
-            accepted = prior.progress.accepted
             if prior.is_in_doubt:
-                error = in_doubt_error("The mail of this row may have been delivered", error)
-                self._result.add_unknown(number, key, error, message_id=None, accepted=accepted)
+                error = in_doubt_error("The mail of this row may have been delivered", error, prior.progress)
+                self._result.add_unknown(number, key, error, message_id=None, progress=prior.progress)
             else:
-                self._result.add_failed(number, key, error, accepted=accepted)
+                self._result.add_failed(number, key, error, accepted=prior.progress.accepted)
             return None
 
     def _try_render(self, row: Row | MessageError, number: int, key: str | None) -> Mail | None:
@@ -305,11 +308,29 @@ class PriorAttempts:
         if row.state is not RowState.OPEN:
             self._add_settled(number, key, row.state, row.progress, try_render)
             return None
-        mail = try_render()
-        self._result.add_left_in_doubt(number, key, None if mail is None else mail.message_id)
+        self.add_left_in_doubt(number, key, try_render())
         # Recorded last: if this attempt is interrupted before that, the next one adds the row to its report.
-        self._ledger.record(number - 1, RowState.UNKNOWN, row.progress)
+        self._ledger.record(number - 1, RowState.UNKNOWN, self._ledger.rows_in_doubt[number - 1])
         return None
+
+    def add_left_in_doubt(self, number: int, key: str | None, mail: Mail | None, *, has_moved: bool = False) -> None:
+        """Add a row to the result that an earlier attempt reserved, and whose outcome is not known.
+
+        Args:
+            number: the row's number in that attempt, from 1.
+            key: its key; None: not known.
+            mail: its mail; None: not known.
+            has_moved: whether this number may now be another row's, so that the error has to name the key too.
+        """
+        progress = self._ledger.rows_in_doubt[number - 1]
+        state = RowState.OPEN if self._ledger.is_open(number - 1) else RowState.UNKNOWN
+        self._result.add_left_in_doubt(
+            number,
+            key,
+            _not_resent_error(state, progress, mail, key if has_moved else None),
+            message_id=None if mail is None else mail.message_id,
+            progress=progress,
+        )
 
     def _add_settled(
         self,
@@ -320,7 +341,10 @@ class PriorAttempts:
         try_render: Callable[[], Mail | None],
     ) -> None:
         outcome = _SETTLED_OUTCOMES[state]
-        self._result.add_settled(number, outcome)
+        is_unknown = state is RowState.UNKNOWN
+        if is_unknown:
+            progress = self._ledger.rows_in_doubt[number - 1]  # with the refusals that a clear has reset
+        self._result.add_settled(number, outcome, _not_resent_error(state, progress) if is_unknown else None)
         if not self._result.is_line_missing(number, key, outcome):
             return
         mail = try_render()
@@ -333,6 +357,7 @@ class PriorAttempts:
             message_id=None if mail is None else mail.message_id,
             accepted=[address.address for address in mail.recipients] if mail and has_all else progress.accepted,
             rejected=progress.rejected,
+            error=_not_resent_error(state, progress, mail) if is_unknown else None,
         )
 
     def find_unreached(self, *, include_reported: bool) -> dict[int, bytes | None]:
@@ -368,6 +393,22 @@ class PriorAttempts:
         """
         if number < self.rows_seen:
             raise rows_changed_error(f"there were at least {self.rows_seen}, and now there are {number}")
+
+
+def _not_resent_error(
+    state: RowState, progress: Progress, mail: Mail | None = None, key: str | None = None
+) -> OutcomeUnknownError:
+    """Return the error for a row in doubt; see `not_resent_error`.
+
+    Args:
+        state: its state.
+        progress: its recipient progress.
+        mail: its mail; None: not known.
+        key: its key, if the number does not identify the row; else None.
+    """
+    name = f"The mail {mail.message_id}" if mail is not None and mail.message_id else "Its mail"
+    in_doubt = () if mail is None else pending_addresses(mail, progress)
+    return not_resent_error(f"{name}{f' of the row {key!r}' if key else ''}", PriorRow(state, progress), in_doubt)
 
 
 class RowKeys:

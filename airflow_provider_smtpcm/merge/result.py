@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError, OutcomeUnknownError, RefusedError
+from airflow_provider_smtpcm.errors import LedgerError, MailError, MessageError, RefusedError
+from airflow_provider_smtpcm.ledger.record import NO_PROGRESS, Progress
 from airflow_provider_smtpcm.merge.report import OUTCOMES, MergeReport
 from airflow_provider_smtpcm.smtp.outcome import format_addresses
 
@@ -135,15 +136,20 @@ class MergeResult:
         self._log_empty_files(number, mail)
         self._log_progress()
 
-    def add_settled(self, number: int, outcome: str) -> None:
+    def add_settled(self, number: int, outcome: str, error: MailError | None = None) -> None:
         """Add a row that an earlier attempt has settled. It is not logged again, since that attempt has logged it.
 
         The caller then checks `is_line_missing`, and calls `restore_line` if so.
+
+        Args:
+            number: the row's number, from 1.
+            outcome: its outcome in the ledger.
+            error: the reason; None: the log of an earlier attempt has it.
         """
         self._counts[outcome] += 1
         self.settled_earlier += 1
         if outcome != "accepted":
-            reason = str(_unfinished_row_error(None)) if outcome == "unknown" else "see the log of an earlier attempt"
+            reason = error or "see the log of an earlier attempt"
             self.first_problem.setdefault(outcome, f"row {number}: {reason}")
         self._log_progress()
 
@@ -160,6 +166,7 @@ class MergeResult:
         message_id: str | None,
         accepted: Sequence[str],
         rejected: Mapping[str, str],
+        error: MailError | None = None,
     ) -> None:
         """Write the missing line of a settled row.
 
@@ -170,11 +177,9 @@ class MergeResult:
             message_id: the Message-ID of its mail; None: not known.
             accepted: the recipients who have the mail.
             rejected: the permanently refused recipients, each with the server's reply.
+            error: the reason; None: the refusals, if there are any.
         """
-        error: MailError | None = None
-        if outcome == "unknown":
-            error = _unfinished_row_error(message_id)
-        elif rejected or outcome != "accepted":
+        if error is None and (rejected or outcome != "accepted"):
             names = format_addresses([*rejected])
             error = RefusedError(f"The server refused recipients in an earlier attempt: {names}.")
         self._write(
@@ -182,28 +187,48 @@ class MergeResult:
         )
 
     def add_left_in_doubt(
-        self, number: int, key: str | None, message_id: str | None, *, has_moved: bool = False
+        self,
+        number: int,
+        key: str | None,
+        error: MailError,
+        *,
+        message_id: str | None,
+        progress: Progress,
     ) -> None:
-        """Add a row that an earlier attempt reserved, and for which it recorded no result.
+        """Add a row that an earlier attempt reserved, and whose outcome is not known.
 
         Args:
             number: the row's number in that attempt, from 1.
             key: its key; None: not known.
+            error: the reason.
             message_id: the Message-ID of its mail; None: not known.
-            has_moved: whether this number may now be another row's, so that the error has to name the key too.
+            progress: its recipient progress.
         """
         self._counts["unknown"] += 1
         self.settled_earlier += 1
-        error = _unfinished_row_error(message_id, key if has_moved else None)
         self.first_problem.setdefault("unknown", f"row {number}: {error}")
         self._log(number, "unknown", error)
         # An earlier attempt may have written the line, and been killed before the ledger recorded the outcome.
         if not self._report.has_line(number, key, "unknown"):
-            self._write(number, key, outcome="unknown", error=error, message_id=message_id)
+            self._write(
+                number,
+                key,
+                outcome="unknown",
+                error=error,
+                message_id=message_id,
+                accepted=progress.accepted,
+                rejected=progress.rejected,
+            )
         self._log_progress()
 
     def add_unknown(
-        self, number: int, key: str | None, error: MailError, *, message_id: str | None, accepted: Sequence[str] = ()
+        self,
+        number: int,
+        key: str | None,
+        error: MailError,
+        *,
+        message_id: str | None,
+        progress: Progress = NO_PROGRESS,
     ) -> None:
         """Add a row whose mail was in flight when this attempt, or an earlier one, was interrupted.
 
@@ -212,10 +237,18 @@ class MergeResult:
             key: its key; None: it has none.
             error: the reason.
             message_id: the Message-ID of the mail; None: not known.
-            accepted: the recipients who have the mail from an earlier attempt.
+            progress: its recipient progress.
         """
         self._count("unknown", number, error)
-        self._write(number, key, outcome="unknown", error=error, message_id=message_id, accepted=accepted)
+        self._write(
+            number,
+            key,
+            outcome="unknown",
+            error=error,
+            message_id=message_id,
+            accepted=progress.accepted,
+            rejected=progress.rejected,
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Return the task's XCom: the counts, the first rows that were refused or failed, and the speed."""
@@ -462,12 +495,3 @@ def without_addresses(result: Mapping[str, object]) -> dict[str, object]:
     counts = cast("Mapping[str, int]", result["counts"])
     more = {"refused_more": counts["refused"] + counts["partial"], "failed_more": counts["failed"]}
     return {**result, "refused": [], "failed": [], **more}
-
-
-def _unfinished_row_error(message_id: str | None, key: str | None = None) -> OutcomeUnknownError:
-    mail = f"The mail {message_id}" if message_id else "Its mail"
-    return OutcomeUnknownError(
-        f"{mail}{f' of the row {key!r}' if key else ''} was about to be sent, or in flight, when an earlier attempt "
-        "ended without recording its result.",
-        remedy="Look for it in the server's log before you send it again.",
-    )

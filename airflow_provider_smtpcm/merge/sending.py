@@ -7,10 +7,17 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError, StoppedError
-from airflow_provider_smtpcm.ledger.journal import LedgerJournal, not_begun_delivery
+from airflow_provider_smtpcm.ledger.journal import (
+    LedgerJournal,
+    describe_progress,
+    find_delivery_remedy,
+    not_begun_delivery,
+    pending_addresses,
+)
 from airflow_provider_smtpcm.merge.messages import RowMails
 from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.smtp.cancellation import drain_deliveries
+from airflow_provider_smtpcm.smtp.outcome import format_addresses
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.ledger.ledger import Ledger
@@ -101,11 +108,14 @@ def _account_for_unfinished(
             result.add_delivery(row.number, row.key, row.mail, delivery)
             continue
         message_id = row.mail.message_id
+        progress = row.prior.progress if journal is None else journal.get_progress(journal.in_doubt[index])
+        names = format_addresses(pending_addresses(row.mail, progress))
         error = OutcomeUnknownError(
-            f"The task was interrupted ({_describe_cause(cause)}) while the mail {message_id} was in flight.",
-            remedy="Look for its Message-ID in the server's log.",
+            f"The task was interrupted ({_describe_cause(cause)}) while the mail {message_id} was in flight to {names}."
+            f"{describe_progress(progress)}",
+            remedy=find_delivery_remedy(names),
         )
-        result.add_unknown(row.number, row.key, error, message_id=message_id, accepted=row.prior.progress.accepted)
+        result.add_unknown(row.number, row.key, error, message_id=message_id, progress=progress)
         if journal is not None:
             journal.abandon(index)
     mails.in_flight.clear()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_smtpcm.errors import OutcomeUnknownError, Phase, StoppedError
 from airflow_provider_smtpcm.smtp.cancellation import describe_interruption, drain_deliveries
-from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.outcome import Delivery, Outcome, format_addresses
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.throttling import backoff, is_throttled
 
@@ -240,9 +240,11 @@ class RetryQueue:
         """Yield an unknown outcome for each request in flight that the interruption left without a delivery."""
         unresolved = self._unresolved
         for index, entry in [(index, entry) for index, entry in self._entries.items() if index in unresolved]:
+            names, accepted = format_addresses(entry.request.pending), format_addresses(entry.request.accepted)
             error = OutcomeUnknownError(
-                f"While this mail was in flight, {describe_interruption(interruption)}.",
-                remedy="Look for its Message-ID in the server's log before sending it again.",
+                f"While this mail was in flight to {names}, {describe_interruption(interruption)}."
+                f"{f' It was accepted for {accepted}.' if accepted else ''}",
+                remedy=f"Look for its Message-ID and {names} in the server's log before sending it again.",
             )
             error.__cause__ = interruption
             yield Delivery(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError
+from airflow_provider_smtpcm.errors import ConnectionSettingsError, MessageError, Reply
 from airflow_provider_smtpcm.hooks.smtpcm import SmtpConnectionManagerHook
+from airflow_provider_smtpcm.ledger.journal import LedgerJournal
+from airflow_provider_smtpcm.ledger.merge import MergeLedger
+from airflow_provider_smtpcm.ledger.record import RunState
 from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.merge.messages import RowKeys, RowMails, resolve_constants
 from airflow_provider_smtpcm.merge.report import MergeReport
 from airflow_provider_smtpcm.merge.result import MergeResult
 from airflow_provider_smtpcm.merge.rows import Row, open_rows
+from airflow_provider_smtpcm.merge.sending import send_rows
 from airflow_provider_smtpcm.merge.templates import DeferredTemplate, RowTemplates
+from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
+from airflow_provider_smtpcm.smtp.outcome import Delivery
+from airflow_provider_smtpcm.smtp.queue import SendRequest
+from tests.ledger.stores import Memory
+from tests.merge.test_report import lines
 from tests.operators.tasks import environment
 
 FIELDS = {"from_address": "etl@corp.example", "to": "{{ row.email }}", "subject": "{{ row.name }}", "row_key": None}
@@ -312,3 +321,33 @@ def test_the_keys_of_any_rows_are_different_and_the_same_the_next_time(rows: lis
     keys = [first.claim(None, Row(row)) for row in rows]
     assert len(set(keys)) == len(keys)
     assert [second.claim(None, Row(reversed(row.items()))) for row in rows] == keys
+
+
+def test_who_has_a_mail_that_an_interruption_leaves_in_flight_to_others_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first turn of this attempt reached one of them, the second one was interrupted."""
+    rows = [{"email": "jane@corp.example; jim@corp.example; joan@corp.example", "name": "all"}]
+    merge, ledger = Merge(rows), MergeLedger(Memory())
+    merge.result._report = MergeReport(str(tmp_path / "report.jsonl"), try_number=1, to_path=Path)
+    jane, jim, joan = ("jane@corp.example", "jim@corp.example", "joan@corp.example")
+
+    def interrupt(requests: Iterator[Any], journal: LedgerJournal | None) -> Generator[Delivery, None, None]:
+        assert journal is not None
+        first = next(one for one in journal.admit(requests) if isinstance(one, SendRequest))
+        journal.in_doubt[0] = SendRequest(
+            0, first.mail, (jim,), (jane,), {joan: Reply(code=550, enhanced="5.1.1", text="no")}
+        )
+        raise TimeoutError("it took too long")
+        yield
+
+    error = send_rows(
+        merge.mails, merge.result, ledger, send=interrupt, on_delivery=lambda *_: None, cancellation=CancellationToken()
+    )
+    assert error is not None
+    assert "1 unknown" in str(error)
+    ledger.end(RunState.UNFINISHED)
+    (line,) = lines(tmp_path / "report.jsonl")
+    assert (line["outcome"], line["accepted"], line["refused"]) == ("unknown", [jane], {joan: "550 5.1.1 no"})
+    assert f"was in flight to {jim}. It was accepted for {jane}. It was refused for {joan}. " in line["error"]
+    assert f"Look for its delivery to {jim} in the server's log" in caplog.text

@@ -472,6 +472,74 @@ def test_after_a_kill_the_rows_of_the_window_are_in_doubt_and_the_others_are_sen
     assert set(told.values()) == {1}
 
 
+@pytest.mark.parametrize("state", ["o", "u"])
+@pytest.mark.parametrize("max_tries", [1, 2], ids=["retried", "cleared"])
+def test_who_has_the_mail_of_a_row_in_doubt_is_named_in_every_try_and_in_the_report(
+    state: str, max_tries: int, behind: Behind, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its Message-ID is in the server's log because of Jane, so that it has to be looked for by Jim's name."""
+    store, report = Kept(), tmp_path / "report.jsonl"
+    rows = [{"email": f"{JANE}; {JIM}; {JOAN}", "name": "all"}]
+    with Server(until([True], "550 5.1.1 no", f"RCPT TO:<{JOAN}>")) as server:
+        behind(server)
+        failure(merge(rows=rows), store, try_number=1, max_tries=1)
+        interrupted(store, state)
+        block = json.loads(store.values["smtpcm/0/0"])
+        block["rest"]["0"]["accepted"] = [JANE]
+        store.values["smtpcm/0/0"] = json.dumps(block)
+        report.write_text('{"row": 9}\n')  # else each attempt has a file of its own
+        error = str(failure(merge(rows=rows, report_file=str(report)), store, try_number=2, max_tries=max_tries))
+        assert f"It was accepted for {JANE}. It was refused for {JOAN}. Look for its delivery to " in error
+        assert ("ended without recording its result" in error) == (state == "o")
+        again = str(failure(merge(rows=rows, report_file=str(report)), store, try_number=3, max_tries=max_tries))
+        assert "got no final reply in an earlier attempt. It is not sent again, since it may have been " in again
+        assert f"delivered to the other recipients. It was accepted for {JANE}. " in again
+        assert copies(server) == {JANE: 1, JIM: 1}
+    _, line = lines(report)
+    assert (line["outcome"], line["accepted"], [*line["refused"]]) == ("unknown", [JANE], [JOAN])
+    assert f"may have been delivered to {JIM}. It was accepted for {JANE}. It was refused for {JOAN}." in line["error"]
+    assert f"Look for its delivery to {JIM} in the server's log" in line["error"]
+    if state == "o":
+        (logged,) = (record.message for record in caplog.records if record.message.startswith("Row 1: unknown"))
+        assert line["error"] in logged
+
+
+def test_who_has_the_mail_of_a_row_in_doubt_is_named_also_where_the_rows_have_changed(
+    behind: Behind, tmp_path: Path
+) -> None:
+    """By the ledger, since the row is elsewhere now."""
+    store, report = Kept(), tmp_path / "report.jsonl"
+    rows = [{"email": f"{JANE}; {JIM}", "name": "both"}, ROWS[2]]
+    with Server(until([True], "550 5.1.1 no", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        failure(merge(rows=rows), store)
+        interrupted(store, "oa")
+        block = json.loads(store.values["smtpcm/0/0"])
+        block["rest"] = {"0": {"accepted": [JANE], "lost": {}}}
+        store.values["smtpcm/0/0"] = json.dumps(block)
+        assert "have changed" in str(failure(merge(rows=rows[::-1], report_file=str(report)), store))
+    (line,) = (line for line in lines(report) if line["outcome"] == "unknown")
+    assert (line["row"], line["accepted"]) == (1, [JANE])
+    assert f"may have been delivered to {JIM}. It was accepted for {JANE}." in line["error"]
+
+
+def test_who_has_the_mail_of_a_row_in_doubt_is_named_where_it_can_no_longer_be_made(
+    behind: Behind, tmp_path: Path
+) -> None:
+    """A file is missing when its copy is requested."""
+    store, report = Kept(), tmp_path / "report.jsonl"
+    rows = [{"email": f"{JANE}; {JIM}", "name": "both"}]
+    with Server(until([True], "550 5.1.1 no", f"RCPT TO:<{JIM}>")) as server:
+        behind(server)
+        failure(merge(rows=rows), store, try_number=1, max_tries=1)
+        interrupted(store, "u")
+        task = merge(rows=rows, on_unknown="retry", subject="{{ row.nothing }}", report_file=str(report))
+        failure(task, store, try_number=2, max_tries=1)
+    (line,) = lines(report)
+    assert (line["outcome"], line["accepted"], [*line["refused"]]) == ("unknown", [JANE], [JIM])
+    assert f"It was accepted for {JANE}. It was refused for {JIM}. This attempt: " in line["error"]
+
+
 # --- What is left.
 
 

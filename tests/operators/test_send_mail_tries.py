@@ -15,11 +15,13 @@ import pytest
 from airflow.sdk import Asset
 
 from airflow_provider_smtpcm.ledger import record
-from airflow_provider_smtpcm.ledger.ledger import RESULT_RETENTION
-from airflow_provider_smtpcm.mail import Attachment
+from airflow_provider_smtpcm.ledger.journal import PriorDelivery
+from airflow_provider_smtpcm.ledger.ledger import RESULT_RETENTION, SingleMailLedger
+from airflow_provider_smtpcm.mail import Attachment, Mail
 from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFailException
 from airflow_provider_smtpcm.operators.send_mail import SendMailOperator
 from airflow_provider_smtpcm.smtp import connection_pool, retry, throttling
+from airflow_provider_smtpcm.smtp.outcome import Outcome
 from airflow_provider_smtpcm.smtp.session import Session
 from tests.ledger.stores import Memory
 from tests.operators.tasks import context
@@ -102,6 +104,92 @@ def test_what_may_have_been_delivered_is_not_sent_by_a_later_try(behind: Behind)
         _, copy, new = ids(server)
         assert copy == first
         assert new != first  # or a server would drop it as a copy
+
+
+def lose_the_answer_for_b(server: Server) -> None:
+    """Accept the mail for A, refuse C for good, and store B's in a second transaction, without an answer."""
+    turns = ["450 4.2.0 greylisted"]
+
+    def decide(about: str) -> str | None:
+        if about == f"RCPT TO:<{C}>":
+            return "550 5.1.1 no such user"
+        if about == f"RCPT TO:<{B}>" and turns:
+            return turns.pop()
+        return STORE_AND_HANG_UP if about == MESSAGE and server.stored else None
+
+    server._decide = decide
+
+
+DOUBT = (
+    f"It is not sent again, since it may have been delivered to {B}. It was accepted for {A}. It was refused for {C}. "
+)
+
+
+@pytest.mark.parametrize("is_cleared", [False, True])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_who_has_a_mail_that_others_may_have_is_not_forgotten(
+    is_killed: bool, is_cleared: bool, behind: Behind
+) -> None:
+    """Its Message-ID is in the server's log because of them: whoever looks for it alone loses the others' mail."""
+    store = Kept()
+    with Server() as server:
+        lose_the_answer_for_b(server)
+        behind(server)
+        failure(send(to=[A, B, C], retry_for=10), store, try_number=1, max_tries=1)
+        if is_killed:
+            store.values = store.before_the_end
+            head = json.loads(store.values["smtpcm"])
+            assert (head["rows"]["states"], head["rows"]["rest"]["0"]["accepted"]) == ("o", [A])
+        for number in (2, 3):
+            error = failure(send(to=[A, B, C]), store, try_number=number, max_tries=2 if is_cleared else 1)
+            assert not retried(error)
+            assert DOUBT in str(error)
+            assert f"in the server's log. If the server accepted it for {B}, mark the task as success" in str(error)
+            assert ("ended without recording its result" in str(error)) == (is_killed and number == 2)
+        assert [stored.recipients for stored in server.stored] == [(A,), (B,)]
+        server._decide = None
+        result = attempt(send(to=[A, B], on_unknown="retry"), store)
+        assert (result["outcome"], result["accepted"]) == ("accepted", [A, B])
+        assert [stored.recipients for stored in server.stored] == [(A,), (B,), (B,)]
+
+
+def test_the_delivery_of_a_mail_in_doubt_has_who_was_accepted_and_refused(behind: Behind) -> None:
+    """A program reads them there."""
+    store = Kept()
+    with Server() as server:
+        lose_the_answer_for_b(server)
+        behind(server)
+        failure(send(to=[A, B, C], retry_for=10), store)
+    ledger = SingleMailLedger(store)
+    mail = Mail(from_address="etl@corp.example", to=[A, B, C])
+    found = PriorDelivery(ledger).find_settled(mail, retry_unknown=False)
+    assert found is not None
+    assert (found.outcome, found.accepted, [*found.refused]) == (Outcome.UNKNOWN, (A,), [C])
+    assert found.refused[C].code == 550
+
+
+def test_a_mail_is_no_longer_in_doubt_once_those_are_taken_out_who_may_have_it(behind: Behind) -> None:
+    """All who are left have it."""
+    store = Kept()
+    with Server() as server:
+        lose_the_answer_for_b(server)
+        behind(server)
+        failure(send(to=[A, B], retry_for=10), store)
+        result = attempt(send(to=A), store)
+        assert (result["outcome"], result["accepted"]) == ("accepted", [A])
+        assert [stored.recipients for stored in server.stored] == [(A,), (B,)]
+
+
+def test_who_has_a_mail_is_not_forgotten_where_it_can_no_longer_be_made(behind: Behind) -> None:
+    """The error of the attempt says nothing of it."""
+    store = Kept()
+    with Server() as server:
+        lose_the_answer_for_b(server)
+        behind(server)
+        failure(send(to=[A, B, C], retry_for=10), store, try_number=1, max_tries=1)
+        broken = send(to=[A, B, C], attachments="/nowhere/r.csv", on_unknown="retry")
+        error = str(failure(broken, store, try_number=2, max_tries=1))
+        assert f"got no reply. It was accepted for {A}. It was refused for {C}. This attempt: " in error
 
 
 def test_it_is_sent_again_under_its_message_id_where_somebody_asked_for_that(behind: Behind) -> None:

@@ -306,3 +306,17 @@ def test_who_had_another_turn_and_never_got_away_is_told_as_it_stood_too(monkeyp
     )
     assert retry_queue.abandon(retry_queue.in_flight) == []
     assert [delivery.index for delivery in retry_queue.abandon({0})] == [1]
+
+
+def test_an_interruption_names_who_may_have_the_mail_and_who_has_it() -> None:
+    """Its Message-ID is in the server's log because of the others."""
+    queue = RetryQueue(iter([send_request(0, A, B)]), 60)
+    requests = iter(queue)
+    assert isinstance(next(requests), SendRequest)
+    assert settled(queue, became(Outcome.PARTIAL, accepted=(A,), refused={B: LATER})) is None
+    while not isinstance(next(requests), SendRequest):
+        time.sleep(0.01)
+    (delivery,) = queue._finish_interrupted((), TimeoutError("it took too long"))
+    assert (delivery.outcome, delivery.accepted) == (Outcome.UNKNOWN, (A,))
+    assert f"While this mail was in flight to {B}, " in str(delivery.error)
+    assert f"It was accepted for {A}. Look for its Message-ID and {B} in the server's log" in str(delivery.error)
