@@ -47,7 +47,7 @@ FLOORS = {
     "preview": {"notifications", "operators", "mail", "errors"},
     "from_smtp": {"check", "hooks", "connection_manager", "errors"},
     "testing": set(),
-    "ssis": {"connection_manager", "errors"},
+    "ssis": {"mail", "connection_manager", "errors"},
     "get_provider_info": {"connection_manager"},
     "cli": {"check", "from_smtp", "preview", "ssis", "testing", "connection_manager", "errors"},
     "__main__": {"cli"},
