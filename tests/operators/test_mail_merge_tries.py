@@ -903,6 +903,48 @@ def test_airflow_s_own_store_is_resumed_when_a_task_is_cleared_that_failed(
         assert copies(server) == {JANE: had, JIM: had, JOAN: 1}
 
 
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="the ledger needs its state store")
+def test_airflow_changes_max_tries_where_a_task_is_cleared_and_nowhere_else(
+    behind: Behind, run_dag: Callable[[DAG], Any]
+) -> None:
+    """The ledger tells a clear from a retry by it."""
+    from airflow.models.taskinstance import clear_task_instances
+    from airflow.utils.session import create_session
+
+    with Server(until([True], "550 5.1.1 no", "RCPT")) as server:
+        behind(server)
+        with DAG("merge_max_tries", schedule=None) as dag:
+            merge(retries=2, retry_delay=timedelta(0))
+        instance = run_dag(dag).get_task_instance("send")
+    with create_session() as session:
+        instance = session.merge(instance)
+        instance.task = dag.get_task("send")
+        seen = [(str(instance.state), instance.max_tries)]
+
+        def do(change: Callable[[], object], state: str) -> None:
+            instance.state = state
+            session.flush()
+            change()
+            seen.append((str(instance.state), instance.max_tries))
+
+        def fail() -> None:  # what the scheduler does if an executor reports it, or no heartbeat has come
+            instance.handle_failure("no heartbeat", session=session)
+
+        do(fail, "running")
+        do(lambda: clear_task_instances([instance], session), "running")
+        do(fail, "restarting")
+        do(lambda: instance.set_state("failed", session=session), "running")
+        do(lambda: clear_task_instances([instance], session), "failed")
+    assert seen == [
+        ("failed", 2),
+        ("up_for_retry", 2),
+        ("restarting", 2),
+        ("up_for_retry", 2),
+        ("failed", 2),
+        ("None", 1 + 2),
+    ]
+
+
 def test_airflow_has_a_store_from_3_3_on_that_takes_what_never_expires() -> None:
     """It looks at the very object; an Airflow that has no store has no such name either."""
     has_store = hasattr(execution_context, "TaskStateStoreAccessor")
