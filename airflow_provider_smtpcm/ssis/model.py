@@ -423,7 +423,6 @@ class Package:
         path: the file, or `project.ispac!Part.dtsx`.
         root: the package itself as a container.
         protection_level: SSIS's number; None means the default, 1 (EncryptSensitiveWithUserKey).
-        locale_id: the LocaleID, such as 1033 for US English; None: the file has none.
         connection_managers: its own SMTP connection managers, and those of the project that its mails use.
         database_connections: its own OLE DB, ADO.NET and ODBC connection managers.
         configurations: those that it declares, and those whose values were applied.
@@ -437,7 +436,6 @@ class Package:
     root: Container
     format_version: int = 8
     protection_level: int | None = None
-    locale_id: int | None = None
     connection_managers: tuple[SmtpConnection, ...] = ()
     file_connections: tuple[FileConnection, ...] = ()
     database_connections: tuple[DatabaseConnection, ...] = ()

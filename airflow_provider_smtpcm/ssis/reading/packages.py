@@ -221,7 +221,6 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         path=path,
         format_version=version,
         protection_level=get_integer(root, "ProtectionLevel"),
-        locale_id=get_integer(root, "LocaleID"),
         root=container,
         connection_managers=tuple(package_connections.smtp),
         file_connections=tuple(package_connections.files),

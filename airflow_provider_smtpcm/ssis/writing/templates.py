@@ -177,7 +177,7 @@ class TemplateTranslator:
         for note in notes:
             if note != DATE_FORMAT_NOTE:
                 findings.note("system-variable", where, note)
-            elif self.context.symbols.package.locale_id != _US_ENGLISH:
+            elif self.context.symbols.package.properties.get("LocaleID") != _US_ENGLISH:
                 findings.note("date-format", where, note)
         for name, question in questions.items():
             findings.decision(
