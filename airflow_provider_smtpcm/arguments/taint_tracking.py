@@ -59,10 +59,6 @@ class TrackedText(str):
     def __radd__(self, other: Any) -> str:
         return join_tracked((other, self)) if isinstance(other, str) else NotImplemented
 
-    def __rtruediv__(self, other: Any) -> Any:
-        """Continue a path as `str` does. Python's `pathlib` refuses its subclasses if they remain so after `str()`."""
-        return other / str.__str__(self) if isinstance(other, PurePath) else NotImplemented
-
     def __mod__(self, values: Any) -> str:
         text = str.__mod__(self, values)
         try:
