@@ -67,13 +67,6 @@ _TEXT_PROPERTIES = {
     "VersionGUID": "VersionGUID",
     "VersionComment": "VersionComments",
 }
-# The defaults, which SSIS 2012 and later omit: their files have no VersionMajor of 1, which 2005 and 2008 always write.
-_VERSION_DEFAULTS: dict[str, str | int] = {
-    "VersionMajor": 1,
-    "VersionMinor": 0,
-    "VersionBuild": 0,
-    "VersionComment": "",
-}
 #: What to pass to the importer.
 SUPPORTED_FILES_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that contains them."
 
@@ -248,11 +241,11 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
 
 
 def _read_properties(root: Element) -> dict[str, str | int]:
-    """Return the values of the System variables that are properties of the package, as far as they are known."""
+    """Return the values of the System variables that are properties of the package, as far as the file has them."""
     texts = {name: get_text(root, property_name) for name, property_name in _TEXT_PROPERTIES.items()}
     numbers = {name: get_integer(root, name) for name in ("LocaleID", "VersionMajor", "VersionMinor", "VersionBuild")}
     found: dict[str, str | int] = {name: text for name, text in texts.items() if text}
-    return _VERSION_DEFAULTS | found | {name: number for name, number in numbers.items() if number is not None}
+    return found | {name: number for name, number in numbers.items() if number is not None}
 
 
 def _read_connection_managers(

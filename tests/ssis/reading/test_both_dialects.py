@@ -271,7 +271,6 @@ def packages(draw: Callable[..., object]) -> Package:
         connection_managers=(shape.connection,),
         database_connections=(shape.database,),
         format_version=8,
-        properties={"VersionMajor": 1, "VersionMinor": 0, "VersionBuild": 0, "VersionComment": ""},  # SSIS's defaults
     )
 
 
