@@ -413,6 +413,7 @@ class Package:
         database_connections: its own OLE DB, ADO.NET and ODBC connection managers.
         configurations: those that it declares, and those whose values were applied.
         unread_configurations: those in effect whose values are neither in the files nor in the answers.
+        properties: the values of System variables that the file has, by name: `{"VersionBuild": 7}`.
     """
 
     name: str
@@ -428,6 +429,7 @@ class Package:
     configurations: tuple[Configuration, ...] = ()
     unread_configurations: tuple[Configuration, ...] = ()
     findings: tuple[Finding, ...] = ()
+    properties: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def file_stem(self) -> str:

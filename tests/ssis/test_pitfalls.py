@@ -283,3 +283,19 @@ def test_the_file_of_a_dag_hides_no_module_of_python(run_import: Any, name: str,
     """A script in the DAGs folder imports the files next to it."""
     done = run_import(package(), file=f"{name}.dtsx")
     assert (done.package["dag_id"], done.package["dag_file"]) == (name, f"dags/{file}.py")
+
+
+def test_a_system_variable_that_is_in_the_file_has_its_value(run_import: Any) -> None:
+    """Who made the package, and which version it is; a date depends on the locale of the machine that wrote it."""
+    expression = '@[System::CreatorName] + " " + (DT_WSTR, 9)@[System::VersionBuild] + " " + (DT_WSTR, 9)@[LocaleID]'
+    properties = r'DTS:CreatorName="CORP\anna" DTS:VersionBuild="7" DTS:LocaleID="1031" DTS:CreationDate="1/2/2020"'
+    text = package(expressions={"Subject": expression}).replace("<DTS:Executable ", f"<DTS:Executable {properties} ", 1)
+    done = run_import(text)
+    assert "expression-to-complete" not in done.findings
+    assert done.rendered("subject") == r"CORP\anna 7 1031"
+    version = "(DT_WSTR, 9)@[System::VersionMajor] + @[System::VersionComment]"
+    assert run_import(text.replace("@[System::CreatorName]", version)).rendered("subject") == "1 7 1031"
+    done = run_import(text.replace("System::CreatorName", "System::CreatorComputerName"))
+    assert "expression-to-complete" in done.findings  # not in the file
+    done = run_import(text.replace("@[System::CreatorName]", "(DT_WSTR, 30)@[System::CreationDate]"))
+    assert "expression-to-complete" in done.findings

@@ -60,6 +60,13 @@ from airflow_provider_smtpcm.ssis.reading.xml import (
 _NAMESPACE = "sqlserver/dts"
 # PackageFormatVersions of SSIS 2005, 2008, 2012 and 2014 to 2022.
 _FORMATS = {2, 3, 6, 8}
+# System variables that are properties of the package; dates depend on the locale of the machine that wrote the file.
+_TEXT_PROPERTIES = {
+    "CreatorName": "CreatorName",
+    "CreatorComputerName": "CreatorComputerName",
+    "VersionGUID": "VersionGUID",
+    "VersionComment": "VersionComments",
+}
 #: What to pass to the importer.
 SUPPORTED_FILES_REMEDY = "Pass .dtsx, .conmgr, .ispac or .dtsConfig files, or a folder that contains them."
 
@@ -213,6 +220,7 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         database_connections=tuple(package_connections.databases),
         parameters=options.exports.apply(add_configured_values(read_package_parameters(root), manifest, file)),
         configurations=(*declared, *overrides.applied.values()),
+        properties=_read_properties(root),
     )
     is_enabled = get_flag(root, "EnableConfig")
     unread = tuple(find_unread(declared, overrides, options.exports))
@@ -230,6 +238,14 @@ def build_package(root: Element, path: str, options: ReadOptions) -> Package:
         ),
         findings=tuple(findings),
     )
+
+
+def _read_properties(root: Element) -> dict[str, str | int]:
+    """Return the values of the System variables that are properties of the package, as far as the file has them."""
+    texts = {name: get_text(root, property_name) for name, property_name in _TEXT_PROPERTIES.items()}
+    numbers = {name: get_integer(root, name) for name in ("LocaleID", "VersionMajor", "VersionMinor", "VersionBuild")}
+    found: dict[str, str | int] = {name: text for name, text in texts.items() if text}
+    return found | {name: number for name, number in numbers.items() if number is not None}
 
 
 def _read_connection_managers(

@@ -79,6 +79,13 @@ _MAX_INLINED = 1000
 Symbol = Variable | Parameter
 Scope = Mapping[str, Symbol]  # by qualified name
 _Identity = tuple[str, tuple[str, ...]]
+# The defaults, which SSIS 2012 and later omit: their files have no VersionMajor of 1, which 2005 and 2008 always write.
+_VERSION_DEFAULTS: dict[str, str | int] = {
+    "VersionMajor": 1,
+    "VersionMinor": 0,
+    "VersionBuild": 0,
+    "VersionComment": "",
+}
 
 
 def open_scope(symbols: Iterable[Symbol], outer: Scope | None = None) -> dict[str, Symbol]:
@@ -511,7 +518,8 @@ class SymbolTable:
             if symbol is not None:
                 return self.params.jinja_name(symbol)
             if is_system_variable(name):
-                return resolve_system_variable(name, template_context, {"PackageID": self.package.id})
+                properties = {"PackageID": self.package.id, **_VERSION_DEFAULTS, **self.package.properties}
+                return resolve_system_variable(name, template_context, properties)
             similar = next((known for known in scope if known.lower() == name.lower()), None)
             if similar is not None:
                 raise NotTranslatable(
