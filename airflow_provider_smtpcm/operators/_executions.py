@@ -190,7 +190,8 @@ def _is_in_callback() -> bool:
     """Whether Airflow is running a callback, in this thread."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_code.co_name in _CALLBACK_RUNNERS and frame.f_globals.get("__name__", "").startswith("airflow."):
+        module = frame.f_globals.get("__name__", "")
+        if frame.f_code.co_name in _CALLBACK_RUNNERS and module.partition(".")[0] == "airflow":
             return True
         frame = frame.f_back
     return False
