@@ -183,8 +183,9 @@ def find_template_text(node: jinja2.nodes.Expr) -> str | None:
 
     if isinstance(node, nodes.TemplateData):
         return node.data
-    is_tracked = isinstance(node, nodes.Filter) and node.name == _TRACK_FILTER
-    return node.node.value if is_tracked and isinstance(node.node, nodes.Const) else None
+    if isinstance(node, nodes.Filter) and node.name == _TRACK_FILTER and isinstance(node.node, nodes.Const):
+        return str(node.node.value)
+    return None
 
 
 def _divide(left: Any, right: Any) -> Any:

@@ -324,7 +324,7 @@ class RowTemplates:
         return lambda variables: combine([_get_value(part, variables) for part in parts])
 
 
-def _get_value(part: Constant | TemplateFunction, variables: Variables) -> Any:
+def _get_value(part: Constant | TemplateFunction, variables: Mapping[str, Any]) -> Any:
     return part.value if isinstance(part, Constant) else part(variables)
 
 
