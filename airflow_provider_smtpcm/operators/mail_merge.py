@@ -405,6 +405,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             mails = RowMails(
                 opened,
                 templates,
+                auto_generated=self.auto_generated,
                 result=MergeResult(rows=opened, report=no_report),
                 apply_defaults=partial(apply_defaults, manager=manager),
                 identity=partial(Attempt.of_preview(context).message_identity, None),

@@ -148,6 +148,14 @@ def test_a_merge_previews_its_first_rows() -> None:
     assert task.preview({}, rows=[10], manager=NOWHERE) == task.preview({}, rows=[], manager=NOWHERE) == {}
 
 
+def test_a_merge_previews_the_headers_against_automatic_replies_as_it_sends_them(tmp_path: Path) -> None:
+    """They are left out if the author says so."""
+    for auto_generated in (True, False):
+        mails = merge(auto_generated=auto_generated).preview({}, rows=[1], manager=NOWHERE)
+        mails[1].write_eml(tmp_path / "mail.eml")
+        assert (b"\r\nAuto-Submitted: " in (tmp_path / "mail.eml").read_bytes()) == auto_generated
+
+
 def test_a_row_without_a_mail_is_the_error_of_the_merge() -> None:
     """Others have theirs."""
     with pytest.raises(MailError, match="nobody"):
