@@ -411,6 +411,19 @@ def _should_retry() -> None:
     assert "_ti_context_from_server" in task_runner.RuntimeTaskInstance.__private_attributes__
 
 
+@checks("_run_task_state_change_callbacks")
+@checks("_execute_callbacks")
+def _callback_runners() -> None:
+    from airflow.dag_processing import processor
+    from airflow.sdk.execution_time import task_runner
+
+    for kind in ("on_execute_callback", "on_success_callback", "on_retry_callback", "on_failure_callback"):
+        assert f'_run_task_state_change_callbacks(task, "{kind}"' in inspect.getsource(task_runner)
+    source = inspect.getsource(processor._execute_callbacks)
+    assert "_execute_task_callbacks(" in source
+    assert "_execute_dag_callbacks(" in source
+
+
 @checks("iter_references")
 def _iter_references() -> None:
     from airflow.sdk import DAG, literal

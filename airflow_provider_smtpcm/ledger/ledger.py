@@ -171,6 +171,16 @@ class Ledger(ABC):
         states = [state.encode() for state in (RowState.RETRY, RowState.FAILED, RowState.UNSEEN)]
         return sum(block.states.count(state) for block in self._earlier_blocks.values() for state in states)
 
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether an earlier attempt delivered mail to a recipient, or may have."""
+        sent = (RowState.ACCEPTED, RowState.PARTIAL, *IN_DOUBT)
+        return self.finished_result is not None or any(
+            any(state.encode() in block.states for state in sent)
+            or any(progress.accepted for progress in block.progress.values())
+            for block in self._earlier_blocks.values()
+        )
+
     def prior(self, row: int, fingerprint: bytes) -> PriorRow | None:
         """Return what an earlier attempt recorded for a row; None if it recorded nothing.
 

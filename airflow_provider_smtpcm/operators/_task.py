@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_smtpcm.errors import LedgerError, MailError, OutcomeUnknownError
+from airflow_provider_smtpcm.operators._executions import Execution, begin_execution
 
 try:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
@@ -25,7 +26,7 @@ except ImportError:  # Airflow 3.1
     )
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
 
     from airflow_provider_smtpcm.ledger.ledger import Ledger
     from airflow_provider_smtpcm.ledger.record import RunState
@@ -56,10 +57,12 @@ class Attempt:
 
     Args:
         context: the task's context.
+        execution: the call of `execute`; None: the only one of the task.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, execution: Execution | None = None) -> None:
         self._context = context
+        self._execution = execution or Execution()
         #: The deliveries of this attempt, if the task sends one mail.
         self.deliveries: list[Delivery] = []
         #: The task's result, for its ledger; empty until the task succeeds.
@@ -100,11 +103,14 @@ class Attempt:
             window, connections: of a task that sends many; see `MergeLedger`.
 
         Yields:
-            The ledger; None before Airflow 3.3.
+            The ledger; None before Airflow 3.3, and in a callback.
 
         Raises:
-            LedgerError: the ledger cannot be read or written.
+            LedgerError: the ledger cannot be read or written, or has another mail in place of this one.
         """
+        if self._execution.in_callback:
+            yield None
+            return
         store = TaskStateStore.of(self._context)
         if store is None:
             log.info(
@@ -126,13 +132,17 @@ class Attempt:
 
             new_ledger = partial(MergeLedger, window=window, connections=connections)
         ledger = new_ledger(
-            store,
+            self._execution.narrow(store),
             send_again=on_clear == "send_again",
             max_tries=getattr(self._context["ti"], "max_tries", None),
             times_cleared=_count_clears(self._context),
         )
         if ledger.finished_result is not None:
-            log.info("An earlier attempt succeeded, but ended before Airflow recorded it: nothing is sent.")
+            self._execution.check_arguments(store, ledger)
+            if self._execution.scope:
+                log.info("'%s' succeeded in an earlier attempt of the task: nothing is sent.", self._execution.task_id)
+            else:
+                log.info("An earlier attempt succeeded, but ended before Airflow recorded it: nothing is sent.")
             yield ledger
             return
         if ledger.is_resumed:
@@ -146,6 +156,7 @@ class Attempt:
         elif ledger.generation:
             log.info("The task was cleared: everything is sent again (generation %d).", ledger.generation)
         try:
+            self._execution.check_arguments(store, ledger)
             yield ledger
         except BaseException as error:
             release_fully(supervisor_lock)  # the ledger's thread may need it to finish
@@ -169,7 +180,8 @@ class Attempt:
         ti = self._context["ti"]
         generation = ledger.generation if ledger is not None else 0
         generation_part = (f"generation {generation}",) if generation else ()
-        return (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index), *parts, *generation_part)
+        scope = self._execution.scope
+        return (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index), *scope, *parts, *generation_part)
 
     def _run_state(self, *, is_final: bool) -> RunState:
         from airflow_provider_smtpcm.ledger.record import RunState
@@ -217,13 +229,14 @@ def airflow_error(error: MailError, *, retry_unknown: bool = False) -> AirflowEx
 
 
 @contextmanager
-def at_most_once(context: Context) -> Iterator[Attempt]:
+def at_most_once(operator: BaseOperator, context: Context) -> Iterator[Attempt]:
     """Keep Airflow from retrying a task whose mail was or may have been accepted, unless there is a ledger.
 
     Each operator sends within this context. Before Airflow 3.3, when there is no ledger, it also covers what Airflow
     does after `execute`: `post_execute`, XCom, asset events.
 
     Args:
+        operator: the operator that sends.
         context: the task's context.
 
     Yields:
@@ -233,7 +246,17 @@ def at_most_once(context: Context) -> Iterator[Attempt]:
         AirflowFailException: an exception was raised after a recipient was accepted, or may have been.
         AirflowException: the failure of the attempt.
     """
-    attempt = Attempt(context)
+    with begin_execution(operator, context) as execution:
+        if execution.in_callback:  # the attempt of the task has its own mails, and may be retried whatever this sends
+            attempt = Attempt(context, execution)
+            yield attempt
+            if attempt.failure is not None:
+                raise attempt.failure
+        else:
+            yield from _at_most_once(Attempt(context, execution), context)
+
+
+def _at_most_once(attempt: Attempt, context: Context) -> Iterator[Attempt]:
     is_durable = TaskStateStore.of(context) is not None
     retries = _Retries(context)
     if not is_durable:
@@ -329,10 +352,12 @@ class TaskStateStore:
 
     Args:
         accessor: `context["task_state_store"]`.
+        prefix: of each key.
     """
 
-    def __init__(self, accessor: Any) -> None:
+    def __init__(self, accessor: Any, prefix: str = "") -> None:
         self._accessor = accessor
+        self._prefix = prefix
 
     @classmethod
     def of(cls, context: Context) -> TaskStateStore | None:
@@ -340,10 +365,14 @@ class TaskStateStore:
         accessor: Any = context.get("task_state_store")
         return None if accessor is None else cls(accessor)
 
+    def within(self, prefix: str) -> TaskStateStore:
+        """Return the part of the store whose keys have this prefix."""
+        return TaskStateStore(self._accessor, prefix)
+
     def get(self, key: str) -> Any:
         """Return a value, or None if there is none."""
         with supervisor_lock:
-            return self._accessor.get(key)
+            return self._accessor.get(self._prefix + key)
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         """Write a value; each write of a key renews its expiry.
@@ -354,12 +383,12 @@ class TaskStateStore:
             retention: how long it is stored; None: `[state_store] default_retention_days`.
         """
         with supervisor_lock:
-            self._accessor.set(key, value, retention=retention)
+            self._accessor.set(self._prefix + key, value, retention=retention)
 
     def delete(self, key: str) -> None:
         """Delete a value, if there is one."""
         with supervisor_lock:
-            self._accessor.delete(key)
+            self._accessor.delete(self._prefix + key)
 
 
 # --- Cancellation

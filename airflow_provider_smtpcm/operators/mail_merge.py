@@ -231,7 +231,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mails."""
         log.info("MailMergeTaskBegin: the task began to send a mail for each row through '%s'.", self.smtpcm_conn_id)
-        with at_most_once(context) as attempt:
+        with at_most_once(self, context) as attempt:
             return self._execute(context, attempt, self._new_cancellation_token())
 
     def _execute(self, context: Context, attempt: Attempt, cancellation: CancellationToken) -> dict[str, object]:

@@ -207,7 +207,7 @@ class SendMailOperator(Cancelable, RenderedOperator):
     def execute(self, context: Context) -> dict[str, object]:
         """Send the mail."""
         log.info("SendMailTaskBegin: the task began to send a mail through '%s'.", self.smtpcm_conn_id)
-        with at_most_once(context) as attempt:
+        with at_most_once(self, context) as attempt:
             delivery = self._execute(context, attempt, self._new_cancellation_token())
         assert delivery is not None
         return delivery.to_dict()
