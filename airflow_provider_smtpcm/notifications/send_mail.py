@@ -416,12 +416,23 @@ class SendMailNotifier(BaseNotifier):
         )
         assert mail.from_address is not None
         # Airflow may report an event twice; Exchange drops a duplicate with the same Message-ID. The Message-ID depends
-        # on the recipients, so that two notifiers of one event do not suppress each other.
+        # on the recipients and on what the author wrote, so that two notifiers of one event do not suppress each other.
         recipients = sorted(address.address for address in mail.recipients)
-        message_id = stable_message_id(mail.from_address.domain, "notification", *event.key, *recipients)
+        fields_digest = "".join(_digest(getattr(self, name)) for name in MAIL_FIELDS)
+        message_id = stable_message_id(mail.from_address.domain, "notification", *event.key, fields_digest, *recipients)
         request = SendRequest(0, mail.with_identity(message_id=message_id))
         request.render()
         return request
+
+
+def _digest(value: object) -> str:
+    """Return a digest of what the author wrote for a field; the name of its type if it has none."""
+    from airflow_provider_smtpcm.arguments.digest import digest
+
+    try:
+        return digest(value)
+    except TypeError:
+        return type(value).__qualname__
 
 
 def _is_module_being_imported() -> bool:

@@ -761,6 +761,24 @@ def test_an_event_that_is_reported_twice_has_one_message_id(relay: Relay) -> Non
     assert len(set(ids)) == 4
 
 
+OTHER_ALERTS: list[dict[str, Any]] = [
+    {"subject": "another"},
+    {"text": "another"},
+    {"attachments": {"d.txt": b"x"}},
+    {"attachments": {"d.txt": b"y"}},
+    {"headers": {"X-Report": "a"}},
+]
+
+
+def test_two_alerts_about_one_event_have_two_message_ids(relay: Relay) -> None:
+    """Or Exchange would drop the second; both are to the same recipients."""
+    for fields in ({}, *OTHER_ALERTS) * 2:
+        notifier(**fields)(dict(task_succeeded()))
+    ids = [received.message["Message-ID"] for received in relay.messages]
+    assert len(set(ids)) == 1 + len(OTHER_ALERTS)
+    assert ids[: len(ids) // 2] == ids[len(ids) // 2 :]  # as when an event is reported twice
+
+
 # --- Under Airflow's own task runner, and as Deadline Alerts call it.
 
 
