@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, wraps
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 
 from airflow_provider_smtpcm.mail.tainted import DATA, MIXED
@@ -156,6 +157,8 @@ def _mask_value(value: Any) -> str:
 
 def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environment:
     """Return a variant of the environment in which the text and the literals of templates are `TrackedText`."""
+    from jinja2.sandbox import SandboxedEnvironment
+
     finalize: Any = environment.finalize
     tracking = environment.overlay(
         autoescape=False,
@@ -165,9 +168,34 @@ def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environ
     )
     tracking.filters = {name: _mix_lost_masks(function) for name, function in environment.filters.items()}
     tracking.filters |= {_TRACK_FILTER: _make_literal_tracker(), "safe": environment.filters["safe"]}
+    if isinstance(tracking, SandboxedEnvironment):
+        tracking.intercepted_binops = tracking.intercepted_binops | {"/"}
+        tracking.binop_table = tracking.binop_table | {"/": _divide}
     tracking.concat = join_tracked  # type: ignore[method-assign]
     tracking.template_class = _make_template_class()
     return tracking
+
+
+def find_template_text(node: jinja2.nodes.Expr) -> str | None:
+    """Return the text of a node that is text of the template, tracked or not; None for an expression."""
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.TemplateData):
+        return node.data
+    if isinstance(node, nodes.Filter) and node.name == _TRACK_FILTER and isinstance(node.node, nodes.Const):
+        return str(node.node.value)
+    return None
+
+
+def _divide(left: Any, right: Any) -> Any:
+    """Divide as `left / right`, also a path by `TrackedText`, which pathlib refuses and whose mask it would lose."""
+    if not isinstance(right, str) or not (
+        type(left) is TrackedText or (isinstance(left, PurePath) and type(right) is TrackedText)
+    ):
+        return left / right
+    if get_mask(right).startswith("/"):
+        return right  # the author's absolute path, as in pathlib; one from a value would leave the author's folder
+    return join_tracked((str(left), TrackedText("/", "/"), right))
 
 
 def _skip_tracked(function: Callable[..., Any]) -> Callable[..., Any]:

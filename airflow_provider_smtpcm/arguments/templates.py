@@ -430,10 +430,12 @@ def _find_single_expression(environment: jinja2.Environment, source: str) -> jin
     """Return the expression of a template that consists of one expression and whitespace; None for any other."""
     from jinja2 import nodes
 
+    from airflow_provider_smtpcm.arguments.taint_tracking import find_template_text
+
     body = environment.parse(source).body
     if len(body) != 1 or not isinstance(body[0], nodes.Output):
         return None
-    parts = [node for node in body[0].nodes if not isinstance(node, nodes.TemplateData) or node.data.strip()]
+    parts = [node for node in body[0].nodes if (text := find_template_text(node)) is None or text.strip()]
     return parts[0] if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData) else None
 
 
