@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,14 @@ def test_a_body_may_contain_an_exception(relay: Relay) -> None:
     send_email(TO, "x", "<p>Größe \0 \udc80</p>")
     (received,) = relay.messages
     assert received.message.get_content().strip() == "<p>Größe \ufffd \ufffd</p>"
+
+
+def test_a_body_may_seem_to_refer_to_an_image(relay: Relay) -> None:
+    """Airflow does not escape the text of an exception; a reader sees what it is."""
+    send_email(TO, "x", "<p>KeyError: key=CID:4711 in <img src='cid:logo'></p>")
+    (received,) = relay.messages
+    text = received.message.get_content().strip()
+    assert unescape(text) == "<p>KeyError: key=CID:4711 in <img src='cid:logo'></p>"
 
 
 def test_a_content_header_that_is_not_generated_may_be_set(relay: Relay, caplog: pytest.LogCaptureFixture) -> None:

@@ -27,9 +27,17 @@ __all__ = ["HeaderValues", "HeadersLike", "Mail", "Priority"]
 
 #: The `envelope_from` of a mail that no server is to return (RFC 5321 4.5.5).
 NULL_RETURN_PATH = "<>"
-# A reference to an image; only in an attribute or in CSS, since "Account CID:4711" in the text of a report is not one.
-# No two adjacent quantifiers match whitespace, since that would take quadratic time.
-_CID_REFERENCE = r"""(?i)(?:=\s*(?:["']\s*)?|url\(\s*(?:(?:["']|&quot;|&\#0*3[49];)\s*)?)cid:([^"'\s<>)]+)"""
+# A reference to an image is in an attribute or in CSS: "key=cid:4711" in the text of a report or an exception is none.
+# Each pattern consumes what it has scanned, since it would take quadratic time otherwise. Comments are skipped, except
+# for conditional ones, which Outlook reads.
+_MARKUP = re.compile(
+    r"""(?isx) <!--(?!\[if).*?(?:-->|\Z) | <style\b[^>]*>(?P<css>.*?)(?:</style|\Z)
+    | <[a-z](?P<tag>(?:[^>=]|=\s*(?:"[^"]*(?:"|\Z)|'[^']*(?:'|\Z))?)*+)"""
+)
+_ATTRIBUTE = re.compile(r"""(?s)(?<=[\s"'/])([^\s"'/=]++)\s*+=\s*+(?:"([^"]*)|'([^']*)|(\S*))""")
+_IMAGE_ATTRIBUTES = ("src", "srcset", "background", "poster", "data", "href")
+_CID_URL = re.compile(r"(?i)\s*cid:([^\s<>]+)")
+_CSS_CID_URL = re.compile(r"""(?i)url\(\s*+(?:(?:["']|&quot;|&\#0*3[49];)\s*+)?cid:([^"'\s<>)]+)""")
 
 
 class Priority(StrEnum):
@@ -342,13 +350,25 @@ def _find_image_faults(
         from html import unescape
         from urllib.parse import unquote
 
-        references = (unquote(unescape(reference).strip("\"'")) for reference in re.findall(_CID_REFERENCE, html_text))
+        references = (unquote(unescape(reference).strip("\"'")) for reference in _find_cid_references(html_text))
         for content_id in dict.fromkeys(references):
             if content_id not in inline:
                 yield MessageError(
                     f"The HTML refers to {short_repr(f'cid:{content_id}')}, which is not among the inline images.",
                     remedy=f"Add it: inline_images={{{short_repr(content_id)}: path}}.",
                 )
+
+
+def _find_cid_references(html_text: str) -> Iterable[str]:
+    """Yield the content ids to which an HTML text refers, as they are written there."""
+    for markup in _MARKUP.finditer(html_text):
+        yield from _CSS_CID_URL.findall(markup["css"] or "")
+        for name, *values in _ATTRIBUTE.findall(markup["tag"] or ""):
+            value = "".join(values)
+            if name.lower() == "style":
+                yield from _CSS_CID_URL.findall(value)
+            elif name.lower().rpartition(":")[2] in _IMAGE_ATTRIBUTES and (match := _CID_URL.match(value)):
+                yield match[1]
 
 
 # The parser of each field and its default, in the order in which faults are listed.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import time
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -169,6 +171,11 @@ def test_images_need_an_html_that_shows_them() -> None:
         '<p style="background: url(&quot;cid:logo&quot;)">',
         '<img src="cid:%6Cogo">',
         '<img src="cid:l&#111;go">',
+        "<IMG alt=it's SRC = 'cid:logo'/>",
+        '<a title="a > b" href="cid:logo">',
+        '<img srcset="cid:logo 2x">',
+        "<style>td { background: url(cid:logo) }</style>",
+        '<!--[if mso]><v:fill src="cid:logo"/><![endif]-->',
     ],
 )
 def test_an_html_that_refers_to_no_image_is_refused(html: str) -> None:
@@ -178,9 +185,34 @@ def test_an_html_that_refers_to_no_image_is_refused(html: str) -> None:
     assert Mail(to=JANE, html=html, inline_images={"logo": "a.png"}).inline_images[0].content_id == "logo"
 
 
-def test_cid_in_the_text_of_an_html_is_no_image() -> None:
-    """`CID:` may be an abbreviation in a report."""
-    assert Mail(to=JANE, html="<p>Account CID:4711, see acid:rain and cid: 5</p>").html
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<p>Account CID:4711, see acid:rain and cid: 5</p>",
+        "KeyError: no customer with key=cid:4711",
+        "<td>ref='cid:4711' or url(cid:4711)</td>",
+        "<code>src=cid:logo &lt;img src='cid:logo'&gt;</code>",
+        '<td title="key src=cid:4711">',
+        '<td data-note="cid:4711" title=cid:4711>',
+        '<a href="https://crm.example/?account=cid:4711">',
+        "<!-- <img src='cid:old'> -->",
+        "a < b src=cid:4711",
+    ],
+)
+def test_cid_in_the_text_of_an_html_is_no_image(html: str) -> None:
+    """`CID:` may be an abbreviation in a report, and "key=cid:4711" part of an exception."""
+    assert Mail(to=JANE, html=html).html == html
+
+
+@pytest.mark.parametrize(
+    "part", ["<a ", "<!--", "<style", "<style>", "= ", '="', "='", "x", " ", "<a x=", 'src="cid:', "url( ", "url(cid:"]
+)
+def test_references_are_found_in_linear_time(part: str) -> None:
+    """The text of an alert may be long, and anything."""
+    started_at = time.monotonic()
+    with contextlib.suppress(MessageError):
+        Mail(to=JANE, html=f"<img title={part * 100_000} cid:")
+    assert time.monotonic() - started_at < 5
 
 
 def test_two_images_with_one_content_id_are_refused() -> None:

@@ -402,6 +402,16 @@ def test_a_part_that_cannot_be_mailed_is_left_out_with_a_notice(
     assert "could not be rendered" in html or "left out of this mail" in html
 
 
+@pytest.mark.parametrize("html", [None, "<p>{{ exception }}</p>", "<p>{{ exception | safe }}</p>"])
+def test_an_exception_that_seems_to_refer_to_an_image_is_sent(html: str | None, relay: Relay) -> None:
+    """Nothing that an exception says may lose the alert."""
+    said = "no customer with key=cid:4711 <img src='cid:4711'> url(cid:4711)"
+    notifier(html=html)(task_failed(raised(KeyError(said))))
+    (received,) = relay.messages
+    assert "key=cid:4711" in texts(received)[1]
+    assert ("left out of this mail" in texts(received)[1]) == (html is not None and "safe" in html)
+
+
 @pytest.mark.parametrize("name", ["cc", "bcc", "reply_to"])
 @pytest.mark.parametrize("value", ["{{ 'dba' }}", "{{ none }}", "{{ 'dba\\nops' }}", "{{ 1 / 0 }}"])
 def test_a_faulty_address_leaves_out_itself_alone(
