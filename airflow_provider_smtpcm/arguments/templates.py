@@ -15,17 +15,20 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.tainted import (
     BLANKS,
     DATA,
     TaintedStr,
     count_parent_steps,
     make_path_escape_error,
+    short_repr,
 )
 
 if TYPE_CHECKING:
     import jinja2
 
+    from airflow_provider_smtpcm.mail.files import FilePattern
 
 Variables = Mapping[str, Any]
 TemplateFunction = Callable[[Variables], Any]
@@ -186,6 +189,10 @@ class FieldEnvironments:
             return lambda variables: mark_as_data(name, render(variables), item=item)
         return render
 
+    def compile_key(self, key: str) -> TemplateFunction:
+        """Compile a template of a key of a mapping: the name of a file or a header, so always text."""
+        return compile_text(self.text.from_string(key))
+
     def _compile_object(self, environment: jinja2.Environment, name: str, source: str) -> TemplateFunction:
         kept: tuple[type, ...] = ()
         if name in _COLLECTION_FIELDS:
@@ -208,13 +215,13 @@ def describe_item(name: str, key: object) -> tuple[str, bool]:
 
     Args:
         name: the name of the field that is a mapping.
-        key: the key of the item.
+        key: the key of the item; None: it depends on a row, so that a header may be a structured one.
     """
     if name != "headers":
         return name, True
     from airflow_provider_smtpcm.mail.structured_headers import is_structured
 
-    return (f"{_STRUCTURED_HEADER}{key}" if is_structured(key) else name), False
+    return (f"{_STRUCTURED_HEADER}{key}" if key is None or is_structured(key) else name), False
 
 
 def render_field(
@@ -251,16 +258,21 @@ def render_field(
         parts = [render_field(name, part, environments, variables, render_other, item=True) for part in value]
         return type(value)(parts) if type(value) in (tuple, set) else parts
     if isinstance(value, Mapping):
-        fields = {key: describe_item(name, key) for key in value}
-        return {
-            key: render_field(fields[key][0], part, environments, variables, render_other, item=fields[key][1])
-            for key, part in value.items()
-        }
+        keys = [
+            environments.compile_key(key)(variables) if isinstance(key, str) and environments.is_template(key) else key
+            for key in value
+        ]
+        fields = [describe_item(name, key) for key in keys]
+        parts = [
+            render_field(field, part, environments, variables, render_other, item=is_item)
+            for (field, is_item), part in zip(fields, value.values(), strict=True)
+        ]
+        return make_mapping(name, keys, parts)
     from airflow_provider_smtpcm.arguments.files import locate_object
     from airflow_provider_smtpcm.mail.files import FilePattern, RemotePath, is_pathlib_path
 
     if isinstance(value, FilePattern):
-        pattern = render_field(name, value.pattern, environments, variables, render_other, item=True)
+        pattern = render_field(name, get_pattern(value), environments, variables, render_other, item=True)
         rendered = make_pattern(pattern, required=value.required)
     elif is_dataclass(value) and (names := getattr(type(value), "template_fields", ())):
         # A copy: Airflow would render the object in place, which several tasks may share.
@@ -279,6 +291,28 @@ def render_field(
     ):
         raise make_path_escape_error(str(rendered), name)
     return rendered
+
+
+def make_mapping(name: str, keys: Sequence[Any], values: Sequence[Any]) -> dict[Any, Any]:
+    """Make a mapping of rendered keys and values.
+
+    Raises:
+        MessageError: two keys are the same, so that an item would be lost.
+    """
+    mapping = dict(zip(keys, values, strict=True))
+    if len(mapping) < len(keys):
+        key = next(key for key in mapping if keys.count(key) > 1)
+        raise MessageError(
+            f"{name}: two keys are rendered to {short_repr(key)}.", remedy="Write keys that differ in every case."
+        )
+    return mapping
+
+
+def get_pattern(pattern: FilePattern) -> Any:
+    """Return the pattern that the author wrote, for rendering: as text if it is a local path."""
+    from airflow_provider_smtpcm.mail.files import is_pathlib_path
+
+    return str(pattern.pattern) if is_pathlib_path(pattern.pattern) else pattern.pattern
 
 
 def make_pattern(pattern: Any, *, required: bool) -> Any:

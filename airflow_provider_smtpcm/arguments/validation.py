@@ -116,7 +116,7 @@ def is_static(value: object) -> bool:
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(is_static, value))
     if isinstance(value, Mapping):
-        return all(map(is_static, value.values()))
+        return all(map(is_static, (*value, *value.values())))
     return value is None or isinstance(value, bool | int | float)
 
 

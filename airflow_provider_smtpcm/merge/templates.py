@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_smtpcm.arguments.validation import is_static
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.merge.rows import Row, is_nan, suggest_delimiter
 
@@ -59,7 +60,8 @@ def defer_templates(value: Any) -> Any:
     if not _has_reference(value):
         return DeferredTemplate(value)
     if isinstance(value, Mapping):
-        return {key: defer_templates(item) for key, item in value.items()}
+        # Airflow renders no keys, so one is wrapped only to tell it from a key of data.
+        return {key if is_static(key) else DeferredTemplate(key): defer_templates(item) for key, item in value.items()}
     return [defer_templates(item) for item in value]
 
 
@@ -68,7 +70,7 @@ def undefer_templates(value: Any) -> Any:
     if isinstance(value, DeferredTemplate):
         return value.value
     if isinstance(value, dict):
-        return {key: undefer_templates(item) for key, item in value.items()}
+        return {undefer_templates(key): undefer_templates(item) for key, item in value.items()}
     if isinstance(value, list):
         return [undefer_templates(item) for item in value]
     return value
@@ -224,7 +226,7 @@ class RowTemplates:
             is_authored: whether the value is from the DAG file, so that text in it is a template.
             item: whether it is one of several items; see `FieldEnvironments.compile`.
         """
-        from airflow_provider_smtpcm.arguments.templates import describe_item, mark_as_data
+        from airflow_provider_smtpcm.arguments.templates import mark_as_data
 
         if isinstance(value, DeferredTemplate):
             return self._compile(name, value.value, is_authored=True, item=item)
@@ -233,14 +235,7 @@ class RowTemplates:
                 return self._compile_text(name, value, item=item)
             return Constant(mark_as_data(name, value, item=item))
         if isinstance(value, Mapping):
-            keys = list(value)
-            parts = [
-                self._compile(field, part, is_authored=is_authored, item=is_item)
-                for (field, is_item), part in zip(
-                    (describe_item(name, key) for key in keys), value.values(), strict=True
-                )
-            ]
-            return self._combine(name, parts, lambda values: dict(zip(keys, values, strict=True)))
+            return self._compile_mapping(name, value, is_authored=is_authored)
         if isinstance(value, tuple | list | set):
             parts = [self._compile(name, part, is_authored=is_authored, item=True) for part in value]
             return self._combine(name, parts, list)
@@ -249,21 +244,53 @@ class RowTemplates:
     def _compile_file(self, name: str, value: Any) -> Constant | TemplateFunction:
         """Compile an object in the DAG file that is neither text nor a collection."""
         from airflow_provider_smtpcm.arguments.files import locate_object
-        from airflow_provider_smtpcm.arguments.templates import make_pattern
+        from airflow_provider_smtpcm.arguments.templates import get_pattern, make_pattern
         from airflow_provider_smtpcm.mail.files import FilePattern
 
         if not isinstance(value, FilePattern):
             return Constant(locate_object(name, value, self._environments.to_path))
-        pattern, required = self._compile(name, value.pattern, is_authored=True, item=True), value.required
+        pattern, required = self._compile(name, get_pattern(value), is_authored=True, item=True), value.required
         if isinstance(pattern, Constant):
             return Constant(make_pattern(pattern.value, required=required))
         return lambda variables: make_pattern(pattern(variables), required=required)
 
-    def _compile_text(self, name: str, source: str, *, item: bool) -> Constant | TemplateFunction:
+    def _compile_mapping(
+        self, name: str, value: Mapping[Any, Any], *, is_authored: bool
+    ) -> Constant | TemplateFunction:
+        """Compile the keys and items of a mapping; see `_compile`."""
+        from airflow_provider_smtpcm.arguments.templates import describe_item, make_mapping
+
+        keys = [self._compile_key(name, key, is_authored=is_authored) for key in value]
+        names = [key.value if isinstance(key, Constant) else None for key in keys]
+        parts = [
+            self._compile(field, part, is_authored=is_authored, item=is_item)
+            for (field, is_item), part in zip((describe_item(name, key) for key in names), value.values(), strict=True)
+        ]
+        if all(isinstance(key, Constant) for key in keys):
+            return self._combine(name, parts, lambda values: make_mapping(name, names, values))
+        items = self._combine(name, parts, list)
+        if isinstance(items, Constant):
+            self.constant_items.setdefault(name, []).extend(items.value)
+        return lambda variables: make_mapping(
+            name, [_get_value(key, variables) for key in keys], _get_value(items, variables)
+        )
+
+    def _compile_key(self, name: str, key: Any, *, is_authored: bool) -> Constant | TemplateFunction:
+        """Compile a key of a mapping; see `_compile`."""
+        if isinstance(key, DeferredTemplate):
+            return self._compile_key(name, key.value, is_authored=True)
+        if is_authored and isinstance(key, str) and self._environments.is_template(key):
+            return self._compile_text(name, key, is_key=True)
+        return Constant(key)
+
+    def _compile_text(
+        self, name: str, source: str, *, item: bool = False, is_key: bool = False
+    ) -> Constant | TemplateFunction:
         from jinja2 import TemplateError
 
         try:
-            render = self._environments.compile(name, source, item=item)
+            environments = self._environments
+            render = environments.compile_key(source) if is_key else environments.compile(name, source, item=item)
             if _varies_by_row(self._environments.text.parse(source)):
                 return render
         except TemplateError as error:
@@ -285,9 +312,11 @@ class RowTemplates:
         if len(constants) == len(parts):
             return Constant(combine(constants))
         self.constant_items.setdefault(name, []).extend(constants)
-        return lambda variables: combine(
-            [part.value if isinstance(part, Constant) else part(variables) for part in parts]
-        )
+        return lambda variables: combine([_get_value(part, variables) for part in parts])
+
+
+def _get_value(part: Constant | TemplateFunction, variables: Mapping[str, Any]) -> Any:
+    return part.value if isinstance(part, Constant) else part(variables)
 
 
 def _varies_by_row(tree: jinja2.nodes.Template) -> bool:

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Environment
+from jinja2.nativetypes import NativeEnvironment
 from jinja2.sandbox import SandboxedEnvironment
 
 from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, render_field
 from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail import Attachment, FilePattern
 from airflow_provider_smtpcm.mail.attachment import parse_attachments
+from airflow_provider_smtpcm.mail.structured_headers import parse_headers
 from airflow_provider_smtpcm.mail.tainted import TaintedStr
 from airflow_provider_smtpcm.merge.rows import Row
-from airflow_provider_smtpcm.merge.templates import RowTemplates, defer_templates
+from airflow_provider_smtpcm.merge.templates import DeferredTemplate, RowTemplates, defer_templates
 
 
 class Url:
@@ -47,14 +50,16 @@ class Bucket(Url):
     __hash__ = None  # type: ignore[assignment]
 
 
-def rendered(value: Any, name: str = "attachments", *, in_merge: bool = False, **variables: Any) -> Any:
+def rendered(
+    value: Any, field: str = "attachments", *, in_merge: bool = False, native: bool = False, **variables: Any
+) -> Any:
     """Return a field as an operator renders it, or a merge for its row."""
-    environment = SandboxedEnvironment()
+    environment: Environment = NativeEnvironment() if native else SandboxedEnvironment()
     if in_merge:
-        templates = RowTemplates({name: defer_templates(value)}, environment, {}, encoding="utf-8", to_path=Url)
-        return templates.render(Row(variables), 1)[name]
+        templates = RowTemplates({field: defer_templates(value)}, environment, {}, encoding="utf-8", to_path=Url)
+        return templates.render(Row(variables), 1)[field]
     environments = FieldEnvironments(environment, to_path=Url)
-    return render_field(name, value, environments, variables, lambda other: other)
+    return render_field(field, value, environments, variables, lambda other: other)
 
 
 def kinds(value: Any) -> list[tuple[str, str]]:
@@ -88,6 +93,7 @@ def kinds(value: Any) -> list[tuple[str, str]]:
         ("https://host/x?y=1", [("url", "https://host/x?y=1")]),
         ({"a.csv": "s3://b/{{ day }}"}, [("url", "s3://b/monday")]),
         (FilePattern("/srv/{{ day }}/*"), [("pattern", "/srv/monday/*")]),
+        (FilePattern(Path("/srv") / "{{ day }}/*"), [("pattern", "/srv/monday/*")]),
         (FilePattern("s3://b/{{ day }}/*"), [("pattern", "s3://b/monday/*")]),
     ],
 )
@@ -108,7 +114,8 @@ def _over_rows(value: Any) -> Any:
             value = value.replace(f"{{{{ {name}", f"{{{{ row.{name}").replace(f"~ {name}", f"~ row.{name}")
         return value
     if isinstance(value, FilePattern):
-        return FilePattern(_over_rows(value.pattern))
+        is_path = isinstance(value.pattern, Path)
+        return FilePattern(Path(_over_rows(str(value.pattern))) if is_path else _over_rows(value.pattern))
     return (
         {key: _over_rows(item) for key, item in value.items()}
         if isinstance(value, dict)
@@ -121,6 +128,63 @@ def test_a_url_is_one_where_a_field_is_a_file(name: str, kind: str) -> None:
     """Not in an address or a text; a wildcard is one only where a field may be several files."""
     assert kinds(rendered("s3://b/x", name)) == [(kind, "s3://b/x")]
     assert kinds(rendered("/srv/*.html", name)) == [("path", "/srv/*.html")]
+
+
+@pytest.mark.parametrize("in_merge", [False, True])
+def test_a_value_in_a_pattern_of_a_path_object_is_data(in_merge: bool) -> None:
+    """As in one of text: it is no wildcard, and leads to no other folder."""
+    value = _over_rows(FilePattern(Path("/srv") / "{{ day }}*")) if in_merge else FilePattern(Path("/srv/{{ day }}*"))
+    assert rendered(value, in_merge=in_merge, day="*").pattern.mask == "/srv/\0*"
+    with pytest.raises(MessageError, match="leads out of its folder"):
+        rendered(value, in_merge=in_merge, day="../").find()
+
+
+@pytest.mark.parametrize("in_merge", [False, True])
+@pytest.mark.parametrize("native", [False, True])
+def test_the_keys_of_a_mapping_are_templates(in_merge: bool, native: bool) -> None:
+    """They name files for the recipient. What a value fills in is text, and not rendered again."""
+    key, item = ("{{ row.name }}", "{{ row.day }}") if in_merge else ("{{ name }}", "{{ day }}")
+    value = {f"{key}-1.pdf": f"/srv/{item}.pdf", f"a-{key}": "/srv/b", key: "/srv/c", "plain": item}
+    for name, seen in (("7", "7"), ("{{ 7 }} | /x", "{{ 7 }} | /x"), ("*", "*")):
+        made = rendered(value, in_merge=in_merge, native=native, name=name, day="monday")
+        assert made == {f"{seen}-1.pdf": "/srv/monday.pdf", f"a-{seen}": "/srv/b", seen: "/srv/c", "plain": "monday"}
+        assert all(type(made_key) is str for made_key in made)
+
+
+@pytest.mark.parametrize("in_merge", [False, True])
+def test_two_keys_that_are_rendered_to_one_are_an_error(in_merge: bool) -> None:
+    """A file would be lost."""
+    value = _over_rows_and_keys({"{{ day }}": "/srv/a", "{{ name }}": "/srv/b"}, in_merge=in_merge)
+    with pytest.raises(MessageError, match="attachments: two keys are rendered to 'x'"):
+        rendered(value, in_merge=in_merge, day="x", name="x")
+
+
+@pytest.mark.parametrize("in_merge", [False, True])
+def test_a_header_whose_name_is_a_template_is_what_it_is_named(in_merge: bool) -> None:
+    """A value adds no address to a header of addresses."""
+    value = _over_rows_and_keys({"{{ kind }}": "a{{ name }}@corp.example", "X-{{ name }}": "x"}, in_merge=in_merge)
+    headers = rendered(value, "headers", in_merge=in_merge, kind="Sender", name="b")
+    assert parse_headers(headers) == (("Sender", "ab@corp.example"), ("X-b", "x"))
+    headers = rendered(value, "headers", in_merge=in_merge, kind="Errors-To", name="@corp.example, eve")
+    with pytest.raises(MessageError):
+        parse_headers(headers)
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_the_keys_of_what_another_task_returned_are_data(wraps: bool) -> None:
+    """Its braces are in the name of the file."""
+    data = {"{{ row.name }}": "/srv/a"}
+    fields = {"attachments": data} if not wraps else {"attachments": [DeferredTemplate("/srv/b"), data]}
+    templates = RowTemplates(fields, SandboxedEnvironment(), {}, encoding="utf-8")
+    made = templates.render(Row({"name": "x"}), 1)["attachments"]
+    assert (made[1] if wraps else made) == data
+
+
+def _over_rows_and_keys(value: dict[str, str], *, in_merge: bool) -> dict[str, str]:
+    def convert(text: str) -> str:
+        return text.replace("{{ ", "{{ row.") if in_merge else text
+
+    return {convert(key): convert(item) for key, item in value.items()}
 
 
 def test_a_path_object_is_not_resolved() -> None:

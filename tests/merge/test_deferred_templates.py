@@ -50,6 +50,14 @@ def test_a_list_or_a_mapping_with_an_output_in_it_is_wrapped_around_it(output: X
     assert undefer_templates(wrapped) == {"a": [output, "{{ row.x }}", ["b", output]], "c": "d"}
 
 
+def test_a_key_that_is_a_template_is_wrapped_beside_an_output(output: XComArg) -> None:
+    """It is told from a key of the data of that output."""
+    value = {"{{ row.x }}.csv": output, "b": "c"}
+    wrapped = defer_templates(value)
+    assert wrapped == {DeferredTemplate("{{ row.x }}.csv"): output, "b": DeferredTemplate("c")}
+    assert undefer_templates(wrapped) == value
+
+
 def test_the_ui_shows_what_wundeferred() -> None:
     """Without addresses in memory, with which each parse of a DAG would make a new version of it."""
     assert str(DeferredTemplate("Dear {{ row.name }}")) == "Dear {{ row.name }}"
