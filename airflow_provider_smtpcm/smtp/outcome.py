@@ -265,7 +265,8 @@ _THROTTLED = (
 )
 # A limit on the client, not on one mailbox or one message.
 _THROTTLING = (
-    r"(?i)throttl|(submission|message) rate|rate limit|concurrent|too (fast|many (connections|messages|sessions))"
+    r"(?i)throttl|(submission|message) rate|rate (over)?limit|concurrent"
+    r"|too (fast|much mail|many (connections|messages|sessions|recipients from))"
 )
 # Exchange: the code is 5.7.1 in older versions and 5.2.252 in the newest.
 _SENDING_AS = r"(?i)send as\b|SendAsDenied|send on behalf"

@@ -39,6 +39,9 @@ def test_who_may_not_send_as_this_sender_is_not_told_about_relaying(
         (450, "4.7.1", "You are sending too fast, slow down"),
         (451, "4.7.500", "Server busy: throttled"),
         (550, "5.7.1", "Your message rate limit is reached"),
+        (450, "4.7.1", "Error: too much mail from 192.0.2.7"),  # Postfix, smtpd_client_message_rate_limit
+        (450, "4.7.1", "Error: too many recipients from 192.0.2.7"),
+        (451, "", "Sender rate overlimit"),  # Exim
     ],
 )
 def test_a_limit_of_the_server_names_what_to_turn_down(code: int, enhanced: str, text: str) -> None:
