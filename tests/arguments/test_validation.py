@@ -138,7 +138,6 @@ def test_the_names_of_airflow_s_smtp_provider_are_told(make: Made) -> None:
         {"attachments": [Path("/srv/x.csv"), ObjectStoragePath("s3://bucket/x.csv"), "{{ params.x }}"]},
         {"html": "<img src='cid:logo'>", "inline_images": {"logo": ObjectStoragePath("s3://bucket/logo.png")}},
         {"headers": {"X-{{ params.name }}": "x"}, "attachments": {"{{ ds }}.csv": "/srv/x.csv"}},
-        {"headers": {"X-{{ params.name }}": "x"}, "attachments": {"{{ ds }}.csv": "/srv/x.csv"}},
         {"to": "[[ params.to ]]"},
         {"envelope_from": "<>\n", "attachments": FilePattern("/srv/*.csv"), "auto_generated": False},
         {"attachments": {"a.csv": b"x", "b.csv": "/srv/*.csv"}, "headers": {"Sender": None, "List-Unsubscribe": ""}},
