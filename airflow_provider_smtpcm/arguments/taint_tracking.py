@@ -158,8 +158,6 @@ def _mask_value(value: Any) -> str:
 
 def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environment:
     """Return a variant of the environment in which the text and the literals of templates are `TrackedText`."""
-    from jinja2.sandbox import SandboxedEnvironment
-
     finalize: Any = environment.finalize
     tracking = environment.overlay(
         autoescape=False,
@@ -169,9 +167,9 @@ def make_tracking_environment(environment: jinja2.Environment) -> jinja2.Environ
     )
     tracking.filters = {name: _mix_lost_masks(function) for name, function in environment.filters.items()}
     tracking.filters |= {_TRACK_FILTER: _make_literal_tracker(), "safe": environment.filters["safe"]}
-    if isinstance(tracking, SandboxedEnvironment):
-        tracking.intercepted_binops = tracking.intercepted_binops | {"/"}
-        tracking.binop_table = tracking.binop_table | {"/": _divide}
+    sandboxed: Any = tracking  # as every environment of Airflow is
+    sandboxed.intercepted_binops = sandboxed.intercepted_binops | {"/"}
+    sandboxed.binop_table = sandboxed.binop_table | {"/": _divide}
     tracking.concat = join_tracked  # type: ignore[method-assign]
     tracking.template_class = _make_template_class()
     return tracking

@@ -193,8 +193,14 @@ class _Translator:
         tests = [self.translate(test) for test, _ in node.arms]
         for test in tests:
             test.check_depth()
-        # The result of `?:` with a null test is null, which {% if %} cannot express.
-        return [] if any(test.nullable for test in tests) else [test.to_bool().code for test in tests]
+        if any(test.nullable for test in tests):
+            return []  # the result of `?:` with a null test is null, which {% if %} cannot express
+        codes = [test.to_bool() for test in tests]
+        # Jinja takes an inline `if` as a test only in parentheses.
+        return [
+            code.operand if isinstance(test, Conditional) else code.code
+            for code, (test, _) in zip(codes, node.arms, strict=True)
+        ]
 
     def translate(self, node: Expression) -> JinjaExpression:  # noqa: PLR0911 - one return for each node type
         """Translate a node to a Jinja expression."""

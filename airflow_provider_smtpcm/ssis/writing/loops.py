@@ -265,16 +265,10 @@ class _LoopReader:
         return not self._flow.requires(reader, setter.id)
 
 
-# The arguments of the method of `@task_group` that passes on those of the decorated function.
-_GROUP_ARGUMENTS = ("self", "tg_factory")
-
-
 def _name_fields(variables: list[Variable], *, for_merge: bool) -> list[str]:
     """Return the name of the field for each variable; in a task group, it is the name of a Python argument."""
     if not for_merge:
         names = UniqueNames.for_variables()
-        for name in _GROUP_ARGUMENTS:
-            names.allocate(name)
         return [names.allocate(_argument_name(variable)) for variable in variables]
     short = [variable.name for variable in variables]
     return [each.name if short.count(each.name) == 1 else each.qualified_name for each in variables]

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_smtpcm.ssis import macros
@@ -217,8 +217,12 @@ def test_the_text_of_a_tree_gives_the_same_tree_and_value(node: Expression) -> N
     assert outcome(again) == outcome(node)
 
 
+_YES, _DUE = Name(name="User::Yes", position=0), Name(name="User::Due", position=0)
+
+
 @SETTINGS
 @given(ANYTHING)
+@example(Conditional(arms=((_YES, _DUE), (Conditional(arms=((_YES, _YES),), otherwise=_YES), _DUE)), otherwise=_DUE))
 def test_a_template_gives_what_the_expression_gives(node: Expression) -> None:
     """An error where there is one, and nothing for a null."""
     expected = outcome(node)
