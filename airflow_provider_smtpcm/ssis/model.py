@@ -317,7 +317,7 @@ class OtherTask(ExecutableBase):
     Args:
         sets: the names of the variables that it may set, as the package has them: `User::Rows`, or `Rows` alone.
         reads: the names of the variables that it reads, besides those in its expressions.
-        updates: of `sets`, those whose new value may depend on the one that they have before it.
+        updates: of `sets`, those of which it may use the value that they have before it.
         assignments: pairs of a variable and the expression of its value, if the task is a script that only sets
             variables; empty if the script does nothing; None for any other task. The expressions read the variables as
             they are before the task.

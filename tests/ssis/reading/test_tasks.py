@@ -405,8 +405,8 @@ _CODE = {
 
 @pytest.mark.parametrize("code", _CODE)
 @pytest.mark.parametrize("version", DIALECTS)
-def test_a_script_updates_a_variable_unless_its_code_always_sets_it(version: int, code: str) -> None:
-    """Code that is missing, or that is not understood, may keep or use the value from before the script."""
+def test_a_script_updates_a_variable_unless_its_code_only_sets_it(version: int, code: str) -> None:
+    """Code that is missing, or that is not understood, may use the value from before the script."""
     language, updates = _CODE[code]
     script = (
         f'<ScriptProject Language="{language}" ReadWriteVariables="User::Text">'
