@@ -37,8 +37,8 @@ STRAY = (
     "site/index.html",
     "tests/__pycache__/conftest.cpython-311.pyc",
 )
-#: In octets.
-LARGEST_WHEEL = 780_000
+#: In octets: the modules with some room to grow. A page, a picture or a test that gets in has to exceed it.
+LARGEST_WHEEL = 800_000
 #: The embedded relay and its fixtures, which the extra `testing` is for.
 NEEDS_THE_EXTRA = {"aiosmtpd", "pytest"}
 IMPORT_ALL = f"""
