@@ -903,7 +903,6 @@ def test_airflow_s_own_store_is_resumed_when_a_task_is_cleared_that_failed(
         assert copies(server) == {JANE: had, JIM: had, JOAN: 1}
 
 
-@pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="the ledger needs its state store")
 def test_airflow_changes_max_tries_where_a_task_is_cleared_and_nowhere_else(
     behind: Behind, run_dag: Callable[[DAG], Any]
 ) -> None:

@@ -584,8 +584,6 @@ def test_expressions_see_the_windows_path_of_a_file_that_is_opened_on_the_worker
     relay: Relay, run: Callable[[DagModule], str], tmp_path: Path, directory: str | None, holds_another_task: bool
 ) -> None:
     """Also in a condition, in the definition of a variable, and if the folder comes from an expression."""
-    if holds_another_task and airflow_version.startswith("3.1."):
-        pytest.skip("`dag.test` of Airflow 3.1 does not go on after a group that is mapped over an XCom")
     (tmp_path / "in").mkdir()
     for name in ("orders 1.csv", "other.csv"):
         (tmp_path / "in" / name).write_text(f"{name},1")
@@ -606,6 +604,8 @@ def test_expressions_see_the_windows_path_of_a_file_that_is_opened_on_the_worker
     module = written(each, variables=[variable("Address"), *names], options=options)
     assert all(one.severity is Severity.NOTE for one in module.findings)
     assert lint(module) == ""
+    if holds_another_task and airflow_version.startswith("3.1."):
+        return  # `dag.test` of Airflow 3.1 does not go on after a group that is mapped over an XCom
     assert run(module) == "success"
     expected = ["orders 1.csv"] if holds_another_task else ["orders 1.csv", "other.csv"]
     assert [subject for subject, _ in sent(relay)] == [f"{name}: in" for name in expected]
