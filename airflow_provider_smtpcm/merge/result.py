@@ -210,15 +210,7 @@ class MergeResult:
         self._log(number, "unknown", error)
         # An earlier attempt may have written the line, and been killed before the ledger recorded the outcome.
         if not self._report.has_line(number, key, "unknown"):
-            self._write(
-                number,
-                key,
-                outcome="unknown",
-                error=error,
-                message_id=message_id,
-                accepted=progress.accepted,
-                rejected=progress.rejected,
-            )
+            self._write_unknown(number, key, error, message_id, progress)
         self._log_progress()
 
     def add_unknown(
@@ -240,6 +232,11 @@ class MergeResult:
             progress: its recipient progress.
         """
         self._count("unknown", number, error)
+        self._write_unknown(number, key, error, message_id, progress)
+
+    def _write_unknown(
+        self, number: int, key: str | None, error: MailError, message_id: str | None, progress: Progress
+    ) -> None:
         self._write(
             number,
             key,
@@ -439,7 +436,7 @@ def _describe_retry(
         if not retry_may_help:
             return (
                 "Airflow does not retry this, since it would end the same way. Fix the cause and clear the task: it "
-                "then sends only the mails that were not accepted."
+                "then sends only the mails that were not accepted, or all if on_clear is 'send_again'."
             )
         if result["unknown"] and not in_doubt:
             return (

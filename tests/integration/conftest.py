@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,7 +24,7 @@ from tests.integration.odbc_databases import Database
 from tests.integration.postfix import Postfix
 from tests.integration.programs import KERBEROS_COMMAND
 from tests.integration.samba_domain import SambaDomain
-from tests.integration.system_packages import skip_for_want_of
+from tests.integration.system_packages import skip_for_want_of, skip_unless_root
 
 # What holds for a task that is killed and retried depends on Airflow's version (docs/guarantees.md). From 3.3 on
 # a ledger outlives the task, which the first tests are for. Before that such a task would send all its mails
@@ -42,8 +41,7 @@ IDENTITY_VARIABLES = ("KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME", "NTLM_U
 def _skip_unless_it_can_start(postfix: type[LoopbackPostfix]) -> None:
     if missing := postfix.missing():
         skip_for_want_of(missing)
-    if os.geteuid() != 0:
-        pytest.skip("Postfix starts as root only: sudo make test")
+    skip_unless_root("Postfix")
 
 
 @pytest.fixture(scope="session")
@@ -118,8 +116,7 @@ def running_domain() -> Iterator[SambaDomain]:
     """An Active Directory domain for the tests of a file; a machine can have one at a time."""
     if missing := SambaDomain.missing():
         skip_for_want_of(missing)
-    if os.geteuid() != 0:
-        pytest.skip("Samba's domain controller starts as root only: sudo make test")
+    skip_unless_root("Samba's domain controller")
     if missing := ", ".join(name for name in ("gssapi", "krb5") if find_spec(name) is None):
         pytest.skip(f"Python's {missing} missing: {KERBEROS_COMMAND}")
     with SambaDomain() as domain:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from tests.check.checked import CheckIt, make_check
 from tests.client_certificates import NAME
 from tests.integration.certificate_postfix import CertificatePostfix, get_fingerprint
 from tests.integration.exim import Exim
-from tests.integration.system_packages import skip_for_want_of
+from tests.integration.system_packages import skip_for_want_of, skip_unless_root
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -31,8 +30,7 @@ def skip_unless_it_can_start(server: type[CertificatePostfix | Exim]) -> None:
     """Skip with what is missing."""
     if missing := server.missing():
         skip_for_want_of(missing)
-    if os.geteuid() != 0:
-        pytest.skip(f"{server.__name__} starts as root only: sudo make test")
+    skip_unless_root(server.__name__)
 
 
 @pytest.fixture(scope="module")

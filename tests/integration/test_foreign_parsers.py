@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import smtplib
 import subprocess
@@ -24,7 +23,7 @@ from tests.integration.foreign_parsers import (
     read_by_mime_tools,
     read_by_python,
 )
-from tests.integration.system_packages import skip_for_want_of
+from tests.integration.system_packages import skip_for_want_of, skip_unless_root
 from tests.torture.anonymous_postfix import AnonymousPostfix
 
 pytestmark = pytest.mark.slow
@@ -160,8 +159,7 @@ def test_a_dkim_signature_survives_a_relay(tmp_path: Path) -> None:
     """Whatever is in the mail: the relay has no reason to change a line, even for the strictest canonicalization."""
     if lacking := AnonymousPostfix.missing():
         skip_for_want_of(lacking)
-    if os.geteuid() != 0:
-        pytest.skip("Postfix starts as root only: sudo make test")
+    skip_unless_root("Postfix")
     key, record = tmp_path / "key.pem", tmp_path / "record"
     subprocess.run(["openssl", "genrsa", "-traditional", "-out", key, "2048"], check=True, capture_output=True)
     public = subprocess.run(["openssl", "rsa", "-in", key, "-pubout"], check=True, capture_output=True).stdout

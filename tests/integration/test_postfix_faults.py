@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -30,7 +29,7 @@ from airflow_provider_smtpcm.operators._task import AirflowException, AirflowFai
 from tests.integration.faulty_postfix import FaultyPostfix
 from tests.integration.programs import absent
 from tests.integration.sink import Sink
-from tests.integration.system_packages import skip_for_want_of
+from tests.integration.system_packages import skip_for_want_of, skip_unless_root
 from tests.ledger.stores import Memory
 from tests.operators.merges import merge
 from tests.operators.tasks import context
@@ -55,8 +54,7 @@ def running_postfix() -> Iterator[FaultyPostfix]:
     """One for all tests here."""
     if missing := FaultyPostfix.missing():
         skip_for_want_of(missing)
-    if os.geteuid() != 0:
-        pytest.skip("Postfix starts as root only: sudo make test")
+    skip_unless_root("Postfix")
     with FaultyPostfix() as server:
         yield server
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ import pytest
 
 from demo.processes import LOOPBACK
 from tests.integration.loopback_postfix import ANONYMOUS
-from tests.integration.system_packages import skip_for_want_of
+from tests.integration.system_packages import skip_for_want_of, skip_unless_root
 from tests.ledger.stores import Memory
 from tests.operators.merges import merge
 from tests.operators.tasks import context
@@ -58,8 +57,7 @@ def postfix() -> Iterator[LimitingPostfix]:
     """One for all tests here."""
     if missing := LimitingPostfix.missing():
         skip_for_want_of(missing)
-    if os.geteuid() != 0:
-        pytest.skip("Postfix starts as root only: sudo make test")
+    skip_unless_root("Postfix")
     with LimitingPostfix() as server:
         yield server
 

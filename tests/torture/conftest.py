@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.system_packages import skip_for_want_of
+from tests.integration.system_packages import skip_for_want_of, skip_unless_root
 from tests.operators.servers import behind
 from tests.torture.anonymous_postfix import AnonymousPostfix
 
@@ -19,7 +18,6 @@ def anonymous_postfix() -> Iterator[AnonymousPostfix]:
     """One for all tests."""
     if missing := AnonymousPostfix.missing():
         skip_for_want_of(missing)
-    if os.geteuid() != 0:
-        pytest.skip("Postfix starts as root only: sudo make test")
+    skip_unless_root("Postfix")
     with AnonymousPostfix() as server:
         yield server
