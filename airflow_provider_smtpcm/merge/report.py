@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +19,7 @@ log = logging.getLogger(__name__)
 #: The outcomes of a row: those of a delivery, and `failed` if the row could not be turned into a mail.
 OUTCOMES = ("accepted", "partial", "refused", "unknown", "not_sent", "failed")
 _WITHOUT_KEY = 128
+_BLOCK = 1 << 16
 _REMEDY = (
     "Set 'report_file' to a path that the worker may write to. In a store that cannot append, use one file for each "
     "attempt: 's3://.../{{ run_id }}-{{ ti.try_number }}.jsonl'."
@@ -60,10 +63,11 @@ class MergeReport:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._earlier = path if path.is_file() else None
-            has_partial_line = self._earlier is not None and _has_partial_line(path)
             # Line-buffered, and closed by `close`.
             self._out = path.open("a", encoding="utf-8", buffering=1)
-            self._out.write("\n" * has_partial_line)
+            if self._earlier is not None:
+                _remove_partial_line(path, self._out)
+            _lock(self._out, fcntl.LOCK_SH)
         except Exception as error:  # each storage library raises errors of its own
             self._close()
             raise self._make_error(error) from error
@@ -162,13 +166,47 @@ class MergeReport:
         return MessageError(f"The report '{self.file}' cannot be {tried}: {reason}.", remedy=remedy)
 
 
-def _has_partial_line(path: Any) -> bool:
-    """Whether the last line has no end: an earlier attempt was killed while it wrote it."""
-    if not path.stat().st_size:
-        return False
+def _remove_partial_line(path: Any, out: IO[str]) -> None:
+    """Remove a last line without an end: an earlier attempt was killed while it wrote it.
+
+    If another merge has the file open, the line may be one that it is writing. Then the line only gets an end, as in a
+    store that cannot lock or shorten a file.
+    """
+    is_alone = _lock(out, fcntl.LOCK_EX)
+    size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(-1, 2)
-        return bool(file.read(1) != b"\n")
+        complete = _measure_complete_lines(file, size)
+    if complete == size:
+        return
+    try:
+        if is_alone:
+            os.ftruncate(out.fileno(), complete)
+            return
+    except OSError as error:
+        log.debug("The last line of the report '%s' cannot be removed: %s", path, error)
+    out.write("\n")
+
+
+def _lock(out: IO[str], kind: int) -> bool:
+    """Lock the file for as long as it is open, and for as long as the process lives; whether that worked."""
+    try:
+        fcntl.flock(out.fileno(), kind | fcntl.LOCK_NB)
+    except (OSError, AttributeError):  # another merge has the file open, or the storage has no locks
+        return False
+    return True
+
+
+def _measure_complete_lines(file: IO[bytes], size: int) -> int:
+    """Return how many octets of the file the lines with an end take."""
+    end = size
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        length = file.read(end - start).rfind(b"\n") + 1
+        if length:
+            return start + length
+        end = start
+    return 0
 
 
 def _parse_lines(file: IO[bytes]) -> Iterator[tuple[int, str, str | None, str | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,17 +84,58 @@ def test_each_line_is_there_before_the_next_begins(place: str, tmp_path: Path) -
     assert report.error is None
 
 
-def test_a_further_try_writes_behind_the_lines_of_the_one_before(tmp_path: Path) -> None:
-    """Even if it was killed in the middle of a word."""
+@pytest.mark.parametrize("partial", ["", '{"try_num', "{" * 200_000], ids=["none", "short", "longer than a block"])
+@pytest.mark.parametrize("complete", ["", '{"try_number": 1, "row": 1}\n'], ids=["no line", "a line"])
+@pytest.mark.parametrize("place", ["{}/report.jsonl", "file://{}/report.jsonl"], ids=["path", "URL"])
+def test_a_further_try_replaces_what_the_one_before_left_of_a_line(
+    place: str, complete: str, partial: str, tmp_path: Path
+) -> None:
+    """It was killed in the middle of a word; programs that read the file find complete lines only."""
     path = tmp_path / "report.jsonl"
-    path.write_text('{"try_number": 1, "row": 1}\n{"try_num')
+    path.write_text(complete + partial)
     for try_number in (2, 3):
-        report = MergeReport(path, try_number=try_number, to_path=to_storage_path)
+        report = MergeReport(place.format(tmp_path), try_number=try_number, to_path=to_storage_path)
         report.write(row=1)
         report.close()
-    assert path.read_text() == (
-        '{"try_number": 1, "row": 1}\n{"try_num\n{"try_number": 2, "row": 1}\n{"try_number": 3, "row": 1}\n'
-    )
+    assert path.read_text() == complete + '{"try_number": 2, "row": 1}\n{"try_number": 3, "row": 1}\n'
+
+
+def test_a_line_that_another_merge_may_be_writing_is_left_to_it(tmp_path: Path) -> None:
+    """Two runs share a file; what is there of the line may not be all that its writer has."""
+    path = tmp_path / "report.jsonl"
+    other = MergeReport(path, try_number=1, to_path=to_storage_path)
+    path.write_text('{"try_num')
+    report = MergeReport(path, try_number=2, to_path=to_storage_path)
+    report.write(row=1)
+    other.write(row=2)
+    for each in (report, other):
+        each.close()
+    assert path.read_text() == '{"try_num\n{"try_number": 2, "row": 1}\n{"try_number": 1, "row": 2}\n'
+
+
+class Unlockable:
+    """A file of a store that has no file descriptors, as object storage."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.parent, self.stat, self.is_file = path.parent, path.stat, path.is_file
+
+    def open(self, mode: str, **options: Any) -> Any:
+        """A text file that is no file of the operating system to its user."""
+        file = self._path.open(mode, **options)
+        if mode == "rb":
+            return file
+        return SimpleNamespace(write=file.write, close=file.close)
+
+
+def test_in_a_store_that_has_no_locks_the_rest_of_a_line_gets_an_end(tmp_path: Path) -> None:
+    """The next line must not continue it."""
+    path = tmp_path / "report.jsonl"
+    path.write_text('{"try_num')
+    report = MergeReport(Unlockable(path), try_number=2, to_path=to_storage_path)
+    report.write(row=1)
+    report.close()
+    assert path.read_text() == '{"try_num\n{"try_number": 2, "row": 1}\n'
 
 
 def line(row: int, outcome: str, *, key: str | None = "k", message_id: str | None = "<1@corp.example>") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import Counter
@@ -115,7 +114,7 @@ def test_each_row_has_its_line_once(
             run(task, store, try_number)
         arrived, message_ids = copies(server), ids(server)
     TALLY.add("processes killed around a report's line", {"schedules run": 1})
-    found = [line for line in complete_lines(report) if line["message_id"] != "<0@corp.example>"]
+    found = [line for line in lines(report) if line["message_id"] != "<0@corp.example>"]
     times = Counter((line["row"], line["outcome"]) for line in found)
     assert set(times.values()) == {1}
     assert {line["row"] for line in found} == {1, 2, 3, 4, 5}
@@ -147,12 +146,3 @@ def states(store: OnDisk) -> list[RowState]:
     """What the ledger on the disk says of each row."""
     block = Block.from_json(store.get(f"{HEAD}/0/0"))
     return [block.state(place) for place in range(len(block))]
-
-
-def complete_lines(report: Path) -> list[dict[str, Any]]:
-    """The lines without those that were cut off by a kill."""
-    found: list[dict[str, Any]] = []
-    for text in report.read_text().splitlines():
-        with suppress(ValueError):
-            found.append(json.loads(text))
-    return found
