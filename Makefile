@@ -12,6 +12,9 @@ READY  := $(VENV)/.made $(if $(shell command -v krb5-config),$(VENV)/.kerberos)
 
 SYSTEM_PACKAGES := $(shell sed 's/\#.*//' .ci/system-packages.txt)
 
+# Compiled once, and not in each of the hundreds of processes that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -86,14 +85,14 @@ def _imports(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def _imported_files(path: Path) -> Iterator[Path]:
-    for name in _imports(path):
-        parts = name.split(".")
-        if parts[0] not in _OURS:
-            continue
-        for depth in range(1, len(parts) + 1):
-            place = ROOT.joinpath(*parts[:depth])
-            yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists())
+@cache
+def _imported_files(path: Path) -> frozenset[Path]:
+    names = [name.split(".") for name in _imports(path)]
+    places = {
+        ROOT.joinpath(*parts[:depth]) for parts in names if parts[0] in _OURS for depth in range(1, len(parts) + 1)
+    }
+    files = (file for place in places for file in (place.with_suffix(".py"), place / "__init__.py"))
+    return frozenset(file for file in files if file.exists())
 
 
 # --- The option.

@@ -11,7 +11,12 @@ import pytest
 from tests.airflow_dependence import ROOT, depends_on_airflow
 
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
-WITHOUT = [path for path in TESTS if not depends_on_airflow(path)]
+
+
+@pytest.fixture(scope="module")
+def without() -> list[Path]:
+    """The tests that do not depend on Airflow."""
+    return [path for path in TESTS if not depends_on_airflow(path)]
 
 
 @pytest.mark.parametrize(
@@ -36,15 +41,15 @@ def test_a_test_depends_on_airflow_if_it_or_what_it_imports_names_it(text: str, 
     assert depends_on_airflow(file) is depends
 
 
-def test_what_an_operator_does_is_tested_with_every_airflow() -> None:
+def test_what_an_operator_does_is_tested_with_every_airflow(without: list[Path]) -> None:
     """And the conversation with a server with one."""
-    left_out = {path.relative_to(ROOT / "tests").parts[0] for path in WITHOUT}
-    whole = {path.relative_to(ROOT / "tests").parts[0] for path in TESTS if path not in WITHOUT}
+    left_out = {path.relative_to(ROOT / "tests").parts[0] for path in without}
+    whole = {path.relative_to(ROOT / "tests").parts[0] for path in TESTS if path not in without}
     assert {"mail", "ledger"} <= left_out - whole
     assert {"operators", "hooks", "decorators", "test_email_backend.py"} <= whole - left_out
 
 
-def test_tests_that_are_left_out_do_not_need_airflow() -> None:
+def test_tests_that_are_left_out_do_not_need_airflow(without: list[Path]) -> None:
     """Where it cannot be imported they are collected, and those of one folder pass."""
     program = """
 import sys
@@ -55,6 +60,6 @@ options = ["-p", "no:cacheprovider", "-q"]
 assert pytest.main([*options, "--collect-only", *files]) == 0
 assert pytest.main([*options, *(file for file in files if "/ledger/test_record" in file)]) == 0
 """
-    command = [sys.executable, "-c", program, *map(str, WITHOUT)]
+    command = [sys.executable, "-c", program, *map(str, without)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr

@@ -12,6 +12,7 @@ import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,12 +127,25 @@ def within(name: str, places: set[str]) -> bool:
     return any(f"{name}.".startswith(f"{place}.") for place in places)
 
 
-TREES = {
-    str(path.relative_to(PACKAGE).with_suffix("")): ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
-WORDS = {module: set(spelled_by(tree)) for module, tree in TREES.items()}
-IMPORTS = {module: list(imported_by(tree)) for module, tree in TREES.items()}
+MODULES = {str(path.relative_to(PACKAGE).with_suffix("")): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The syntax tree of each module."""
+    return {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in MODULES.items()}
+
+
+@cache
+def module_words() -> dict[str, set[str]]:
+    """What each module spells."""
+    return {module: set(spelled_by(tree)) for module, tree in trees().items()}
+
+
+@cache
+def module_imports() -> dict[str, list[tuple[str, bool]]]:
+    """What each module imports."""
+    return {module: list(imported_by(tree)) for module, tree in trees().items()}
 
 
 def unlisted_imports(module: str, imports: list[tuple[str, bool]]) -> list[str]:
@@ -148,10 +162,10 @@ def unlisted_imports(module: str, imports: list[tuple[str, bool]]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("module", TREES)
+@pytest.mark.parametrize("module", MODULES)
 def test_what_a_module_imports_of_airflow_is_public_or_listed(module: str) -> None:
     """A new private import needs a row, and a check."""
-    assert unlisted_imports(module, IMPORTS[module]) == []
+    assert unlisted_imports(module, module_imports()[module]) == []
 
 
 @pytest.mark.parametrize(
@@ -173,7 +187,7 @@ def test_imports_from_the_sdk_are_in_its_all() -> None:
     """Some names joined it after Airflow 3.1."""
     import airflow.sdk
 
-    asked = {name for names in IMPORTS.values() for name, _ in names if name.count(".") == 2}
+    asked = {name for names in module_imports().values() for name, _ in names if name.count(".") == 2}
     ours = {name.rpartition(".")[2] for name in asked if name.startswith("airflow.sdk.")} - {"exceptions"}
     assert ours - set(airflow.sdk.__all__) <= (LATER if AIRFLOW < (3, 3) else set())
 
@@ -183,9 +197,9 @@ def test_an_interface_is_used_in_exactly_the_listed_modules(interface: Interface
     """A row is removed with its last use, and a module is added with its first."""
     word = interface.spelled
     if is_imported(word):
-        users = {module for module, names in IMPORTS.items() if any(within(name, {word}) for name, _ in names)}
+        users = {module for module, names in module_imports().items() if any(within(name, {word}) for name, _ in names)}
     else:
-        users = {module for module, words in WORDS.items() if word in words}
+        users = {module for module, words in module_words().items() if word in words}
     assert users == set(interface.modules)
 
 
@@ -194,13 +208,13 @@ def test_every_private_attribute_of_another_library_is_listed() -> None:
     listed = {(module, row.spelled) for row in INTERFACES for module in row.modules}
     defined = {
         (module, node.name)
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     asked = {
         (module, node.attr)
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
         and re.match("_[^_]", node.attr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -30,8 +30,10 @@ def literal(node: ast.AST) -> str | None:
     return None
 
 
-def messages() -> Iterator[str]:
-    """Yield every text in the package's code but the docstrings."""
+@cache
+def messages() -> list[str]:
+    """Return every text in the package's code but the docstrings."""
+    found = []
     for path in sorted((ROOT / "airflow_provider_smtpcm").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {
@@ -41,12 +43,9 @@ def messages() -> Iterator[str]:
             and node.body
             and isinstance(node.body[0], ast.Expr)
         }
-        for node in ast.walk(tree):
-            if id(node) not in docstrings and (text := literal(node)):
-                yield text
-
-
-MESSAGES = list(messages())
+        texts = (literal(node) for node in ast.walk(tree) if id(node) not in docstrings)
+        found += [text for text in texts if text]
+    return found
 
 
 def quotes() -> list[str]:
@@ -65,7 +64,7 @@ def compile_quote(quote: str) -> re.Pattern[str]:
 
 def has_message(quote: str) -> bool:
     """Return whether one message has all the fixed parts of the quote, in their order."""
-    return any(map(compile_quote(quote).search, MESSAGES))
+    return any(map(compile_quote(quote).search, messages()))
 
 
 # The words of a server in the quotes, which are not in the code.
