@@ -430,6 +430,13 @@ class BatchSender:
         return on_result
 
     def _on_opened(self, session: Session) -> None:
+        try:
+            session.check_open()  # it may have waited here while the source made the next mail
+        except MailError as error:
+            session.abort()
+            if session.server is None or session.server.rank >= self._rank:
+                self._on_open_failed(error)
+            return
         reason = self._use_server_of(session)
         if reason is not None:
             self._limit_connections(reason)

@@ -330,6 +330,19 @@ class Session:
         """
         return BatchSender(iter(mails), self.manager, lambda: self, profile=self._profile, session=self).deliveries()
 
+    def check_open(self) -> None:
+        """Check whether the server has closed the session since it was opened, without waiting.
+
+        Raises:
+            MailError: it has.
+        """
+        transport = self.transport
+        transport.set_nonblocking()
+        transport.receive_some()
+        reply = transport.replies.next_reply(transport.phase)
+        if reply is not None:
+            raise ConnectionLostError(f"{transport.peer} closed the session with '{reply}'.", reply=reply)
+
     def noop(self) -> Reply:
         """Send NOOP (RFC 5321 4.1.1.9) and return the reply.
 

@@ -13,11 +13,13 @@ import pytest
 from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
+from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.connection_pool.batches import NO_FROM, letter, outcomes, send
+from tests.smtp.connection_pool.batches import NO_FROM, letter, outcomes, send, send_many
 from tests.smtp.dialogue import Dialogues, hang_up
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_pipelining import BYE, ENVELOPE, HELLO, QUEUED, WANTED
+from tests.waiting import wait_until
 
 ManagerFor = Callable[..., SmtpConnectionManager]
 
@@ -96,31 +98,67 @@ def test_a_slow_source_and_a_server_that_closes_idle_sessions_lose_nothing(manag
     assert len(dialogues.messages) == 3
 
 
-def test_a_session_that_was_closed_before_it_carried_anything_refuses_nobody() -> None:
-    """It was opened too late for the first mails, and the server closed it; the next mail does not use it."""
-    first_peer: list[int] = []
+def close_from_afar(server: Server, session: Session, reply: bytes) -> None:
+    """Let the server close a session."""
+    port = session.transport._sock.getsockname()[1]
+    (peer,) = (peer for peer in server._peers if peer.fileno() >= 0 and peer.getpeername()[1] == port)
+    peer.sendall(reply)
+    hang_up(peer)
 
-    def slow_for_the_second(about: str) -> str | None:
-        if about == "CONNECT":
-            first_peer.append(1)
-            time.sleep(0.1 if len(first_peer) == 2 else 0)
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["while it was idle", "before the batch knew of it"])
+def test_a_session_that_was_closed_before_it_carried_anything_refuses_nobody(is_known: bool) -> None:
+    """It was opened too late for the first mails, and the server closed it; the next mail does not use it."""
+    started: list[Session] = []
+    opened: list[Session] = []
+
+    def keep_the_first_session_busy(about: str) -> str | None:
+        if about == MESSAGE and len(server.stored) == 2:
+            wait_until(lambda: not opened[1].is_open)
         return None
+
+    def open_session() -> Session:
+        started.append(session := Session(manager))
+        if len(started) == 2:
+            wait_until(lambda: len(server.stored) == 2)
+        opened.append(session.open())
+        return session
 
     def source() -> Iterator[Mail]:
         yield letter(0)
         yield letter(1)
-        while len(server.heard) < 2 or len(server.heard[1]) < 1 or len(server.stored) < 2:
-            yield letter_of_nobody
-        time.sleep(0.05)
-        server._peers[1].sendall(b"421 4.4.2 idle\r\n")
-        hang_up(server._peers[1])
+        while len(server.stored) < 2 or (is_known and len(batch._sessions) < 2):
+            yield NO_FROM
+        wait_until(lambda: len(opened) == 2)
+        close_from_afar(server, opened[1], b"421 4.4.2 idle\r\n")
         yield letter(2)
         yield letter(3)
 
-    letter_of_nobody = NO_FROM
-    with Server(slow_for_the_second) as server:
-        found = list(send(server.manager(), source(), connections=2))
+    with Server(keep_the_first_session_busy) as server:
+        manager = server.manager()
+        batch = BatchSender(source(), manager, open_session, connections=2)
+        found = list(batch.deliveries())
     assert Counter(str(delivery.outcome) for delivery in found if delivery.message_id) == {"accepted": 4}
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_a_server_that_closes_each_session_at_once_is_not_tried_for_ever(connections: int) -> None:
+    """It counts as one that cannot be reached."""
+    opened = 0
+
+    def open_session() -> Session:
+        nonlocal opened
+        opened += 1
+        session = Session(manager).open()
+        close_from_afar(server, session, b"421 4.3.2 going down\r\n")
+        return session
+
+    with Server() as server:
+        manager = server.manager()
+        found = list(send_many(map(letter, range(9)), manager, open_session, connections=connections))
+    assert outcomes(found) == ["not_sent"] * 9
+    assert all("closed the session with '421 4.3.2 going down'" in str(delivery.error) for delivery in found)
+    assert opened <= 3 * connections
 
 
 def test_no_mail_waits_in_a_servers_hands_for_the_next_one_to_be_made() -> None:
