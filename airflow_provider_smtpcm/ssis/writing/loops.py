@@ -6,7 +6,7 @@ group, whose first task pushes an XCom for each variable that the loop sets, for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_smtpcm.ssis.expressions import ExpressionError, evaluate, parse_assignment
@@ -22,7 +22,7 @@ from airflow_provider_smtpcm.ssis.model import (
     SqlTask,
     Variable,
 )
-from airflow_provider_smtpcm.ssis.writing.flow import Flow, MappedLoop, handler_sends_mail, sends_mail
+from airflow_provider_smtpcm.ssis.writing.flow import Flow, MappedLoop, find_queries, handler_sends_mail, sends_mail
 from airflow_provider_smtpcm.ssis.writing.live_variables import VariableSetters
 from airflow_provider_smtpcm.ssis.writing.python_source import UniqueNames, slug
 
@@ -54,6 +54,8 @@ def find_mapped_loops(
             continue
         if (executable.for_loop or executable.foreach_loop) and sends_mail(executable):
             mapped = _LoopReader(package, flow, setters, design_value, executable).read()
+            if mapped is not None and mapped.query is not None:
+                mapped = _with_own_fields(mapped, find_queries(found).get(mapped.query.id, {}))
             # Airflow does not map a task group inside a mapped one.
             is_inside = any(flow.contains(outer, executable.id) for outer in found)
             if mapped is not None and (mapped.mail is not None or not is_inside):
@@ -263,6 +265,25 @@ class _LoopReader:
         if reader != setter.id and self._flow.task_ids.get(reader) == self._flow.task_ids[setter.id]:
             return False  # one placeholder replaces both
         return not self._flow.requires(reader, setter.id)
+
+
+def _with_own_fields(mapped: MappedLoop, taken: Mapping[str, int]) -> MappedLoop:
+    """Return a loop in which no field has the name of another column that an earlier loop needs of the same query.
+
+    Args:
+        taken: the columns that the earlier loops need, by field.
+    """
+    names: dict[str, str] = {}
+    for name, column in mapped.columns.items():
+        own, number = name, 2
+        while taken.get(own, column) != column or (own != name and own in mapped.columns):
+            own, number = f"{name}_{number}", number + 1
+        names[name] = own
+    return replace(
+        mapped,
+        columns={names[name]: column for name, column in mapped.columns.items()},
+        fields=tuple((variable, names[name]) for variable, name in mapped.fields),
+    )
 
 
 def _name_fields(variables: list[Variable], *, for_merge: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -139,6 +140,34 @@ def test_two_loops_share_the_rows_of_a_query() -> None:
     )
     assert len(find(module, "loop-became-merge")) == 2
     assert '"Address": 0,\n                "Owed": 1,\n                "Name": 2,' in module.source
+
+
+@pytest.mark.parametrize(
+    ("is_group", "columns", "used"),
+    [
+        (False, {"Address": 0, "Address_2": 2, "Owed": 1}, ["{{ row.Address }}", "{{ row.Address_2 }}"]),
+        (True, {"address": 0, "address_2": 2, "owed": 1}, ['"User::Address": address,', '"User::Address": address_2,']),
+    ],
+)
+def test_two_loops_may_read_different_columns_into_one_variable(
+    is_group: bool, columns: dict[str, int], used: list[str]
+) -> None:
+    """Each loop has the addresses of its own column, whether it is a merge or a group."""
+
+    def reminders(name: str, *mappings: tuple[int, str]) -> Container:
+        path = ("Package", name)
+        executables = [mail("Remind", path, expressions={"ToLine": "@[User::Address]"})]
+        executables += [other_task("Log", path)] if is_group else []
+        over = replace(ROWS, mappings=mappings)
+        return loop(*executables, over=over, name=name, id=f"{{{name}}}", path=path)
+
+    first = reminders("Private", (0, "User::Address"))
+    second = reminders("Office", (2, "User::Address"), (1, "User::Owed"))
+    module = write(QUERY, first, second, constraints=[constraint(QUERY, first), constraint(first, second)])
+    found = re.search(r"result_rows\(\s+columns=(\{[^}]*\})", module.source)
+    assert found is not None
+    assert ast.literal_eval(found[1]) == columns
+    assert all(module.source.count(text) == 1 for text in used)
 
 
 @pytest.mark.parametrize(
