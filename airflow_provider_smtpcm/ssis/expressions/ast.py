@@ -30,6 +30,7 @@ PRECEDENCE_LEVELS: tuple[tuple[str, ...], ...] = (
 PRECEDENCE = {operator: level for level, operators in enumerate(PRECEDENCE_LEVELS) for operator in operators}
 
 COMPARISONS = frozenset({"==", "!=", "<", ">", "<=", ">="})
+_CLOCKS = {"GETDATE", "GETUTCDATE"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +185,11 @@ def find_leading_strings(node: Expression) -> list[str]:
             return [text for branch in branches for text in find_leading_strings(branch)]
         case _:
             return []
+
+
+def reads_clock(node: Expression) -> bool:
+    """Whether an expression reads the clock, so that its value differs from run to run."""
+    return any(isinstance(each, Call) and each.function in _CLOCKS for each in walk(node))
 
 
 def contains_choice(node: Expression) -> bool:

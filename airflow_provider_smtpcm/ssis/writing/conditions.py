@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from airflow_provider_smtpcm.ssis.expressions import (
-    Call,
     Cast,
     DataType,
     Expression,
@@ -19,12 +18,12 @@ from airflow_provider_smtpcm.ssis.expressions import (
     find_variables,
     is_system_variable,
     parse,
-    walk,
+    reads_clock,
 )
 from airflow_provider_smtpcm.ssis.findings import Question
 from airflow_provider_smtpcm.ssis.model import Executable, SendMailTask, Variable, describe_kind
 from airflow_provider_smtpcm.ssis.writing.conversion import WritingContext
-from airflow_provider_smtpcm.ssis.writing.handler_conditions import CLOCKS, SOURCE_NAMES
+from airflow_provider_smtpcm.ssis.writing.handler_conditions import SOURCE_NAMES
 from airflow_provider_smtpcm.ssis.writing.live_variables import ReadPoint
 from airflow_provider_smtpcm.ssis.writing.secrets import reject_credentials, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import Scope
@@ -90,7 +89,7 @@ class ConditionTranslator:
         for name in find_variables(tree):
             if name.removeprefix("System::") not in questions:
                 self._check_name(name, scope)
-        if any(isinstance(node, Call) and node.function in CLOCKS for node in walk(tree)):
+        if reads_clock(tree):
             self._check_clock()
         return code
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_smtpcm.ssis.expressions import (
-    Call,
     Conditional,
     DataType,
     Expression,
@@ -25,9 +24,9 @@ from airflow_provider_smtpcm.ssis.expressions import (
     evaluate,
     find_variables,
     parse,
+    reads_clock,
     replace_names,
     unparse,
-    walk,
 )
 from airflow_provider_smtpcm.ssis.model import (
     ConstraintValue,
@@ -48,8 +47,6 @@ from airflow_provider_smtpcm.ssis.writing.symbols import Scope, SymbolTable, ope
 _MAX_TESTS = 100
 #: The System variables of the executable that raised the event.
 SOURCE_NAMES = ("SourceName", "SourceID", "SourceDescription")
-#: The functions that read the clock.
-CLOCKS = ("GETDATE", "GETUTCDATE")
 _PACKAGE_NAMES = ("PackageName", "PackageID")
 # The last one may be a loop, too.
 _LOOPS = {ContainerKind.FOR_LOOP, ContainerKind.FOREACH_LOOP, ContainerKind.TASK_HOST}
@@ -468,7 +465,7 @@ def _fold(node: Expression) -> Expression:
 
 def _evaluate_constant(node: Expression) -> Expression:
     """Return the value of an expression without variables if it is a Boolean; otherwise the expression."""
-    if find_variables(node) or any(isinstance(part, Call) and part.function in CLOCKS for part in walk(node)):
+    if find_variables(node) or reads_clock(node):
         return node
     try:
         value = evaluate(node)

@@ -16,13 +16,15 @@ from airflow_provider_smtpcm.ssis.expressions import (
     NotTranslatable,
     TemplateContext,
     escape_template,
+    find_variables,
+    parse,
     quote_string,
 )
 from airflow_provider_smtpcm.ssis.findings import Question, ask_for_connection_manager
 from airflow_provider_smtpcm.ssis.model import MessageSourceType, SendMailTask, SmtpConnection, Variable
 from airflow_provider_smtpcm.ssis.writing.conversion import MailRecord, PropertyRecord, PropertyStatus, WritingContext
 from airflow_provider_smtpcm.ssis.writing.header_fields import convert_header_field
-from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines
+from airflow_provider_smtpcm.ssis.writing.python_source import KeywordArgument, expression_lines, quoted_list
 from airflow_provider_smtpcm.ssis.writing.secrets import (
     display_expression,
     find_password_line,
@@ -181,11 +183,39 @@ class MailConverter:
 
     def _connection_by_expression(self, expression: str) -> SmtpConnection | None:
         try:
-            name = self._context.symbols.evaluate(expression, self._scope)
+            name = self._evaluate("SmtpConnection", expression)
         except (ExpressionError, RecursionError):
             return None
         managers = self._context.symbols.package.connection_managers
-        return next((manager for manager in managers if manager.name == name), None)
+        return next(
+            (manager for manager in managers if name == manager.name or name.upper() == manager.id.upper()), None
+        )
+
+    def _evaluate(self, name: str, expression: str) -> str:
+        """Return the value that the expression of a property has in the files.
+
+        Raises:
+            ExpressionError: as in `SymbolTable.evaluate`.
+        """
+        symbols = self._context.symbols
+        value = symbols.evaluate(expression, self._scope)
+        if find_variables(parse(expression)):
+            self._findings.note(
+                "property-evaluated",
+                self._where,
+                f"{name} comes from the expression {display_expression(expression)}; the DAG has its value from the "
+                f"files: {sanitize(value)}. The environments of the SSIS catalog, which are not in the files, may set "
+                "another one.",
+            )
+        for parameter in symbols.configured_parameters(expression, self._scope):
+            self._findings.decision(
+                "project-configuration",
+                self._where,
+                f"{name} comes from {parameter.qualified_name}, for which these configurations of the project set a "
+                f"value other than the one used here: {quoted_list(parameter.configured_in)}.",
+                "Look up which configuration is deployed, and check the mail in the DAG.",
+            )
+        return value
 
     def _convert_header_field(self, name: str, value: str, argument: str) -> None:
         expression = self._task.expressions.get(name)
@@ -257,7 +287,7 @@ class MailConverter:
         if expression is None:
             return self._task.message_source_type
         try:
-            return _MESSAGE_SOURCE_TYPES[self._context.symbols.evaluate(expression, self._scope)]
+            return _MESSAGE_SOURCE_TYPES[self._evaluate("MessageSourceType", expression)]
         except (ExpressionError, KeyError, RecursionError):
             self._findings.decision(
                 "message-source-type",
@@ -272,7 +302,7 @@ class MailConverter:
         name = source.strip()
         if expression is not None:
             try:
-                name = self._context.symbols.evaluate(expression, self._scope).strip()
+                name = self._evaluate("MessageSource", expression).strip()
             except (ExpressionError, RecursionError) as error:
                 self._add_placeholder("MessageSource", "text", expression, error)
                 return

@@ -11,13 +11,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from airflow_provider_smtpcm.ssis.expressions import (
-    Call,
-    Expression,
     ExpressionError,
     evaluate,
     find_variables,
     parse,
-    walk,
+    reads_clock,
 )
 from airflow_provider_smtpcm.ssis.findings import Findings
 from airflow_provider_smtpcm.ssis.model import (
@@ -31,7 +29,6 @@ from airflow_provider_smtpcm.ssis.model import (
     Package,
     PrecedenceConstraint,
 )
-from airflow_provider_smtpcm.ssis.writing.handler_conditions import CLOCKS
 from airflow_provider_smtpcm.ssis.writing.secrets import display_expression, sanitize
 from airflow_provider_smtpcm.ssis.writing.symbols import SymbolTable
 from airflow_provider_smtpcm.ssis.writing.templates import error_summary
@@ -78,8 +75,6 @@ def _evaluate_properties(executable: Executable, symbols: SymbolTable) -> dict[s
         expression = executable.expressions[name]
         display = display_expression(expression)
         try:
-            if _reads_clock(parse(expression)):
-                raise ExpressionError("It reads the clock.")
             changes[fields[name]] = _parse(name, symbols.evaluate(expression, scope))
         except (ExpressionError, RecursionError, ValueError) as error:
             reason = error_summary(error)
@@ -179,10 +174,6 @@ def _is_never_met(constraint: PrecedenceConstraint) -> bool:
         return False
     try:
         tree = parse(constraint.expression)
-        return not find_variables(tree) and not _reads_clock(tree) and evaluate(tree).data is False
+        return not find_variables(tree) and not reads_clock(tree) and evaluate(tree).data is False
     except (ExpressionError, RecursionError):
         return False
-
-
-def _reads_clock(tree: Expression) -> bool:
-    return any(isinstance(part, Call) and part.function in CLOCKS for part in walk(tree))

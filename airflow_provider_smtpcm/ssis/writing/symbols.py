@@ -28,6 +28,7 @@ from airflow_provider_smtpcm.ssis.expressions import (
     is_system_variable,
     parse,
     quote_string,
+    reads_clock,
     replace_names,
     resolve_system_variable,
     to_value,
@@ -407,13 +408,20 @@ class SymbolTable:
             if (symbol := self.lookup(name, scope)) is not None:
                 self.params.mark_secret(symbol)
 
-    def evaluate(self, expression: str, scope: Scope) -> str:
+    def evaluate(self, expression: str, scope: Scope, *, is_guess: bool = False) -> str:
         """Return the value of an expression that uses design-time values only.
+
+        Args:
+            expression: the expression.
+            scope: resolves the names in it.
+            is_guess: whether a value will do that reads the clock, and differs from run to run.
 
         Raises:
             ExpressionError: it cannot be parsed, or needs a value that the files do not contain or a task sets.
         """
         tree = self.inline(parse(expression), scope)
+        if reads_clock(tree) and not is_guess:
+            raise ExpressionError("It reads the clock in each run.")
         for name in find_variables(tree):
             symbol = self.lookup(name, scope)
             if isinstance(symbol, Variable) and (setters := self.live.describe_setters(symbol)):

@@ -306,7 +306,7 @@ class TemplateTranslator:
             return loop.files.folder
         table = self.context.symbols
         try:
-            return table.evaluate(expression, table.scope_at(loop.loop.path))
+            return table.evaluate(expression, table.scope_at(loop.loop.path), is_guess=True)
         except (ExpressionError, RecursionError):
             return ""
 

@@ -277,6 +277,67 @@ def test_where_the_text_comes_from_is_to_be_decided_if_a_task_sets_it(name: str)
 
 
 @pytest.mark.parametrize(
+    ("name", "expression"),
+    [
+        ("SmtpConnection", f'MONTH(GETDATE()) > 6 ? "{RELAY.name}" : "Other"'),
+        ("MessageSourceType", "MONTH(GETUTCDATE()) > 6 ? 2 : 0"),
+        ("MessageSource", 'DAY(@[User::Now]) == 1 ? "User::Text" : "User::Other"'),
+    ],
+)
+def test_what_the_clock_decides_in_each_run_is_not_decided_on_the_day_of_the_import(name: str, expression: str) -> None:
+    """Neither the connection nor where the text comes from; a variable may be what reads the clock."""
+    mailing = mail(message_source_type=MessageSourceType.VARIABLE, message_source="User::Text")
+    mailing = replace(mailing, expressions={name: expression})
+    variables = [variable("Text", "text"), variable("Other", "other")]
+    module = written(mailing, variables=[*variables, variable("Now", "", 7, expression="GETDATE()")])
+    assert Severity.DECISION in {each.severity for each in module.findings}
+
+
+def test_a_server_that_the_clock_chooses_is_asked_for() -> None:
+    """The connection would have the server of the day of the import."""
+    relay = smtp("SmtpServer=stored.corp.example;", expressions={"SmtpServer": 'DAY(GETDATE()) == 1 ? "a" : "b"'})
+    options = ConversionOptions()
+    registry = ConnectionRegistry(options)
+    write_package(package(mail(connection=relay), connection_managers=(relay,)), registry, options)
+    (connection,) = registry.connections
+    assert connection.settings.host == "stored.corp.example"
+    (found,) = [each for each in connection.findings if each.code == "connection-expression"]
+    assert found.severity is Severity.DECISION
+    assert "It reads the clock in each run." in found.text
+
+
+@pytest.mark.parametrize(
+    ("name", "expression", "value"),
+    [
+        ("SmtpConnection", '@[User::Which] == "a" ? "Other" : "Relay"', "Relay"),
+        ("MessageSourceType", '@[User::Which] == "a" ? 0 : 2', "2"),
+        ("MessageSource", '@[User::Which] == "a" ? "User::Other" : "User::Text"', "User::Text"),
+    ],
+)
+def test_a_note_says_which_value_the_dag_has_where_no_run_evaluates_an_expression(
+    name: str, expression: str, value: str
+) -> None:
+    """An environment of the catalog, or whoever runs the package, may set another one."""
+    mailing = mail(message_source_type=MessageSourceType.VARIABLE, message_source="User::Text")
+    mailing = replace(mailing, expressions={name: expression})
+    variables = [variable("Text", "text"), variable("Other", "other"), variable("Which", "b")]
+    relay = smtp("SmtpServer=relay.corp.example;UseWindowsAuthentication=False;EnableSsl=False;", name="Relay")
+    module = written(mailing, variables=variables, connection_managers=(RELAY, relay))
+    (found,) = [each for each in module.findings if each.code == "property-evaluated"]
+    assert (
+        f"{name} comes from the expression {expression}; the DAG has its value from the files: {value}." in found.text
+    )
+
+
+@pytest.mark.parametrize("value", [RELAY.name, RELAY.id, RELAY.id.lower()])
+def test_an_expression_may_give_the_name_or_the_id_of_a_connection_manager(value: str) -> None:
+    """As the property itself may have either."""
+    module = written(mail(connection=None, expressions={"SmtpConnection": f'"{value}"'}))
+    assert "connection-to-choose" not in codes(module.findings)
+    assert 'smtpcm_conn_id="smtp_mail_corp_example"' in module.source
+
+
+@pytest.mark.parametrize(
     ("attachments", "asks"),
     [("@[User::File]", True), ('"/out/" + @[User::File]', False)],
 )
