@@ -10,6 +10,8 @@ from airflow_provider_smtpcm.errors import MessageError
 from airflow_provider_smtpcm.mail.tainted import DATA, MIXED, TaintedStr, check_path, count_parent_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import jinja2
     from airflow.sdk import Context
 
@@ -52,7 +54,13 @@ def render_body_file(field: str, file: Any, encoding: str, environment: jinja2.E
         raise _template_error(field, file, error) from None
 
 
-def compile_body_file(field: str, file: Any, encoding: str, environments: FieldEnvironments) -> TemplateFunction:
+def compile_body_file(
+    field: str,
+    file: Any,
+    encoding: str,
+    environments: FieldEnvironments,
+    wrap: Callable[[TemplateFunction, jinja2.nodes.Template], TemplateFunction] | None = None,
+) -> TemplateFunction:
     """Compile a body file to a function that renders its text.
 
     The file is compiled as a template if one of these is true: the author of the DAG chose it; a value (`TaintedStr`)
@@ -64,6 +72,7 @@ def compile_body_file(field: str, file: Any, encoding: str, environments: FieldE
         file: a path on the worker or in object storage, or a name in one of the template folders of the environment.
         encoding: the encoding of a file without a byte order mark; an HTML file may declare its own in `<meta>`.
         environments: the environments of the task.
+        wrap: returns the function to use for a compiled template, given its own function and its syntax tree.
 
     Raises:
         MessageError: the file is missing, cannot be read in that encoding, or is not a valid template; or it
@@ -80,7 +89,9 @@ def compile_body_file(field: str, file: Any, encoding: str, environments: FieldE
     source = _read_text(field, path, encoding)
     if is_template:
         try:
-            return compile_text(environments.for_field(field).from_string(source))
+            environment = environments.for_field(field)
+            render = compile_text(environment.from_string(source))
+            return render if wrap is None else wrap(render, environment.parse(source))
         except TemplateError as error:
             raise _template_error(field, str(path), error) from None
     if environments.is_template(source.rstrip("\r\n").replace("\r", "")):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -31,6 +32,8 @@ _CACHED_BODY_FILES = 64
 _CACHED_TEMPLATES = 64
 # Maximum number of columns in an error message.
 _MAX_NAMED_COLUMNS = 10
+# The variables of a task's context that send requests to Airflow when they are used.
+_SENDS_REQUESTS = {"conn", "task_instance", "ti", "var"}
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -125,6 +128,7 @@ class RowTemplates:
         context: the variables of the templates besides `row` and `row_number`.
         encoding: the encoding of the files that `text_file` and `html_file` name.
         to_path: turns a URL in the DAG file into an object with `open`.
+        request_lock: held while a template is rendered that sends requests to Airflow for each row; None: not needed.
 
     Raises:
         MessageError: a template cannot be compiled or rendered, or a file cannot be read.
@@ -138,11 +142,13 @@ class RowTemplates:
         *,
         encoding: str,
         to_path: Callable[[str], Any] = Path,
+        request_lock: AbstractContextManager[Any] | None = None,
     ) -> None:
         # Imported here, since every parse of a DAG imports this module.
         from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, is_path_object
 
         self._encoding = encoding
+        self._request_lock = request_lock
         text_environment = make_row_environment(environment)
         self._environments = FieldEnvironments(environment, text=text_environment, to_path=to_path)
         # One dict for all rows, since Jinja does not change it.
@@ -222,7 +228,21 @@ class RowTemplates:
         from airflow_provider_smtpcm.mail.tainted import TaintedStr
 
         name = file if mask is None else TaintedStr(file, mask)
-        return compile_body_file(f"{body}_file", name, self._encoding, self._environments)
+        return compile_body_file(f"{body}_file", name, self._encoding, self._environments, self._lock_requests)
+
+    def _lock_requests(self, render: TemplateFunction, tree: jinja2.nodes.Template) -> TemplateFunction:
+        """Return a function that holds the lock while it renders a template that sends requests to Airflow."""
+        from jinja2 import meta
+
+        lock = self._request_lock
+        if lock is None or meta.find_undeclared_variables(tree).isdisjoint(_SENDS_REQUESTS):
+            return render
+
+        def render_under_lock(variables: Mapping[str, Any]) -> Any:
+            with lock:
+                return render(variables)
+
+        return render_under_lock
 
     def _compile(
         self, name: str, value: Any, *, is_authored: bool = False, item: bool = False
@@ -300,8 +320,9 @@ class RowTemplates:
         try:
             environments = self._environments
             render = environments.compile_key(source) if is_key else environments.compile(name, source, item=item)
-            if _varies_by_row(self._environments.text.parse(source)):
-                return render
+            tree = self._environments.text.parse(source)
+            if _varies_by_row(tree):
+                return self._lock_requests(render, tree)
         except TemplateError as error:
             line = getattr(error, "lineno", None)
             raise MessageError(

@@ -34,6 +34,7 @@ from airflow_provider_smtpcm.operators._task import (
     at_most_once,
     fetch_under_lock,
     retry_budget,
+    supervisor_lock,
 )
 from airflow_provider_smtpcm.operators.sql_query import SqlQuery
 
@@ -341,6 +342,7 @@ class MailMergeOperator(Cancelable, RenderedOperator):
             context,
             encoding=self.encoding,
             to_path=to_storage_path,
+            request_lock=supervisor_lock,
         )
         resolve_constants(templates, manager)
         return templates

@@ -157,6 +157,19 @@ def test_a_list_that_a_template_fills_in_is_a_list_if_it_is_the_whole_field(
 # --- Fields.
 
 
+@pytest.mark.parametrize("field", ["text", "text_file"])
+def test_a_template_may_ask_airflow_in_each_row(field: str, relay: Relay, run_dag: RunDag, tmp_path: Path) -> None:
+    """While another thread writes to the ledger; `dag.test()` answers one request at a time."""
+    template = "{{ row.name }}: {{ ti.xcom_pull(task_ids='injected') }}"
+    file = tmp_path / "body.txt"
+    file.write_text(template)
+    with DAG(f"rows_ask_{field}", schedule=None) as dag:
+        injected() >> merge(rows=ROWS * 3, **{field: str(file) if field == "text_file" else template})
+    assert str(run_dag(dag).state) == "success"
+    texts = [str(each.message.get_content()).strip() for each in relay.messages]
+    assert texts == [f"{row['name']}: {{{{ 7 * 7 }}}} {{{{ conn.smtpcm_default.host }}}}" for row in ROWS * 3]
+
+
 def test_a_field_that_is_another_task_s_output_is_data(relay: Relay, run_dag: RunDag) -> None:
     """Only the author's text is evaluated."""
     with DAG("fields_xcom", schedule=None) as dag:
