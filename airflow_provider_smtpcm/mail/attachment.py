@@ -87,9 +87,10 @@ class Attachment(Record):
         if self.content is None and is_content(self.path):
             object.__setattr__(self, "content", self.path)
             object.__setattr__(self, "path", None)
-        if (self.path is None) == (self.content is None):
+        if self.path is not None and self.content is not None:
             raise MessageError("An attachment needs either a path or content, not both.", remedy=_USAGE_REMEDY)
         if self.content is None:
+            _check_path_type(self.path)
             name = _parse_name(self.name or _find_file_name(self.path))
         else:
             file_name = self.name or _find_name_of_open_file(self.content)
@@ -345,9 +346,15 @@ def _read_and_rewind(file: Any) -> Any:
     return content
 
 
-def _find_file_name(path: Any) -> str:
+def _check_path_type(path: object) -> None:
+    """Check that a path is one, since `stat` and `open` take a number for a file descriptor, and close it."""
+    if path is None:
+        raise MessageError("An attachment has neither a path nor content.", remedy=_USAGE_REMEDY)
     if not isinstance(path, str | os.PathLike) and not isinstance(path, RemotePath):
         raise MessageError(f"The path of an attachment is not text but {type(path).__name__}.", remedy=_USAGE_REMEDY)
+
+
+def _find_file_name(path: Any) -> str:
     name = getattr(path, "name", None)
     if not isinstance(name, str):
         text = os.fspath(path) if isinstance(path, str | os.PathLike) else str(path)

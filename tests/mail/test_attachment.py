@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,23 @@ def test_whatever_a_store_raises_becomes_our_error(error: Exception, *, retryabl
 def test_an_attachment_is_a_path_or_a_named_content(make: Callable[[], object]) -> None:
     """Both, neither and other types are refused."""
     fault(make)
+
+
+@pytest.mark.parametrize("value", [None, True, 1.5, ["a.csv"]])
+def test_a_value_that_is_no_file_is_refused_whatever_name_it_has(value: Any) -> None:
+    """In a list, in a mapping, and in an `Attachment`."""
+    with pytest.raises(MessageError, match="neither a path nor content|is not text but") as caught:
+        parse_attachments({"rows.csv": value})
+    assert fault(lambda: Attachment(value, name="rows.csv")) in str(caught.value)
+    assert fault(lambda: parse_attachments([value])) == str(caught.value)
+
+
+def test_a_number_is_no_file_descriptor(tmp_path: Path) -> None:
+    """A task that returns how many rows it has written must not make a mail read, and close, an open file."""
+    with (tmp_path / "open.csv").open("w+b") as file:
+        with pytest.raises(MessageError, match="The path of an attachment is not text but int"):
+            parse_attachments({"rows.csv": file.fileno()})  # type: ignore[dict-item]
+        assert os.fstat(file.fileno()).st_size == 0
 
 
 @pytest.mark.parametrize("character", ["\r\n", "\0", "\x85", "\u2028", "\udc80"])
