@@ -54,6 +54,8 @@ _KINDS = {
     10: "ini file",
 }
 _INDIRECT = {4, 5, 6, 9, 10}
+_WITHOUT_NAMESPACE = re.compile(r"(\.variables\[)(?![^\]]*::)", re.IGNORECASE)
+_SHORT_PROPERTY = re.compile(r"(?<=\])\.(\w+)$")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,8 +116,14 @@ class PropertyOverrides:
 
 
 def _normalize_path(path: str) -> str:
+    """Return a path of a property in one form: without regard to case, and with what it may leave out.
+
+    A variable may lack its namespace, which is then User, and a property its `Properties[...]`: Microsoft's page of
+    dtexec has `.Variables[myVariable].Value`.
+    """
     path = path.strip().lower().lstrip("\\").replace("connectionmanagers[", "connections[")
-    return path.removesuffix(".value") + ".properties[value]" if path.endswith("].value") else path
+    path = _WITHOUT_NAMESPACE.sub(r"\1user::", path)
+    return _SHORT_PROPERTY.sub(r".properties[\1]", path)
 
 
 def read_configurations(package: Element) -> tuple[Configuration, ...]:
@@ -283,7 +291,7 @@ def _find_place(configuration: Configuration) -> str:
     r"""Return what a configuration sets: a variable, a connection manager or an executable; the package if unknown."""
     path = (configuration.path or "").strip().lstrip("\\")
     if match := re.search(r"\.Variables\[(.+?)\]\.", path, re.IGNORECASE):
-        return match[1]
+        return match[1] if "::" in match[1] else f"User::{match[1]}"
     if match := re.search(r"\.Connections\[(.+?)\]\.", path, re.IGNORECASE):
         return f"{CONNECTION_MANAGERS}{match[1]}"
     return re.split(r"\.Properties\[", path, flags=re.IGNORECASE)[0] or ROOT

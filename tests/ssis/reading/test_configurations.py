@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from airflow_provider_smtpcm.ssis import Package, read_package
 from airflow_provider_smtpcm.ssis.model import Severity
 from airflow_provider_smtpcm.ssis.reading.configurations import PropertyOverrides
@@ -92,3 +94,23 @@ def test_a_target_is_compared_without_regard_to_case() -> None:
     package = read_package(CONFIGURED)
     overrides.add(package.configurations)
     assert overrides.variable_value(("package",), "USER::TO", None) == "ops@corp.example"
+
+
+@pytest.mark.parametrize(
+    ("written", "short"),
+    [
+        ("Variables[User::To].Properties[Value]", "Variables[To].Value"),
+        ("Variables[User::To].Properties[Value]", "Variables[To].Properties[Value]"),
+        ("Connections[Relay].Properties[SmtpServer]", "Connections[Relay].SmtpServer"),
+    ],
+)
+def test_a_target_may_leave_out_the_namespace_and_the_word_properties(tmp_path: Path, written: str, short: str) -> None:
+    """SSIS finds it as well; in the file and in the package, where it says which mails wait for the value."""
+    package = tmp_path / CONFIGURED.name
+    package.write_text(CONFIGURED.read_text(encoding="utf-8").replace(written, short), encoding="utf-8")
+    (found,) = [one for one in read_package(package).findings if "'Parent'" in one.text]
+    assert found.severity is Severity.DECISION
+    file = (PACKAGES / "mail.dtsConfig").read_text(encoding="utf-8")
+    assert written in file
+    (tmp_path / "mail.dtsConfig").write_text(file.replace(written, short), encoding="utf-8")
+    assert values(read_package(package)) == values(read_package(CONFIGURED))
