@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,13 @@ def read_body(field: str, value: Any, encoding: str) -> Any:
         encoding: the encoding of the file.
 
     Raises:
-        MessageError: the file cannot be read in that encoding.
+        MessageError: the file cannot be read in that encoding; or the body is octets, whose encoding is not known.
     """
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise MessageError(
+            f"'{field}' has to be text, not {type(value).__name__}.",
+            remedy="Decode it: value.decode(). Or pass the path of its file: a Path.",
+        )
     if value is None or isinstance(value, str) or not is_path_object(value):
         return value
     return _read_text(field, value, encoding)
@@ -157,6 +163,11 @@ def _template_error(field: str, path: str, error: jinja2.TemplateError) -> Messa
 def _find_body_file(field: str, file: str, folders: list[Path]) -> tuple[Path, bool]:
     """Return the path of a body file, and whether it may be compiled as a template."""
     name = check_path(file, field)
+    if not isinstance(name, str | os.PathLike):
+        raise MessageError(
+            f"'{field}' has to be the path of a file, not {type(name).__name__}.",
+            remedy="Pass a path, or the name of a file in the DAG's template_searchpath.",
+        )
     is_chosen_by_author = not isinstance(file, TaintedStr) or not file.mask.lstrip().startswith((DATA, MIXED))
     for folder in (*folders, Path()):
         if (folder / name).is_file():

@@ -110,14 +110,14 @@ def has_own_syntax(environment_options: Mapping[str, Any] | None) -> bool:
 
 
 def is_static(value: object) -> bool:
-    """Whether a value is text without a template, None, or a collection of these, so that it is known already."""
+    """Whether a value has no template, so that it is known already: text, None, octets, or a collection of these."""
     if isinstance(value, str):
         return not any(start in value for start in _TEMPLATE_STARTS)
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(is_static, value))
     if isinstance(value, Mapping):
         return all(map(is_static, (*value, *value.values())))
-    return value is None or isinstance(value, bool | int | float)
+    return value is None or isinstance(value, bool | int | float | bytes)
 
 
 def find_mail_faults(
@@ -203,8 +203,11 @@ def _find_fault(name: str, value: Any) -> list[str]:
             return []
     elif name == "headers":
         value = as_headers(value)
+    elif name in _BODIES:
+        if not isinstance(value, bytes):
+            return []  # they take any text
     elif name not in ("priority", "envelope_from", *_ADDRESS_FIELDS):
-        return []  # bodies take any text; files are the worker's
+        return []  # files are the worker's
     from airflow_provider_smtpcm.errors import MessageError
     from airflow_provider_smtpcm.mail import Mail
 

@@ -145,7 +145,7 @@ class RowTemplates:
         request_lock: AbstractContextManager[Any] | None = None,
     ) -> None:
         # Imported here, since every parse of a DAG imports this module.
-        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments, is_path_object
+        from airflow_provider_smtpcm.arguments.templates import FieldEnvironments
 
         self._encoding = encoding
         self._request_lock = request_lock
@@ -169,7 +169,7 @@ class RowTemplates:
             else:
                 self._templates.append((name, part))
         for body in _BODIES:
-            if is_path_object(self.constants.get(body)):
+            if not isinstance(self.constants.get(body), str | None):
                 from airflow_provider_smtpcm.arguments.body_files import read_body
 
                 self.constants[body] = read_body(body, self.constants[body], encoding)

@@ -68,6 +68,8 @@ FACES = [operator, merge, notifier, decorated]
         ({"html": "x", "html_file": "x.html"}, "'html' and 'html_file' are both set."),
         ({"retry_for": -1}, "retry_for is -1; give a number of at least 0."),
         ({"auto_generated": "no"}, "auto_generated is 'no'; give True or False."),
+        ({"text": b"x"}, "Text must be text, not bytes. Pass a string; decode bytes first."),
+        ({"html": b"<p>x</p>"}, "Html must be text, not bytes."),
         ({"from_address": ["a@corp.example"]}, "From takes an address as text, not list."),
     ],
 )

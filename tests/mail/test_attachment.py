@@ -144,7 +144,7 @@ def test_an_attachment_is_a_path_or_a_named_content(make: Callable[[], object]) 
 @pytest.mark.parametrize("value", [None, True, 1.5, ["a.csv"]])
 def test_a_value_that_is_no_file_is_refused_whatever_name_it_has(value: Any) -> None:
     """In a list, in a mapping, and in an `Attachment`."""
-    with pytest.raises(MessageError, match="neither a path nor content|is not text but") as caught:
+    with pytest.raises(MessageError, match=r"neither a path nor content|is not text but") as caught:
         parse_attachments({"rows.csv": value})
     assert fault(lambda: Attachment(value, name="rows.csv")) in str(caught.value)
     assert fault(lambda: parse_attachments([value])) == str(caught.value)

@@ -50,6 +50,7 @@ def filled_in(template: str, row: Row, field: str = "text", env: jinja2.Environm
             r"there is no file '\\\\files\\loads\\body\.txt' .*a path on Windows.*mount the share",
         ),
         ({"text_file": "body.txt", "text": "x"}, "'text' and 'text_file' are both set"),
+        ({"html": b"<p>{{ row.name }}"}, r"'html' has to be text, not bytes\. Decode it"),
     ],
 )
 def test_what_is_wrong_whatever_the_row_is_wrong_at_once(fields: dict[str, Any], said: str) -> None:

@@ -384,6 +384,8 @@ def test_any_other_broken_field_is_left_out_with_a_notice(field: str, relay: Rel
         ({"headers": "{{ ['X-Report'] }}"}, "'headers' has to be a mapping, not list"),
         ({"from_address": "{{ 'a@b@c' }}"}, "a@b@c"),
         ({"html": "<img src='cid:logo'>"}, "cid:logo"),
+        ({"text": b"x"}, "'text' has to be text, not bytes"),
+        ({"attachments": {"rows.csv": 1}}, "The path of an attachment is not text but int"),
         ({"text": "{{ 'a\\0b' }}"}, "Text contains the control character U+0000"),
         ({"headers": {"Errors-To": "nobody"}}, "Errors-To"),
         ({"auto_generated": "no"}, "auto_generated cannot be 'no'"),
