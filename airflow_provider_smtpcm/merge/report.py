@@ -7,6 +7,8 @@ import fcntl
 import json
 import logging
 import os
+import struct
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 OUTCOMES = ("accepted", "partial", "refused", "unknown", "not_sent", "failed")
 _WITHOUT_KEY = 128
 _BLOCK = 1 << 16
+_LINE_START = b'{"try_number": '
+# As many merges as may have a report open, and be known to the others; and where in the file their locks are.
+_LOCKS, _LOCKS_AT = 64, 1 << 62
 _REMEDY = (
     "Set 'report_file' to a path that the worker may write to. In a store that cannot append, use one file for each "
     "attempt: 's3://.../{{ run_id }}-{{ ti.try_number }}.jsonl'."
@@ -65,9 +70,10 @@ class MergeReport:
             self._earlier = path if path.is_file() else None
             # Line-buffered, and closed by `close`.
             self._out = path.open("a", encoding="utf-8", buffering=1)
+            is_alone = _lock_all(self._out)
             if self._earlier is not None:
-                _remove_partial_line(path, self._out)
-            _lock(self._out, fcntl.LOCK_SH)
+                _remove_partial_line(path, self._out, is_alone=is_alone)
+            _keep_one_lock(self._out, has_all=is_alone)
         except Exception as error:  # each storage library raises errors of its own
             self._close()
             raise self._make_error(error) from error
@@ -166,20 +172,21 @@ class MergeReport:
         return MessageError(f"The report '{self.file}' cannot be {tried}: {reason}.", remedy=remedy)
 
 
-def _remove_partial_line(path: Any, out: IO[str]) -> None:
+def _remove_partial_line(path: Any, out: IO[str], *, is_alone: bool) -> None:
     """Remove a last line without an end: an earlier attempt was killed while it wrote it.
 
     If another merge has the file open, the line may be one that it is writing. Then the line only gets an end, as in a
-    store that cannot lock or shorten a file.
+    store that cannot lock or shorten a file. So does a line that was not cut off, or that no merge has written.
     """
-    is_alone = _lock(out, fcntl.LOCK_EX)
     size = path.stat().st_size
     with path.open("rb") as file:
         complete = _measure_complete_lines(file, size)
-    if complete == size:
-        return
+        if complete == size:
+            return
+        file.seek(complete)
+        partial = file.read(_BLOCK)
     try:
-        if is_alone:
+        if is_alone and _is_cut_off(partial):
             os.ftruncate(out.fileno(), complete)
             return
     except OSError as error:
@@ -187,11 +194,41 @@ def _remove_partial_line(path: Any, out: IO[str]) -> None:
     out.write("\n")
 
 
-def _lock(out: IO[str], kind: int) -> bool:
-    """Lock the file for as long as it is open, and for as long as the process lives; whether that worked."""
+def _is_cut_off(partial: bytes) -> bool:
+    """Whether a line without an end, or its first block, is the beginning of a line of a report."""
+    if partial[: len(_LINE_START)] != _LINE_START[: len(partial)]:
+        return False
+    with suppress(ValueError):
+        json.loads(partial)
+        return False
+    return True
+
+
+def _lock_all(out: IO[str]) -> bool:
+    """Lock out all other merges; whether that worked: not if one has the file open, or if there are no locks."""
+    return _set_lock(out, fcntl.F_WRLCK, 0, _LOCKS)
+
+
+def _keep_one_lock(out: IO[str], *, has_all: bool) -> None:
+    """Hold one lock for as long as the file is open, and for as long as the process lives."""
+    if has_all:
+        _set_lock(out, fcntl.F_UNLCK, 1, _LOCKS - 1)
+    else:
+        any(_set_lock(out, fcntl.F_WRLCK, place, 1) for place in range(_LOCKS))
+
+
+def _set_lock(out: IO[str], kind: int, place: int, count: int) -> bool:
+    """Set or remove some locks, without waiting; whether that worked.
+
+    Each lock is an octet that the file does not have: on an SMB share, a locked octet can be neither read nor written
+    through another descriptor, and one with a shared lock cannot be written at all (flock(2), CIFS details).
+    """
+    if sys.platform != "linux":
+        return False
+    flock = struct.pack("hhqqi", kind, os.SEEK_SET, _LOCKS_AT + place, count, 0)  # see fcntl(2)
     try:
-        fcntl.flock(out.fileno(), kind | fcntl.LOCK_NB)
-    except (OSError, AttributeError):  # another merge has the file open, or the storage has no locks
+        fcntl.fcntl(out.fileno(), fcntl.F_OFD_SETLK, flock)
+    except (OSError, AttributeError):  # another merge holds one of them, or the storage has no locks
         return False
     return True
 

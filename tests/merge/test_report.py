@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 from pathlib import Path
@@ -84,7 +85,11 @@ def test_each_line_is_there_before_the_next_begins(place: str, tmp_path: Path) -
     assert report.error is None
 
 
-@pytest.mark.parametrize("partial", ["", '{"try_num', "{" * 200_000], ids=["none", "short", "longer than a block"])
+@pytest.mark.parametrize(
+    "partial",
+    ["", '{"try_num', '{"try_number": 1, "row": 2, "key": "' + "x" * 200_000],
+    ids=["none", "short", "longer than a block"],
+)
 @pytest.mark.parametrize("complete", ["", '{"try_number": 1, "row": 1}\n'], ids=["no line", "a line"])
 @pytest.mark.parametrize("place", ["{}/report.jsonl", "file://{}/report.jsonl"], ids=["path", "URL"])
 def test_a_further_try_replaces_what_the_one_before_left_of_a_line(
@@ -111,6 +116,44 @@ def test_a_line_that_another_merge_may_be_writing_is_left_to_it(tmp_path: Path) 
     for each in (report, other):
         each.close()
     assert path.read_text() == '{"try_num\n{"try_number": 2, "row": 1}\n{"try_number": 1, "row": 2}\n'
+
+
+@pytest.mark.parametrize(
+    "last", ['{"try_number": 1, "row": 1}', "a@corp.example"], ids=["complete", "of a file that is no report"]
+)
+def test_a_last_line_that_was_not_cut_off_gets_an_end(last: str, tmp_path: Path) -> None:
+    """An editor has left out the line break, or `report_file` names the wrong file."""
+    path = tmp_path / "report.jsonl"
+    path.write_text(last)
+    report = MergeReport(path, try_number=2, to_path=to_storage_path)
+    report.write(row=2)
+    report.close()
+    assert path.read_text() == last + '\n{"try_number": 2, "row": 2}\n'
+
+
+def test_a_report_that_is_open_can_be_read_and_written_where_locks_are_mandatory(tmp_path: Path) -> None:
+    """An SMB share lets no other descriptor use what is locked, so no octet of a line is."""
+    path = tmp_path / "report.jsonl"
+    path.write_text('{"try_num')
+    for _ in range(2):
+        report = MergeReport(path, try_number=2, to_path=to_storage_path)
+        report.write(row=1)
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1 << 40)
+        report.close()
+
+
+def test_a_merge_is_known_to_the_others_however_many_there_were(tmp_path: Path) -> None:
+    """Each of three runs begins before the one before has ended."""
+    path = tmp_path / "report.jsonl"
+    first, second = (MergeReport(path, try_number=1, to_path=to_storage_path) for _ in range(2))
+    first.close()
+    path.write_text('{"try_num')
+    third = MergeReport(path, try_number=1, to_path=to_storage_path)
+    third.close()
+    second.close()
+    assert path.read_text() == '{"try_num\n'
 
 
 class Unlockable:
