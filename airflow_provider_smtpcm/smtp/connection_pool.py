@@ -331,11 +331,12 @@ class BatchSender:
             if callable(result):
                 result()
                 continue
-            if result is self._probe:
+            is_probe = result is self._probe
+            if is_probe:
                 self._probe = None
             else:
                 self._opening_count -= 1
-            self._on_opened(result)
+            self._on_opened(result, is_probe=is_probe)
         for fd, session in list(self._sessions.items()):
             session.send()  # the next block of its remote file may have been read
             self._update_poll(fd, session)
@@ -429,12 +430,14 @@ class BatchSender:
 
         return on_result
 
-    def _on_opened(self, session: Session) -> None:
+    def _on_opened(self, session: Session, *, is_probe: bool = False) -> None:
         try:
             session.check_open()  # it may have waited here while the source made the next mail
         except MailError as error:
             session.abort()
-            if session.server is None or session.server.rank >= self._rank:
+            if self._failover is not None and session.server is not None and session.server.rank < self._rank:
+                self._failover.on_closed(session.server, error)
+            if not is_probe:
                 self._on_open_failed(error)
             return
         reason = self._use_server_of(session)

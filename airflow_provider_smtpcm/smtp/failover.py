@@ -224,6 +224,11 @@ class Failover:
             server.mark_down(_outage(error, time.monotonic() - began_at))
         return error is None
 
+    def on_closed(self, server: Server, error: MailError) -> None:
+        """Try a server last for a while: it has closed a session before the session was used."""
+        log.warning("Mail is still sent through a fallback host. %s", error)
+        server.mark_unusable(_outage(error, 0.0))
+
     def _list_in_order(self) -> list[Server]:
         """Return the servers that are not down, and then the others: those first of which that is known at once.
 

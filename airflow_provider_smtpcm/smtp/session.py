@@ -32,7 +32,7 @@ from airflow_provider_smtpcm.smtp.outcome import Delivery, format_addresses, get
 from airflow_provider_smtpcm.smtp.queue import SendRequest, as_mail, complete_mail, refuse_message
 from airflow_provider_smtpcm.smtp.throttling import ServerProfile
 from airflow_provider_smtpcm.smtp.trace import LOG, Step, Trace
-from airflow_provider_smtpcm.smtp.transport import Transport, format_peer
+from airflow_provider_smtpcm.smtp.transport import LOST_REMEDY, Transport, format_peer
 
 if TYPE_CHECKING:
     from airflow_provider_smtpcm.mail.mime_message import AnyMail, MessageLike
@@ -341,7 +341,12 @@ class Session:
         transport.receive_some()
         reply = transport.replies.next_reply(transport.phase)
         if reply is not None:
-            raise ConnectionLostError(f"{transport.peer} closed the session with '{reply}'.", reply=reply)
+            raise ConnectionLostError(
+                f"{transport.peer} closed the session with '{reply}'.",
+                remedy=LOST_REMEDY,
+                reply=reply,
+                phase=transport.phase,
+            )
 
     def noop(self) -> Reply:
         """Send NOOP (RFC 5321 4.1.1.9) and return the reply.

@@ -33,6 +33,7 @@ _DER = 2  # `_ssl.ENCODING_DER`; public methods return DER only from Python 3.13
 #: Maximum octets per write, so that one deadline covers the same amount of text and of attachment.
 BLOCK_OCTETS = 65536
 _TLS_RECORD = 16384  # RFC 8446 5.1
+LOST_REMEDY = "Try again; if it happens each time, search the server's log for this worker's address."
 
 
 class Transport:
@@ -390,7 +391,7 @@ class Transport:
 
     def lost_error(self, error: OSError | None) -> MailError:
         """Return the error for a broken connection; `error` is None if the server closed it."""
-        remedy = "Try again; if it happens each time, search the server's log for this worker's address."
+        remedy = LOST_REMEDY
         # In TLS 1.3 a server judges the client's certificate after the handshake (RFC 8446 4.4.2.4).
         if isinstance(self._sock, ssl.SSLSocket) and (self.phase is Phase.TLS or self.is_awaiting_greeting):
             refusal = self._refusal(error)

@@ -26,10 +26,11 @@ from airflow_provider_smtpcm.smtp.auth.kerberos import list_service_names
 from airflow_provider_smtpcm.smtp.cancellation import CancellationToken
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.failover import Failover
+from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.retry import RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
 from airflow_provider_smtpcm.testing import Relay
-from tests.smtp.connection_pool.batches import letter, outcomes, requests
+from tests.smtp.connection_pool.batches import close_from_afar, letter, outcomes, requests
 from tests.smtp.server import HANG_UP, MESSAGE, Decide, Server
 from tests.waiting import wait_until
 
@@ -408,6 +409,52 @@ def test_a_batch_returns_to_the_server_that_is_up_again(monkeypatch: pytest.Monk
                 assert other.copies(delivery.message_id) == []
             assert deliveries[-1].server == f"127.0.0.1:{port}"
             wait_until(lambda: second.commands.count("QUIT") == len(second.heard))  # noqa: B023
+
+
+@pytest.mark.parametrize("per_connection", [None, 1], ids=["tried beside the fallback host", "tried for a new session"])
+def test_a_server_that_is_back_and_closes_each_session_is_not_tried_again_at_once(per_connection: int | None) -> None:
+    """The batch goes on with the fallback host, and tries the other one again after a minute."""
+    closed: list[str] = []
+
+    class ClosedSession(Session):
+        def check_open(self) -> None:
+            if self.server is not None and self.server.rank == 0:
+                closed.append("421 4.3.2 going down")
+                assert len(closed) < 5
+                close_from_afar(started[0], self, f"{closed[-1]}\r\n".encode())
+            super().check_open()
+
+    started: list[Server] = []
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(socket.socket())
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        second = stack.enter_context(Server(per_connection=per_connection))
+        manager = manager_of(port, second.port)
+
+        def mails() -> Iterator[Mail | float]:
+            yield letter(0)
+            while not second.stored:
+                yield math.inf
+            taken.close()
+            started.append(stack.enter_context(Server(port=port)))
+            end_the_minute(manager)
+            yield letter(1)
+            while not closed:
+                yield math.inf
+            yield from map(letter, range(2, 9))
+
+        servers, numbers = Failover(manager), itertools.count()
+        sender = BatchSender(
+            (one if isinstance(one, float) else SendRequest(next(numbers), one) for one in mails()),
+            manager,
+            lambda: ClosedSession(manager, failover=servers),
+            retry_connect_for=60.0,
+            failover=servers,
+        )
+        found = list(sender.deliveries())
+    assert outcomes(found) == ["accepted"] * 9
+    assert peers(found) == {f"127.0.0.1:{second.port}"}
 
 
 def test_a_batch_goes_on_without_a_server_that_falls_silent() -> None:

@@ -16,6 +16,7 @@ from airflow_provider_smtpcm.smtp import Delivery
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
 from airflow_provider_smtpcm.smtp.queue import SendRequest
 from airflow_provider_smtpcm.smtp.session import Session
+from tests.smtp.dialogue import hang_up
 from tests.smtp.server import MESSAGE, Server
 from tests.waiting import wait_until
 
@@ -54,6 +55,14 @@ def send_through_a_strait(
         return session
 
     return send_many(mails, manager, open_session, **how)  # type: ignore[arg-type]
+
+
+def close_from_afar(server: Server, session: Session, reply: bytes) -> None:
+    """Let the server close a session."""
+    port = session.transport._sock.getsockname()[1]
+    (peer,) = (peer for peer in server._peers if peer.fileno() >= 0 and peer.getpeername()[1] == port)
+    peer.sendall(reply)
+    hang_up(peer)
 
 
 def outcomes(deliveries: list[Delivery]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import time
 from collections import Counter
@@ -14,9 +15,10 @@ from airflow_provider_smtpcm.connection_manager import SmtpConnectionManager
 from airflow_provider_smtpcm.mail import Mail
 from airflow_provider_smtpcm.smtp import Delivery, Outcome
 from airflow_provider_smtpcm.smtp.connection_pool import BatchSender
+from airflow_provider_smtpcm.smtp.retry import RetryQueue
 from airflow_provider_smtpcm.smtp.session import Session
-from tests.smtp.connection_pool.batches import NO_FROM, letter, outcomes, send, send_many
-from tests.smtp.dialogue import Dialogues, hang_up
+from tests.smtp.connection_pool.batches import NO_FROM, close_from_afar, letter, outcomes, requests, send, send_many
+from tests.smtp.dialogue import Dialogues
 from tests.smtp.server import MESSAGE, Server
 from tests.smtp.test_pipelining import BYE, ENVELOPE, HELLO, QUEUED, WANTED
 from tests.waiting import wait_until
@@ -98,14 +100,6 @@ def test_a_slow_source_and_a_server_that_closes_idle_sessions_lose_nothing(manag
     assert len(dialogues.messages) == 3
 
 
-def close_from_afar(server: Server, session: Session, reply: bytes) -> None:
-    """Let the server close a session."""
-    port = session.transport._sock.getsockname()[1]
-    (peer,) = (peer for peer in server._peers if peer.fileno() >= 0 and peer.getpeername()[1] == port)
-    peer.sendall(reply)
-    hang_up(peer)
-
-
 @pytest.mark.parametrize("is_known", [True, False], ids=["while it was idle", "before the batch knew of it"])
 def test_a_session_that_was_closed_before_it_carried_anything_refuses_nobody(is_known: bool) -> None:
     """It was opened too late for the first mails, and the server closed it; the next mail does not use it."""
@@ -159,6 +153,28 @@ def test_a_server_that_closes_each_session_at_once_is_not_tried_for_ever(connect
     assert outcomes(found) == ["not_sent"] * 9
     assert all("closed the session with '421 4.3.2 going down'" in str(delivery.error) for delivery in found)
     assert opened <= 3 * connections
+
+
+def test_once_connecting_has_failed_no_mail_waits_for_a_retry_that_would_send_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A session that was closed at once is a failure to connect, which the batch has retried itself."""
+    caplog.set_level(logging.INFO)
+
+    def open_session() -> Session:
+        session = Session(manager).open()
+        close_from_afar(server, session, b"421 4.3.2 going down\r\n")
+        return session
+
+    with Server() as server:
+        manager = server.manager()
+        retries = RetryQueue(requests(map(letter, range(3))), 2.0)
+        sender = BatchSender(retries.admit_requests(), manager, open_session, retry_connect_for=2.0)
+        found = list(retries.deliveries(sender))
+    assert outcomes(found) == ["not_sent"] * 3
+    assert "Retrying to connect" in caplog.text
+    assert "Retrying mail" not in caplog.text
+    assert all("search the server's log" in str(delivery.error) for delivery in found)
 
 
 def test_no_mail_waits_in_a_servers_hands_for_the_next_one_to_be_made() -> None:
